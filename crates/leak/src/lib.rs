@@ -1,0 +1,3 @@
+//! memcheck-leak: see docs/ARCHITECTURE.md.
+#![no_std]
+#![forbid(unsafe_code)]

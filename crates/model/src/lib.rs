@@ -1,0 +1,24 @@
+//! The vocabulary that every part of memcheck shares: addresses, identifiers, what a finding is called and
+//! what an error event says. Plain data, no behaviour beyond arithmetic that cannot overflow silently.
+//!
+//! Runs anywhere: no allocation, no locks, no system calls.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod access;
+mod addr;
+mod block;
+mod error;
+mod event;
+mod function;
+mod ids;
+mod leak;
+
+pub use access::{Access, AccessKind};
+pub use addr::{Addr, AddrRange, Pc, Size};
+pub use block::{Block, BlockState, Place};
+pub use error::{ErrorKind, Severity};
+pub use event::{Damage, Detail, ErrorEvent, MAX_FRAMES};
+pub use function::Function;
+pub use ids::{StackId, ThreadId};
+pub use leak::LeakKind;

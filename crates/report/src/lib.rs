@@ -1,0 +1,2 @@
+//! memcheck-report: see docs/ARCHITECTURE.md.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! memcheck-shadow: see docs/ARCHITECTURE.md.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! memcheck-stack: see docs/ARCHITECTURE.md.
+#![no_std]
+#![forbid(unsafe_code)]

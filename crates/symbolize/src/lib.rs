@@ -1,0 +1,2 @@
+//! memcheck-symbolize: see docs/ARCHITECTURE.md.
+#![forbid(unsafe_code)]

@@ -1,0 +1,15 @@
+//! The shim: what runs inside the target. Exported allocator functions, process-wide state, raw system calls,
+//! signals, fork and code memory; policy lives in the crates it is made of.
+//!
+//! Invariants:
+//! - `no_std`, and no dynamic import but those that `tests/shim_imports.rs` lists: libc code may itself be
+//!   diverted by the engine, so the shim calls none of it unless it must.
+//! - Nothing here panics into the target, prints, or takes a lock that a signal handler could need.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+mod runtime;
+mod sys;
+mod thread;
+mod tool_heap;

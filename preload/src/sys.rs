@@ -1,0 +1,59 @@
+//! The only place that enters the kernel. Each function is one system call, named as its manual page is.
+//!
+//! May run anywhere: before libc is initialised, in signal handlers, in a child of vfork. `errno` is never
+//! touched: results are the kernel's own, negative errno values as `Err`.
+
+use core::arch::asm;
+
+/// A positive errno value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+/// Any system call.
+///
+/// # Safety
+/// The arguments must be what the kernel expects of `number`, and what it does to memory must be what the
+/// caller allows.
+#[inline]
+pub unsafe fn syscall(number: i64, args: [u64; 6]) -> Result<u64, Errno> {
+    let result: i64;
+    // SAFETY: the x86-64 psABI, A.2.1: number in rax, arguments in rdi rsi rdx r10 r8 r9, rcx and r11
+    // clobbered; the caller answers for the effect.
+    unsafe {
+        asm!("syscall", inlateout("rax") number => result, in("rdi") args[0], in("rsi") args[1],
+            in("rdx") args[2], in("r10") args[3], in("r8") args[4], in("r9") args[5],
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    // Errors are -4095..=-1 (syscall(2)).
+    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as u64) }
+}
+
+const SYS_MMAP: i64 = 9;
+const SYS_GETPID: i64 = 39;
+const SYS_GETTID: i64 = 186;
+const SYS_TGKILL: i64 = 234;
+
+const PROT_READ_WRITE: u64 = 3;
+const MAP_PRIVATE_ANONYMOUS: u64 = 0x22;
+const MAP_NORESERVE: u64 = 0x4000;
+
+/// Fresh zeroed memory of `len` bytes anywhere, readable and writable, or `None` when the kernel has none.
+pub fn map_anonymous(len: usize) -> Option<*mut u8> {
+    let args = [0, len as u64, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE, u64::MAX, 0];
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+    unsafe { syscall(SYS_MMAP, args) }.ok().map(|addr| addr as *mut u8)
+}
+
+/// Ends the process by SIGABRT, whatever its disposition.
+pub fn abort() -> ! {
+    loop {
+        // SAFETY: getpid, gettid and tgkill touch no memory.
+        unsafe {
+            let pid = syscall(SYS_GETPID, [0; 6]).unwrap_or(0);
+            let tid = syscall(SYS_GETTID, [0; 6]).unwrap_or(0);
+            let _ = syscall(SYS_TGKILL, [pid, tid, 6, 0, 0, 0]);
+        }
+        // SAFETY: ud2 raises SIGILL, which ends what SIGABRT did not.
+        unsafe { asm!("ud2", options(nomem, nostack)) }
+    }
+}

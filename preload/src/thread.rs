@@ -1,0 +1,53 @@
+//! The calling thread's own storage, at a fixed offset from the thread pointer (initial-exec TLS, "ELF
+//! Handling For Thread-Local Storage", 4.4.6): reachable in two instructions from Rust and in one from
+//! emitted code, before libc is initialised and in signal handlers, without allocation.
+//!
+//! Invariant: every thread's block starts zeroed (it is .tbss), so zero must mean "not yet set" in each field.
+
+use core::{
+    arch::{asm, global_asm},
+    cell::Cell,
+};
+
+global_asm!(
+    ".section .tbss,\"awT\",@nobits",
+    ".p2align 6",
+    ".globl memcheck_thread_block",
+    ".hidden memcheck_thread_block",
+    ".type memcheck_thread_block,@object",
+    ".size memcheck_thread_block, {size}",
+    "memcheck_thread_block:",
+    ".zero {size}",
+    ".text",
+    size = const size_of::<ThreadBlock>(),
+);
+
+/// What each thread owns. Reached only by its thread and by signal handlers on it.
+#[repr(C, align(64))]
+pub struct ThreadBlock {
+    /// The kernel's id of this thread, or zero before it was asked.
+    pub tid: Cell<u32>,
+}
+
+/// The thread block's offset from the thread pointer (`fs:0`), in bytes; negative. The same in every thread.
+pub fn block_offset() -> isize {
+    let offset: isize;
+    // SAFETY: reads the GOT entry that the linker made for the symbol.
+    unsafe {
+        asm!("mov {}, [rip + memcheck_thread_block@GOTTPOFF]", out(reg) offset,
+            options(nostack, preserves_flags, readonly, pure));
+    }
+    offset
+}
+
+/// The calling thread's block.
+pub fn current() -> &'static ThreadBlock {
+    let block: *const ThreadBlock;
+    // SAFETY: `fs:0` holds the thread pointer (psABI 3.4.2); the GOT entry is the block's offset from it.
+    unsafe {
+        asm!("mov {0}, [rip + memcheck_thread_block@GOTTPOFF]", "add {0}, fs:0", out(reg) block,
+            options(nostack, readonly, pure));
+    }
+    // SAFETY: the block lives as long as its thread, and only that thread asks for it here.
+    unsafe { &*block }
+}

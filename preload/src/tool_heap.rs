@@ -1,0 +1,103 @@
+//! The tool's own heap: what `Vec` and `Box` in the shim use, apart from the target's.
+//!
+//! Sizes are rounded to powers of two; freed pieces go to a list by size and are never given back to the
+//! kernel. Large pieces are mapped alone, and lists hold them too.
+//!
+//! May run before init. **Not** for signal handlers or the allocation path of the target: whoever allocates
+//! here holds the engine's lock with signals blocked, or runs in the process's only thread.
+
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ptr::null_mut,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
+};
+
+const SMALLEST_SHIFT: u32 = 4;
+const LISTS: usize = 44;
+/// How much is mapped at a time for small pieces; large enough that mappings stay few.
+const ARENA_BYTES: usize = 1 << 20;
+
+struct ToolHeap {
+    busy: AtomicBool,
+    free: [AtomicPtr<u8>; LISTS],
+    arena_next: AtomicUsize,
+    arena_end: AtomicUsize,
+}
+
+#[cfg_attr(not(test), global_allocator)]
+#[cfg_attr(test, expect(dead_code, reason = "the unit tests run on std's allocator"))]
+static TOOL_HEAP: ToolHeap = ToolHeap {
+    busy: AtomicBool::new(false),
+    free: [const { AtomicPtr::new(null_mut()) }; LISTS],
+    arena_next: AtomicUsize::new(0),
+    arena_end: AtomicUsize::new(0),
+};
+
+/// The power of two that holds a layout: its shift.
+fn class_shift(layout: Layout) -> u32 {
+    let bytes = layout.size().max(layout.align()).max(1 << SMALLEST_SHIFT);
+    bytes.next_power_of_two().trailing_zeros()
+}
+
+impl ToolHeap {
+    fn lock(&self) {
+        // Acquire pairs with the Release of `unlock`.
+        while self.busy.swap(true, Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+    }
+
+    fn unlock(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// A fresh piece of `1 << shift` bytes, aligned to its size (up to a page). The lock is held.
+    fn carve(&self, shift: u32) -> *mut u8 {
+        let bytes = 1usize << shift;
+        if bytes >= ARENA_BYTES {
+            return crate::sys::map_anonymous(bytes).unwrap_or(null_mut());
+        }
+        let next = self.arena_next.load(Ordering::Relaxed).next_multiple_of(bytes.min(4096));
+        if next != 0 && next + bytes <= self.arena_end.load(Ordering::Relaxed) {
+            self.arena_next.store(next + bytes, Ordering::Relaxed);
+            return next as *mut u8;
+        }
+        let Some(arena) = crate::sys::map_anonymous(ARENA_BYTES) else { return null_mut() };
+        self.arena_next.store(arena as usize + bytes, Ordering::Relaxed);
+        self.arena_end.store(arena as usize + ARENA_BYTES, Ordering::Relaxed);
+        arena
+    }
+}
+
+// SAFETY: pieces come from fresh mappings or from `dealloc`, are as large as their layout's power of two and
+// aligned to it (to a page at most: larger alignments are refused), and are handed out once.
+unsafe impl GlobalAlloc for ToolHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let shift = class_shift(layout);
+        let list = (shift - SMALLEST_SHIFT) as usize;
+        if layout.align() > 4096 || list >= LISTS {
+            return null_mut();
+        }
+        self.lock();
+        let head = self.free[list].load(Ordering::Relaxed);
+        let piece = if head.is_null() {
+            self.carve(shift)
+        } else {
+            // SAFETY: `dealloc` wrote the next piece's address at the start of this free piece.
+            let next = unsafe { head.cast::<*mut u8>().read() };
+            self.free[list].store(next, Ordering::Relaxed);
+            head
+        };
+        self.unlock();
+        piece
+    }
+
+    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+        let list = (class_shift(layout) - SMALLEST_SHIFT) as usize;
+        self.lock();
+        // SAFETY: the caller gives the piece back, and it holds at least 16 bytes.
+        unsafe { piece.cast::<*mut u8>().write(self.free[list].load(Ordering::Relaxed)) };
+        self.free[list].store(piece, Ordering::Relaxed);
+        self.unlock();
+    }
+}
