@@ -1,0 +1,64 @@
+//! The statistics of a process: words in its stream, so that they outlive a target that is killed.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// One statistic. Its place on the wire is its order here.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $name,)* }
+
+        impl Counter {
+            /// Every counter, in order.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name that reports use.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Blocks allocated.
+    Allocs = "allocs",
+    /// Blocks freed.
+    Frees = "frees",
+    /// Bytes asked for, in all.
+    AllocatedBytes = "allocated_bytes",
+    /// The most bytes in use at once.
+    PeakBytes = "peak_bytes",
+    /// Blocks in use at the end.
+    InUseBlocks = "in_use_blocks",
+    /// Bytes in use at the end.
+    InUseBytes = "in_use_bytes",
+    /// Whether the process' allocator functions led to the shim at all (0 or 1).
+    HeapHooked = "heap_hooked",
+    /// Whether accesses are checked (0 or 1).
+    AccessChecks = "access_checks",
+    /// Modules that were looked at.
+    Modules = "modules",
+    /// Functions found in them.
+    Functions = "functions",
+    /// Functions that run checked.
+    FunctionsTranslated = "functions_translated",
+    /// Functions that were refused.
+    FunctionsNative = "functions_native",
+    /// Bytes of executable text.
+    TextBytes = "text_bytes",
+    /// Bytes of text that run checked.
+    TextBytesTranslated = "text_bytes_translated",
+    /// Bytes of code written in their place.
+    CodeBytes = "code_bytes",
+    /// Check sites emitted.
+    CheckSites = "check_sites",
+    /// Accesses that a plan found to need no check of their own.
+    ChecksSaved = "checks_saved",
+    /// System calls that passed without a look at their arguments.
+    SyscallsUnknown = "syscalls_unknown",
+    /// Error contexts beyond what the table of contexts holds.
+    ContextsRefused = "contexts_refused",
+    /// How long the leak search took, in microseconds of wall time.
+    LeakSearchMicros = "leak_search_micros",
+}

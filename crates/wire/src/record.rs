@@ -1,0 +1,651 @@
+//! What the records say, to and from the words of a slot.
+//!
+//! A record is `kind, fields…`, each field one word unless `words` says otherwise. Encoding never fails for
+//! lack of room: stacks are cut to `MAX_FRAMES`, texts to [`TEXT_MAX`], and what remains fits (asserted by
+//! tests with the largest of each).
+
+use core::sync::atomic::AtomicU64;
+use memcheck_model::{
+    Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, Function, LeakKind,
+    MAX_FRAMES, Pc, Place, Size, ThreadId,
+};
+
+use crate::words::{Malformed, Reader, Writer};
+
+/// The longest text in a record, in bytes.
+pub const TEXT_MAX: usize = 3072;
+
+/// The most entries of a path that holds a block.
+const PATH_MAX: usize = 16;
+
+/// How a process came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartKind {
+    /// By exec: its memory and modules are new.
+    Exec,
+    /// By fork from the process with this serial: it has that one's modules.
+    Fork(u32),
+}
+
+/// A process, or a new program in an old one, begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStart<'a> {
+    /// Its number in this run, unique unlike pids.
+    pub serial: u32,
+    /// Its parent's pid.
+    pub ppid: u32,
+    /// How it came to be.
+    pub kind: StartKind,
+    /// Its arguments, each ended by a zero byte; cut when they are long.
+    pub arguments: &'a [u8],
+}
+
+/// A module is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module<'a> {
+    /// Where its first byte is mapped.
+    pub start: Addr,
+    /// Where its last mapping ends.
+    pub end: Addr,
+    /// What is added to the addresses stated in its file.
+    pub bias: u64,
+    /// Its build-id, or nothing.
+    pub build_id: &'a [u8],
+    /// Its file.
+    pub path: &'a [u8],
+}
+
+/// Blocks that were lost (or are still held) alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LossRecord<'a> {
+    /// How they are held.
+    pub kind: LeakKind,
+    /// The function that allocated them.
+    pub allocated_by: Function,
+    /// How many they are.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: Size,
+    /// How many blocks are lost with them.
+    pub indirect_blocks: u64,
+    /// The bytes of those.
+    pub indirect_bytes: Size,
+    /// The address of one of them.
+    pub sample: Addr,
+    /// Where they were allocated.
+    pub stack: &'a [Pc],
+    /// What holds the sample: an address in the root set, then one in each block on the way; empty when
+    /// nothing holds it. At most 16.
+    pub held_by: &'a [Pc],
+}
+
+/// Something the user should know about how the process is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NoticeKind {
+    /// The module named by the text defines its own allocator functions: its heap is not seen.
+    OwnMalloc = 1,
+    /// The shadow's addresses are taken: accesses are not checked. The text says by what.
+    NoShadow = 2,
+    /// The heap's addresses are taken: nothing is watched.
+    NoHeap = 3,
+    /// The leak search could not be made. The text says why.
+    NoLeakSearch = 4,
+    /// The process is about to become the program named by the text, which cannot be watched.
+    ExecUnwatched = 5,
+    /// Anything else, told by the text alone.
+    Other = 6,
+    /// A reason why functions stay native, as `count reason`: for statistics.
+    Coverage = 7,
+}
+
+impl NoticeKind {
+    const ALL: [Self; 7] = [
+        Self::OwnMalloc,
+        Self::NoShadow,
+        Self::NoHeap,
+        Self::NoLeakSearch,
+        Self::ExecUnwatched,
+        Self::Other,
+        Self::Coverage,
+    ];
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&kind| kind as u8 == code)
+    }
+}
+
+/// A [`NoticeKind`] with its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice<'a> {
+    /// What it is about.
+    pub kind: NoticeKind,
+    /// What is particular to it, for people.
+    pub text: &'a [u8],
+}
+
+/// One record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// The first record of each process image.
+    Start(ProcessStart<'a>),
+    /// A module is mapped.
+    ModuleLoaded(Module<'a>),
+    /// The module that started at this address is unmapped.
+    ModuleUnloaded(Addr),
+    /// An error whose context was not seen before, with the context's index in the stream's table.
+    Error {
+        /// Where its count is.
+        context: u32,
+        /// The error.
+        event: ErrorEvent<'a>,
+    },
+    /// One loss record of the leak search.
+    Loss(LossRecord<'a>),
+    /// The sums of a leak search for one kind, whether or not its records are sent.
+    LossSum {
+        /// Of what.
+        kind: LeakKind,
+        /// How many blocks.
+        blocks: u64,
+        /// How many bytes.
+        bytes: Size,
+    },
+    /// Something to tell the user.
+    Notice(Notice<'a>),
+}
+
+const START: u64 = 1;
+const MODULE_LOADED: u64 = 2;
+const MODULE_UNLOADED: u64 = 3;
+const ERROR: u64 = 4;
+const LOSS: u64 = 5;
+const LOSS_SUM: u64 = 6;
+const NOTICE: u64 = 7;
+
+/// The memory that a decoded record borrows from.
+pub struct Scratch {
+    stacks: [[Pc; MAX_FRAMES]; 3],
+    text: [u8; TEXT_MAX],
+    build_id: [u8; BUILD_ID_MAX],
+}
+
+/// The longest build-id that is carried: a SHA-256 and then some.
+const BUILD_ID_MAX: usize = 64;
+
+impl Scratch {
+    /// Empty scratch memory.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { stacks: [[Pc(0); MAX_FRAMES]; 3], text: [0; TEXT_MAX], build_id: [0; BUILD_ID_MAX] }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn cut(bytes: &[u8], most: usize) -> &[u8] {
+    &bytes[..bytes.len().min(most)]
+}
+
+/// Writes `record` to a slot's words and returns how many it took.
+pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
+    let mut to = Writer::new(words);
+    match record {
+        Record::Start(start) => {
+            to.word(START);
+            to.word(start.serial);
+            to.word(start.ppid);
+            to.word(match start.kind {
+                StartKind::Exec => 0,
+                StartKind::Fork(parent) => u64::from(parent) + 1,
+            });
+            to.bytes(cut(start.arguments, TEXT_MAX));
+        }
+        Record::ModuleLoaded(module) => {
+            to.word(MODULE_LOADED);
+            to.word(module.start.0);
+            to.word(module.end.0);
+            to.word(module.bias);
+            to.bytes(cut(module.build_id, BUILD_ID_MAX));
+            to.bytes(cut(module.path, TEXT_MAX));
+        }
+        Record::ModuleUnloaded(start) => {
+            to.word(MODULE_UNLOADED);
+            to.word(start.0);
+        }
+        Record::Error { context, event } => {
+            to.word(ERROR);
+            to.word(*context);
+            encode_event(&mut to, event);
+        }
+        Record::Loss(loss) => {
+            to.word(LOSS);
+            to.word(loss.kind as u64);
+            to.word(loss.allocated_by as u64);
+            to.word(loss.blocks);
+            to.word(loss.bytes.0);
+            to.word(loss.indirect_blocks);
+            to.word(loss.indirect_bytes.0);
+            to.word(loss.sample.0);
+            to.stack(loss.stack, MAX_FRAMES);
+            to.stack(loss.held_by, PATH_MAX);
+        }
+        Record::LossSum { kind, blocks, bytes } => {
+            to.word(LOSS_SUM);
+            to.word(*kind as u64);
+            to.word(*blocks);
+            to.word(bytes.0);
+        }
+        Record::Notice(notice) => {
+            to.word(NOTICE);
+            to.word(notice.kind as u64);
+            to.bytes(cut(notice.text, TEXT_MAX));
+        }
+    }
+    to.finish()
+}
+
+/// Reads the record that `words` hold.
+///
+/// # Errors
+/// When they hold none.
+pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>, Malformed> {
+    let mut from = Reader::new(words);
+    match from.word()? {
+        START => Ok(Record::Start(ProcessStart {
+            serial: from.narrow("serial")?,
+            ppid: from.narrow("ppid")?,
+            kind: match from.word()?.checked_sub(1) {
+                None => StartKind::Exec,
+                Some(parent) => StartKind::Fork(
+                    u32::try_from(parent).map_err(|_| Malformed::Field { name: "parent", value: parent })?,
+                ),
+            },
+            arguments: from.bytes_in("arguments", &mut scratch.text)?,
+        })),
+        MODULE_LOADED => Ok(Record::ModuleLoaded(Module {
+            start: Addr(from.word()?),
+            end: Addr(from.word()?),
+            bias: from.word()?,
+            build_id: from.bytes_in("build-id", &mut scratch.build_id)?,
+            path: from.bytes_in("module path", &mut scratch.text)?,
+        })),
+        MODULE_UNLOADED => Ok(Record::ModuleUnloaded(Addr(from.word()?))),
+        ERROR => Ok(Record::Error {
+            context: from.narrow("context")?,
+            event: decode_event(&mut from, &mut scratch.stacks)?,
+        }),
+        LOSS => {
+            let [stack, path, _] = &mut scratch.stacks;
+            Ok(Record::Loss(LossRecord {
+                kind: from.choice("leak kind", leak_kind)?,
+                allocated_by: from.choice("function", Function::from_code)?,
+                blocks: from.word()?,
+                bytes: Size(from.word()?),
+                indirect_blocks: from.word()?,
+                indirect_bytes: Size(from.word()?),
+                sample: Addr(from.word()?),
+                stack: from.stack_in("stack", stack)?,
+                held_by: from.stack_in("path", &mut path[..PATH_MAX])?,
+            }))
+        }
+        LOSS_SUM => Ok(Record::LossSum {
+            kind: from.choice("leak kind", leak_kind)?,
+            blocks: from.word()?,
+            bytes: Size(from.word()?),
+        }),
+        NOTICE => Ok(Record::Notice(Notice {
+            kind: from.choice("notice", NoticeKind::from_code)?,
+            text: from.bytes_in("notice text", &mut scratch.text)?,
+        })),
+        value => Err(Malformed::Field { name: "record kind", value }),
+    }
+}
+
+fn leak_kind(code: u8) -> Option<LeakKind> {
+    LeakKind::ALL.into_iter().find(|&kind| kind as u8 == code)
+}
+
+fn access_kind(code: u8) -> Option<AccessKind> {
+    AccessKind::ALL.into_iter().find(|&kind| kind as u8 == code)
+}
+
+fn optional_function(code: u8) -> Option<Option<Function>> {
+    if code == 0 { Some(None) } else { Function::from_code(code).map(Some) }
+}
+
+fn encode_event(to: &mut Writer<'_>, event: &ErrorEvent<'_>) {
+    to.word(event.kind as u64);
+    to.word(event.tid.0);
+    to.word(event.function.map_or(0, |function| function as u64));
+    to.word(event.access.is_some());
+    if let Some(access) = event.access {
+        to.word(access.kind as u64);
+        to.word(access.addr.0);
+        to.word(access.size.0);
+    }
+    to.word(event.address.0);
+    encode_place(to, &event.place);
+    encode_detail(to, &event.detail);
+    to.word(event.exact_top);
+    to.stack(event.stack, MAX_FRAMES);
+    to.stack(event.allocated, MAX_FRAMES);
+    to.stack(event.freed, MAX_FRAMES);
+}
+
+fn decode_event<'a>(
+    from: &mut Reader<'_>,
+    stacks: &'a mut [[Pc; MAX_FRAMES]; 3],
+) -> Result<ErrorEvent<'a>, Malformed> {
+    let [stack, allocated, freed] = stacks;
+    Ok(ErrorEvent {
+        kind: from.choice("error kind", ErrorKind::from_code)?,
+        tid: ThreadId(from.narrow("tid")?),
+        function: from.choice("function", optional_function)?,
+        access: if from.flag("access")? {
+            Some(Access {
+                kind: from.choice("access kind", access_kind)?,
+                addr: Addr(from.word()?),
+                size: Size(from.word()?),
+            })
+        } else {
+            None
+        },
+        address: Addr(from.word()?),
+        place: decode_place(from)?,
+        detail: decode_detail(from)?,
+        exact_top: from.flag("exact top")?,
+        stack: from.stack_in("stack", stack)?,
+        allocated: from.stack_in("allocation stack", allocated)?,
+        freed: from.stack_in("free stack", freed)?,
+    })
+}
+
+fn encode_place(to: &mut Writer<'_>, place: &Place) {
+    match place {
+        Place::None => to.word(0u8),
+        Place::NullPage => to.word(1u8),
+        Place::Block(block) => {
+            to.word(2u8);
+            to.word(block.start.0);
+            to.word(block.size.0);
+            to.word(block.state as u64);
+            to.word(block.allocated_by as u64);
+            to.word(block.freed_by.map_or(0, |function| function as u64));
+            to.word(block.alloc_tid.0);
+            to.word(block.free_tid.0);
+        }
+        Place::HeapUnused => to.word(3u8),
+        Place::Stack(tid) => {
+            to.word(4u8);
+            to.word(tid.0);
+        }
+        Place::Module => to.word(5u8),
+        Place::Mapped => to.word(6u8),
+        Place::Unmapped => to.word(7u8),
+    }
+}
+
+fn decode_place(from: &mut Reader<'_>) -> Result<Place, Malformed> {
+    Ok(match from.word()? {
+        0 => Place::None,
+        1 => Place::NullPage,
+        2 => Place::Block(Block {
+            start: Addr(from.word()?),
+            size: Size(from.word()?),
+            state: from.choice("block state", |code| match code {
+                1 => Some(BlockState::Live),
+                2 => Some(BlockState::Freed),
+                _ => None,
+            })?,
+            allocated_by: from.choice("function", Function::from_code)?,
+            freed_by: from.choice("function", optional_function)?,
+            alloc_tid: ThreadId(from.narrow("tid")?),
+            free_tid: ThreadId(from.narrow("tid")?),
+        }),
+        3 => Place::HeapUnused,
+        4 => Place::Stack(ThreadId(from.narrow("tid")?)),
+        5 => Place::Module,
+        6 => Place::Mapped,
+        7 => Place::Unmapped,
+        value => return Err(Malformed::Field { name: "place", value }),
+    })
+}
+
+fn encode_detail(to: &mut Writer<'_>, detail: &Detail) {
+    match detail {
+        Detail::None => to.word(0u8),
+        Detail::Late(damage) => {
+            to.word(1u8);
+            to.signed(damage.first);
+            to.signed(damage.last);
+            to.word(damage.changed.0);
+            to.bytes(cut(&damage.content, damage.content_len.into()));
+        }
+        Detail::Sizes([first, second]) => {
+            to.word(2u8);
+            to.word(*first);
+            to.word(*second);
+        }
+        Detail::Alignment(align) => {
+            to.word(3u8);
+            to.word(*align);
+        }
+        Detail::SizedDelete { size, align, block_align } => {
+            to.word(4u8);
+            to.word(*size);
+            to.word(*align);
+            to.word(*block_align);
+        }
+        Detail::Signal { number, code } => {
+            to.word(5u8);
+            to.signed((*number).into());
+            to.signed((*code).into());
+        }
+        Detail::Overlap { destination, source, size } => {
+            to.word(6u8);
+            to.word(*destination);
+            to.word(*source);
+            to.word(*size);
+        }
+        Detail::Syscall { number, argument, offset } => {
+            to.word(7u8);
+            to.word(*number);
+            to.word(*argument);
+            to.word(*offset);
+        }
+    }
+}
+
+fn decode_detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
+    let signed = |from: &mut Reader<'_>, name| {
+        let value = from.signed()?;
+        i32::try_from(value).map_err(|_| Malformed::Field { name, value: value.cast_unsigned() })
+    };
+    Ok(match from.word()? {
+        0 => Detail::None,
+        1 => {
+            let (first, last, changed) = (from.signed()?, from.signed()?, Size(from.word()?));
+            let mut content = [0; 16];
+            let content_len = from.bytes_in("content", &mut content)?.len() as u8;
+            Detail::Late(Damage { first, last, changed, content, content_len })
+        }
+        2 => Detail::Sizes([from.word()?, from.word()?]),
+        3 => Detail::Alignment(from.word()?),
+        4 => Detail::SizedDelete { size: from.word()?, align: from.word()?, block_align: from.word()? },
+        5 => Detail::Signal { number: signed(from, "signal")?, code: signed(from, "signal code")? },
+        6 => Detail::Overlap { destination: from.word()?, source: from.word()?, size: from.word()? },
+        7 => Detail::Syscall {
+            number: from.narrow("system call")?,
+            argument: from.narrow("argument")?,
+            offset: from.word()?,
+        },
+        value => return Err(Malformed::Field { name: "detail", value }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SLOT_WORDS;
+    use core::sync::atomic::Ordering;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn round_trip(record: &Record<'_>) {
+        let words: Vec<AtomicU64> = (0..SLOT_WORDS).map(|_| AtomicU64::new(u64::MAX)).collect();
+        let used = encode(record, &words).expect("it fits");
+        let copy: Vec<u64> = words[..used].iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let mut scratch = Scratch::new();
+        assert_eq!(decode(&copy, &mut scratch).as_ref(), Ok(record));
+        for short in 0..used {
+            let mut scratch = Scratch::new();
+            assert!(decode(&copy[..short], &mut scratch).is_err(), "{short} of {used} words");
+        }
+    }
+
+    fn block() -> Block {
+        Block {
+            start: Addr(u64::MAX),
+            size: Size(u64::MAX),
+            state: BlockState::Freed,
+            allocated_by: Function::Malloc,
+            freed_by: Some(Function::Free),
+            alloc_tid: ThreadId(1),
+            free_tid: ThreadId(u32::MAX),
+        }
+    }
+
+    #[test]
+    fn the_largest_error_fits_and_survives() {
+        let stack: Vec<Pc> = (0..MAX_FRAMES as u64).map(Pc).collect();
+        let places = [
+            Place::None,
+            Place::NullPage,
+            Place::Block(block()),
+            Place::HeapUnused,
+            Place::Stack(ThreadId(7)),
+            Place::Module,
+            Place::Mapped,
+            Place::Unmapped,
+        ];
+        let details = [
+            Detail::None,
+            Detail::Late(Damage {
+                first: -1,
+                last: i64::MAX,
+                changed: Size(3),
+                content: [9; 16],
+                content_len: 16,
+            }),
+            Detail::Sizes([u64::MAX, 1]),
+            Detail::Alignment(3),
+            Detail::SizedDelete { size: 1, align: 2, block_align: 3 },
+            Detail::Signal { number: 11, code: -6 },
+            Detail::Overlap { destination: 1, source: 2, size: 3 },
+            Detail::Syscall { number: 1, argument: 2, offset: u64::MAX },
+        ];
+        for place in places {
+            for detail in details {
+                for &kind in ErrorKind::ALL {
+                    let event = ErrorEvent {
+                        kind,
+                        tid: ThreadId(5),
+                        function: Some(Function::Wcpncpy),
+                        access: Some(Access { kind: AccessKind::Write, addr: Addr(1), size: Size(2) }),
+                        address: Addr(3),
+                        place,
+                        detail,
+                        exact_top: true,
+                        stack: &stack,
+                        allocated: &stack,
+                        freed: &stack,
+                    };
+                    round_trip(&Record::Error { context: u32::MAX, event });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_other_record_survives_at_its_largest() {
+        let stack: Vec<Pc> = (0..MAX_FRAMES as u64).map(Pc).collect();
+        let text = [b'x'; TEXT_MAX];
+        for kind in [StartKind::Exec, StartKind::Fork(0), StartKind::Fork(u32::MAX)] {
+            round_trip(&Record::Start(ProcessStart { serial: 1, ppid: 2, kind, arguments: &text }));
+        }
+        round_trip(&Record::ModuleLoaded(Module {
+            start: Addr(1),
+            end: Addr(2),
+            bias: u64::MAX,
+            build_id: &[1; BUILD_ID_MAX],
+            path: &text,
+        }));
+        round_trip(&Record::ModuleUnloaded(Addr(1)));
+        for kind in LeakKind::ALL {
+            round_trip(&Record::Loss(LossRecord {
+                kind,
+                allocated_by: Function::New,
+                blocks: 1,
+                bytes: Size(2),
+                indirect_blocks: 3,
+                indirect_bytes: Size(4),
+                sample: Addr(5),
+                stack: &stack,
+                held_by: &stack[..PATH_MAX],
+            }));
+            round_trip(&Record::LossSum { kind, blocks: 1, bytes: Size(u64::MAX) });
+        }
+        for kind in NoticeKind::ALL {
+            round_trip(&Record::Notice(Notice { kind, text: &text[..5] }));
+        }
+    }
+
+    #[test]
+    fn long_texts_and_stacks_are_cut() {
+        let words: Vec<AtomicU64> = (0..SLOT_WORDS).map(|_| AtomicU64::new(0)).collect();
+        let text = [b'x'; 2 * TEXT_MAX];
+        assert!(encode(&Record::Notice(Notice { kind: NoticeKind::Other, text: &text }), &words).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_words_never_panic(
+            kind in 0u64..9,
+            small in proptest::collection::vec(0u64..200, 0..SLOT_WORDS),
+            wild in proptest::collection::vec(any::<u64>(), 0..SLOT_WORDS),
+        ) {
+            for rest in [small, wild] {
+                let words: Vec<u64> = core::iter::once(kind).chain(rest).collect();
+                let _ = decode(&words, &mut Scratch::new());
+            }
+        }
+
+        #[test]
+        fn a_changed_word_never_panics(at in 0usize..60, value in any::<u64>()) {
+            let words: Vec<AtomicU64> = (0..SLOT_WORDS).map(|_| AtomicU64::new(0)).collect();
+            let event = ErrorEvent {
+                kind: ErrorKind::DoubleFree,
+                tid: ThreadId(5),
+                function: Some(Function::Free),
+                access: None,
+                address: Addr(3),
+                place: Place::Block(block()),
+                detail: Detail::None,
+                exact_top: false,
+                stack: &[Pc(1); 9],
+                allocated: &[Pc(2); 9],
+                freed: &[Pc(3); 9],
+            };
+            let used = encode(&Record::Error { context: 0, event }, &words).unwrap();
+            let mut copy: Vec<u64> = words[..used].iter().map(|word| word.load(Ordering::Relaxed)).collect();
+            let at = at % used;
+            copy[at] = value;
+            let _ = decode(&copy, &mut Scratch::new());
+        }
+    }
+}
