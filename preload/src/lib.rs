@@ -9,7 +9,8 @@
 
 extern crate alloc;
 
+pub mod channel;
 mod runtime;
-mod sys;
+pub mod sys;
 mod thread;
 mod tool_heap;

@@ -3,6 +3,11 @@
 //! May run anywhere: before libc is initialised, in signal handlers, in a child of vfork. `errno` is never
 //! touched: results are the kernel's own, negative errno values as `Err`.
 
+pub mod file;
+pub mod futex;
+pub mod process;
+pub mod signal;
+
 use core::arch::asm;
 
 /// A positive errno value.

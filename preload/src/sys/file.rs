@@ -1,0 +1,63 @@
+//! Reading small files and mapping a shared one, without leaving a descriptor open.
+
+use super::{Errno, syscall};
+
+const SYS_READ: i64 = 0;
+const SYS_CLOSE: i64 = 3;
+const SYS_MMAP: i64 = 9;
+const SYS_MADVISE: i64 = 28;
+const SYS_OPENAT: i64 = 257;
+const AT_FDCWD: u64 = -100i64 as u64;
+const O_RDWR: u64 = 2;
+const O_CLOEXEC: u64 = 0o2_000_000;
+const PROT_READ_WRITE: u64 = 3;
+const MAP_SHARED: u64 = 1;
+const MADV_WIPEONFORK: u64 = 18;
+const MADV_DONTDUMP: u64 = 16;
+
+/// An open file; closed when dropped.
+pub struct File(u64);
+
+impl File {
+    /// Opens the file at `path`, which ends in a zero byte.
+    pub fn open(path: &[u8], writable: bool) -> Result<Self, Errno> {
+        if path.last() != Some(&0) {
+            return Err(Errno(22));
+        }
+        let flags = O_CLOEXEC | if writable { O_RDWR } else { 0 };
+        // SAFETY: the path is a zero-terminated string that the caller keeps alive.
+        unsafe { syscall(SYS_OPENAT, [AT_FDCWD, path.as_ptr() as u64, flags, 0, 0, 0]) }.map(Self)
+    }
+
+    /// Reads up to `into.len()` bytes.
+    pub fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        // SAFETY: the kernel writes to `into` only.
+        let read =
+            unsafe { syscall(SYS_READ, [self.0, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0]) };
+        read.map(|bytes| bytes as usize)
+    }
+
+    /// Maps the file's first `len` bytes, shared and writable, where the kernel likes.
+    pub fn map_shared(&self, len: usize) -> Result<*mut u8, Errno> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let addr = unsafe { syscall(SYS_MMAP, [0, len as u64, PROT_READ_WRITE, MAP_SHARED, self.0, 0]) }?;
+        // SAFETY: advice on the mapping just made: no core dump holds it.
+        let _ = unsafe { syscall(SYS_MADVISE, [addr, len as u64, MADV_DONTDUMP, 0, 0, 0]) };
+        Ok(addr as *mut u8)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours and is not used again.
+        let _ = unsafe { syscall(SYS_CLOSE, [self.0, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// A fresh page that a forked child finds zeroed, or `None` before Linux 4.14.
+pub fn map_page_wiped_on_fork() -> Option<*mut u8> {
+    let page = super::map_anonymous(4096)?;
+    // SAFETY: advice on the page just mapped.
+    unsafe { syscall(SYS_MADVISE, [page as u64, 4096, MADV_WIPEONFORK, 0, 0, 0]) }.ok()?;
+    Some(page)
+}
