@@ -1,0 +1,362 @@
+//! The command line: one definition of each option gives parsing, help and completions.
+//!
+//! Invariant: an option is one argument (`--name=value`), so that the first argument that is no option is the
+//! program, and everything after it the program's own.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{ArgAction, Parser, ValueEnum};
+use memcheck_model::{LeakKind, MAX_FRAMES};
+use memcheck_wire::{LeakCheck, LeakResolution, Options};
+
+/// What the user asked for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "memcheck",
+    version,
+    about = "Runs a program and reports the memory errors it makes",
+    override_usage = "memcheck [OPTIONS] [--] PROGRAM [ARGS]...",
+    after_help = "Exit status: the program's own when nothing was found, 99 (or --error-exitcode) when something \
+                  was, 125 when memcheck failed, 126 when the program cannot be run under it, 127 when it was \
+                  not found."
+)]
+pub struct Flags {
+    /// Print less: no banner, no summary of a clean run
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print more about what is watched
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// List the suppressions that were used
+    #[arg(short = 's', long)]
+    pub show_suppressed: bool,
+
+    /// What is done about leaks when a process ends
+    #[arg(long, value_name = "WHAT", default_value = "full", require_equals = true, num_args = 0..=1,
+        default_missing_value = "full")]
+    pub leak_check: LeakCheckFlag,
+
+    /// Which kinds of leaks are shown: definite, indirect, possible, reachable, all, none
+    #[arg(long, value_name = "KINDS", default_value = "definite,possible", require_equals = true)]
+    pub show_leak_kinds: Kinds,
+
+    /// Which kinds of leaks count as errors
+    #[arg(long, value_name = "KINDS", default_value = "definite,possible", require_equals = true)]
+    pub errors_for_leak_kinds: Kinds,
+
+    /// How much of two allocation stacks must agree for their blocks to be one loss record
+    #[arg(long, value_name = "HOW", default_value = "high", require_equals = true)]
+    pub leak_resolution: ResolutionFlag,
+
+    /// Which interior pointers count as pointers to the start: stdstring, length64, newarray,
+    /// multipleinheritance, all, none
+    #[arg(long, value_name = "SET", default_value = "all", require_equals = true)]
+    pub leak_check_heuristics: Heuristics,
+
+    /// How many frames a stack has
+    #[arg(long, value_name = "N", default_value_t = 30, require_equals = true,
+        value_parser = clap::value_parser!(u8).range(1..=MAX_FRAMES as i64))]
+    pub num_callers: u8,
+
+    /// Show frames below main
+    #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true)]
+    pub show_below_main: YesNo,
+
+    /// Check accesses at the instruction
+    #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
+    pub access_checks: YesNo,
+
+    /// Watch the programs that the program starts
+    #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
+    pub trace_children: YesNo,
+
+    /// End a process at its first error
+    #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true)]
+    pub exit_on_first_error: YesNo,
+
+    /// The exit status when something was found; 0 keeps the program's own
+    #[arg(long, value_name = "STATUS", default_value_t = 99, require_equals = true)]
+    pub error_exitcode: u8,
+
+    /// Whether realloc to size zero frees the block
+    #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
+    pub realloc_zero_bytes_frees: YesNo,
+
+    /// Fill fresh memory with this byte (hexadecimal)
+    #[arg(long, value_name = "HEX", require_equals = true, value_parser = hex_byte)]
+    pub malloc_fill: Option<u8>,
+
+    /// Fill freed memory with this byte (hexadecimal)
+    #[arg(long, value_name = "HEX", require_equals = true, value_parser = hex_byte)]
+    pub free_fill: Option<u8>,
+
+    /// How many bytes of freed memory are kept from reuse
+    #[arg(long, value_name = "BYTES", require_equals = true)]
+    pub freelist_vol: Option<u64>,
+
+    /// Read suppressions from this file
+    #[arg(long, value_name = "FILE", require_equals = true)]
+    pub suppressions: Vec<PathBuf>,
+
+    /// Write the text report to this file: %p is the process id, %q{VAR} an environment variable, %n a number
+    #[arg(long, value_name = "FILE", require_equals = true)]
+    pub log_file: Option<OsString>,
+
+    /// Write a JSON report to this file
+    #[arg(long, value_name = "FILE", require_equals = true)]
+    pub json: Option<OsString>,
+
+    /// Use colour: auto, always, never
+    #[arg(long, value_name = "WHEN", default_value = "auto", require_equals = true)]
+    pub color: ColorFlag,
+
+    /// Print what the heap did and how much code was checked
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Explain a kind of finding, such as double-free, and exit
+    #[arg(long, value_name = "ID", require_equals = true)]
+    pub explain: Option<String>,
+
+    /// Translate functions when they are first called, or whole modules at once
+    #[arg(long, value_name = "WHEN", default_value = "lazy", require_equals = true, hide = true)]
+    pub translate: TranslateFlag,
+
+    /// Fill dead registers and flags with garbage at each check
+    #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true, hide = true)]
+    pub stress: YesNo,
+
+    /// How many low bits of a pointer the leak search looks through
+    #[arg(long, value_name = "N", default_value_t = 0, require_equals = true, hide = true,
+        value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub leak_tag_bits: u8,
+
+    #[command(flatten)]
+    pub planned: Planned,
+}
+
+/// Options that have a settled meaning and are not honoured yet.
+#[derive(Debug, clap::Args)]
+pub struct Planned {
+    #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
+    xml: Option<String>,
+    #[arg(long, hide = true, require_equals = true)]
+    xml_file: Option<OsString>,
+    #[arg(long, hide = true, require_equals = true)]
+    sarif: Option<OsString>,
+    #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
+    track_fds: Option<String>,
+    #[arg(long, hide = true, require_equals = true)]
+    gen_suppressions: Option<String>,
+    #[arg(long, hide = true, require_equals = true)]
+    baseline: Option<OsString>,
+}
+
+impl Planned {
+    /// The first such option that was given.
+    pub fn find(&self) -> Option<&'static str> {
+        let given = [
+            ("--xml", self.xml.is_some()),
+            ("--xml-file", self.xml_file.is_some()),
+            ("--sarif", self.sarif.is_some()),
+            ("--track-fds", self.track_fds.is_some()),
+            ("--gen-suppressions", self.gen_suppressions.as_deref().is_some_and(|value| value != "no")),
+            ("--baseline", self.baseline.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+}
+
+/// yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    Yes,
+    No,
+}
+
+/// `--leak-check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LeakCheckFlag {
+    No,
+    Summary,
+    #[value(alias = "yes")]
+    Full,
+}
+
+/// `--leak-resolution`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ResolutionFlag {
+    Low,
+    #[value(alias = "med")]
+    Medium,
+    High,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorFlag {
+    Auto,
+    Always,
+    Never,
+}
+
+/// `--translate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TranslateFlag {
+    Lazy,
+    Eager,
+}
+
+/// A set of kinds of leaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kinds(pub Vec<LeakKind>);
+
+impl std::str::FromStr for Kinds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => return Ok(Self(LeakKind::ALL.to_vec())),
+            "none" => return Ok(Self(Vec::new())),
+            _ => {}
+        }
+        let kind = |word: &str| {
+            LeakKind::ALL.into_iter().find(|kind| kind.id() == word).ok_or_else(|| {
+                format!(
+                    "no kind of leak is called {word:?}: definite, indirect, possible, reachable, all or none"
+                )
+            })
+        };
+        text.split(',').map(kind).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A set of leak heuristics, one bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heuristics(pub u8);
+
+impl std::str::FromStr for Heuristics {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const NAMES: [&str; 4] = ["stdstring", "length64", "newarray", "multipleinheritance"];
+        match text {
+            "all" => return Ok(Self(0b1111)),
+            "none" => return Ok(Self(0)),
+            _ => {}
+        }
+        text.split(',').try_fold(Self(0), |set, word| {
+            let bit = NAMES.iter().position(|&name| name == word);
+            let bit = bit.ok_or_else(|| {
+                format!("no heuristic is called {word:?}: {}, all or none", NAMES.join(", "))
+            })?;
+            Ok(Self(set.0 | 1 << bit))
+        })
+    }
+}
+
+fn hex_byte(text: &str) -> Result<u8, String> {
+    u8::from_str_radix(text.trim_start_matches("0x"), 16)
+        .map_err(|_| "expected a byte such as ab or 0xab".to_owned())
+}
+
+/// Splits the launcher's arguments (without its own name): its options, and the program with its arguments.
+pub fn split(arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let mut options = arguments;
+    let is_option = |argument: &OsString| {
+        let bytes = argument.as_encoded_bytes();
+        bytes.len() > 1 && bytes[0] == b'-' && bytes != b"--"
+    };
+    let at = options.iter().position(|argument| !is_option(argument)).unwrap_or(options.len());
+    let mut command = options.split_off(at);
+    if command.first().is_some_and(|first| first == "--") {
+        command.remove(0);
+    }
+    (options, command)
+}
+
+impl Flags {
+    /// What the shims are told.
+    pub fn wire_options(&self) -> Options {
+        let set = |kinds: &Kinds| kinds.0.iter().fold(0, |set, &kind| set | 1 << kind as u8);
+        Options {
+            access_checks: self.access_checks == YesNo::Yes,
+            eager: self.translate == TranslateFlag::Eager,
+            stress: self.stress == YesNo::Yes,
+            trace_children: self.trace_children == YesNo::Yes,
+            exit_on_first_error: self.exit_on_first_error == YesNo::Yes,
+            error_exitcode: self.error_exitcode,
+            num_callers: self.num_callers,
+            leak_check: match self.leak_check {
+                LeakCheckFlag::No => LeakCheck::No,
+                LeakCheckFlag::Summary => LeakCheck::Summary,
+                LeakCheckFlag::Full => LeakCheck::Full,
+            },
+            leak_resolution: match self.leak_resolution {
+                ResolutionFlag::Low => LeakResolution::Low,
+                ResolutionFlag::Medium => LeakResolution::Medium,
+                ResolutionFlag::High => LeakResolution::High,
+            },
+            leak_kinds: set(&self.show_leak_kinds) | set(&self.errors_for_leak_kinds),
+            leak_heuristics: self.leak_check_heuristics.0,
+            leak_tag_bits: self.leak_tag_bits,
+            quarantine_bytes: self.freelist_vol,
+            malloc_fill: self.malloc_fill,
+            free_fill: self.free_fill,
+            realloc_zero_frees: self.realloc_zero_bytes_frees == YesNo::Yes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn options_after_the_program_are_its_own() {
+        let (options, command) = split(words(&["-q", "--json=x", "ls", "-q", "--", "a"]));
+        assert_eq!((options, command), (words(&["-q", "--json=x"]), words(&["ls", "-q", "--", "a"])));
+    }
+
+    #[test]
+    fn two_dashes_end_the_options() {
+        let (options, command) = split(words(&["-q", "--", "--prog", "-v"]));
+        assert_eq!((options, command), (words(&["-q"]), words(&["--prog", "-v"])));
+    }
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        use clap::CommandFactory;
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn kinds_are_lists_or_all_or_none() {
+        assert_eq!("all".parse(), Ok(Kinds(LeakKind::ALL.to_vec())));
+        assert_eq!("none".parse(), Ok(Kinds(Vec::new())));
+        assert_eq!("possible,definite".parse(), Ok(Kinds(vec![LeakKind::Possible, LeakKind::Definite])));
+        assert!("lost".parse::<Kinds>().is_err());
+    }
+
+    #[test]
+    fn options_reach_the_shim() {
+        let flags = Flags::parse_from([
+            "memcheck",
+            "--leak-check=no",
+            "--num-callers=5",
+            "--malloc-fill=0xab",
+            "--access-checks=no",
+            "--leak-check-heuristics=newarray,stdstring",
+        ]);
+        let options = flags.wire_options();
+        assert_eq!((options.leak_check, options.num_callers), (LeakCheck::No, 5));
+        assert_eq!((options.malloc_fill, options.access_checks), (Some(0xab), false));
+        assert_eq!(options.leak_heuristics, 0b101);
+    }
+}

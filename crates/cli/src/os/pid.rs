@@ -1,0 +1,80 @@
+//! Processes that are not our children: whether they live, and signals to them and to ourselves.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        resource::{Resource, setrlimit},
+        signal::{SigHandler, SigSet, SigmaskHow, Signal, raise, sigprocmask},
+    },
+};
+
+/// A descriptor that becomes readable when its process ends.
+#[derive(Debug)]
+pub struct PidWatch(OwnedFd);
+
+impl PidWatch {
+    /// Watches the process, or says that there is none (any more).
+    pub fn open(pid: u32) -> Option<Self> {
+        // SAFETY: pidfd_open(2) touches no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
+        // SAFETY: the kernel just made this descriptor for us.
+        Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl AsFd for PidWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The session of a process, or of ourselves with zero.
+pub fn session_of(pid: u32) -> Option<i32> {
+    // SAFETY: getsid only asks.
+    let session = unsafe { libc::getsid(pid.cast_signed()) };
+    (session >= 0).then_some(session)
+}
+
+/// Sends a signal by number, also real-time ones, which nix has no names for.
+pub fn forward(pid: i32, signal: i32) {
+    // SAFETY: kill(2) touches no memory. The pid is our child's, not yet reaped.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Dies by this signal, as the program did, without a core of our own.
+pub fn die_by(signal: i32) {
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Ok(signal) = Signal::try_from(signal) {
+        // SAFETY: SIG_DFL runs no code of ours.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+        let _ = raise(signal);
+    } else {
+        // SAFETY: as above; real-time signals have no name in nix.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+        // SAFETY: raise touches no memory.
+        unsafe { libc::raise(signal) };
+    }
+}
+
+/// Whether the file has file capabilities.
+pub fn capabilities_of(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: a zero-terminated path and name; with no buffer only the value's size is asked.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}

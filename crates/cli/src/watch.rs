@@ -1,0 +1,417 @@
+//! Watching the running tree: one thread sleeps on signals, on ends of processes and on the doorbell of the
+//! channel, and deals with whatever came.
+//!
+//! In: the channel and the main child. Out: events to a [`Collector`], and the [`Tree`] in the end.
+//!
+//! Invariants:
+//! - Every record that stood in a stream when its process ended is read before the stream is given up.
+//! - A record that a thread waits for is dealt with (shown) before that thread goes on.
+//! - A signal that somebody sent to the launcher goes to the program; one that the terminal sent to both does not
+//!   go twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use memcheck_wire::{NoticeKind, Owner, Record, SLOT_WORDS, Scratch, decode};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        signal::{SigSet, Signal, raise},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::{
+    collect::Collector,
+    os::{Channel, PidWatch, forward, session_of},
+    tree::{End, LossSum, Tree},
+};
+
+/// How long processes that outlive the main one are waited for. Long enough for a pipeline's last stage, short
+/// enough that a forgotten background job does not look like a hang.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The sleep of a thread on the doorbell; only bounds how late a lost wake-up is noticed.
+const NAP: Duration = Duration::from_secs(1);
+
+/// The signals that are passed on. Not those that a fault of the launcher itself raises, nor those of the
+/// terminal's job control, which `follow_stop` answers.
+pub fn watched_signals() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGTERM,
+        Signal::SIGCHLD,
+        Signal::SIGTSTP,
+        Signal::SIGURG,
+        Signal::SIGVTALRM,
+        Signal::SIGPROF,
+        Signal::SIGWINCH,
+        Signal::SIGIO,
+        Signal::SIGPWR,
+    ] {
+        set.add(signal);
+    }
+    set
+}
+
+/// A stream in use.
+#[derive(Debug)]
+struct Held {
+    pid: u32,
+    watch: Option<PidWatch>,
+    /// Index in the tree, once its first record came.
+    process: Option<usize>,
+    /// Records that made no sense.
+    malformed: u64,
+}
+
+/// The watch over one run.
+pub struct Watch {
+    channel: Arc<Channel>,
+    child: Pid,
+    child_end: Option<End>,
+    signals: SignalFd,
+    bell: Arc<EventFd>,
+    held: BTreeMap<usize, Held>,
+    tree: Tree,
+    /// Processes that are waited for no longer.
+    let_go: BTreeSet<u32>,
+    malformed: u64,
+}
+
+/// What is known when nothing runs any more.
+pub struct Outcome {
+    /// The processes.
+    pub tree: Tree,
+    /// How the main process ended.
+    pub end: End,
+    /// What the user should know.
+    pub remarks: Vec<String>,
+}
+
+impl Watch {
+    /// A watch over `child`; `signals` are blocked already.
+    pub fn new(channel: Channel, child: Pid, signals: &SigSet) -> nix::Result<Self> {
+        let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let bell =
+            Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let channel = Arc::new(channel);
+        let (ringer, doorbell) = (Arc::clone(&bell), Arc::clone(&channel));
+        std::thread::spawn(move || {
+            let mut seen = 0;
+            loop {
+                doorbell.wait_for_doorbell(seen, NAP);
+                // Acquire pairs with the shim's Release when it rings after publishing.
+                let now = doorbell.header().doorbell.load(Ordering::Acquire);
+                if now != seen {
+                    seen = now;
+                    let _ = ringer.write(1);
+                }
+            }
+        });
+        Ok(Self {
+            channel,
+            child,
+            child_end: None,
+            signals,
+            bell,
+            held: BTreeMap::new(),
+            tree: Tree::default(),
+            let_go: BTreeSet::new(),
+            malformed: 0,
+        })
+    }
+
+    /// Watches until the main process has ended, and those it left behind, for a while.
+    pub fn run(mut self, collector: &mut dyn Collector) -> Outcome {
+        while self.child_end.is_none() {
+            self.sleep(None);
+            self.follow_child();
+            self.pass(collector);
+        }
+        let mut remarks = self.linger(collector);
+        self.pass(collector);
+        let left: Vec<usize> = self.held.keys().copied().collect();
+        for index in left {
+            self.let_end(index, collector);
+        }
+        if self.malformed > 0 {
+            remarks
+                .push(format!("{} records from the program made no sense and were dropped", self.malformed));
+        }
+        let unwatched = self.channel.header().unwatched();
+        if unwatched > 0 {
+            remarks.push(format!("{unwatched} processes were not watched: too many ran at once"));
+        }
+        let end = self.child_end.unwrap_or(End::Unknown);
+        Outcome { tree: self.tree, end, remarks }
+    }
+
+    /// Waits for the processes that remain in our session.
+    fn linger(&mut self, collector: &mut dyn Collector) -> Vec<String> {
+        let deadline = Instant::now() + GRACE;
+        let session = session_of(0);
+        loop {
+            self.pass(collector);
+            let waits = self.held.values().any(|held| {
+                !self.let_go.contains(&held.pid)
+                    && session_of(held.pid).is_some()
+                    && session_of(held.pid) == session
+            });
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !waits || left.is_zero() || self.sleep(Some(left)) {
+                break;
+            }
+        }
+        let mut remarks = Vec::new();
+        for held in self.held.values() {
+            if held.watch.as_ref().is_some_and(|watch| !watch.has_ended()) {
+                let name =
+                    held.process.map_or_else(|| "?".to_owned(), |process| self.tree.get(process).name());
+                remarks.push(format!("process {} ({name}) runs on; it is watched no longer", held.pid));
+            }
+        }
+        remarks
+    }
+
+    /// Sleeps until something happened, and deals with signals. Says whether one wants the watch to end.
+    fn sleep(&mut self, most: Option<Duration>) -> bool {
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(
+            self.held
+                .values()
+                .filter_map(|held| held.watch.as_ref())
+                .map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)),
+        );
+        let timeout = most.map_or(PollTimeout::NONE, |most| {
+            PollTimeout::try_from(most + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+        let _ = self.bell.read();
+        let mut wants_end = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = info.ssi_signo.cast_signed();
+            let is_sent = info.ssi_code <= 0;
+            let by_tree = self.held.values().any(|held| held.pid == info.ssi_pid);
+            if signal == Signal::SIGCHLD as i32 && !is_sent {
+                continue;
+            }
+            if self.child_end.is_none() {
+                if is_sent && !by_tree {
+                    forward(self.child.as_raw(), signal);
+                }
+            } else if [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
+                .iter()
+                .any(|&ending| ending as i32 == signal)
+            {
+                wants_end = true;
+            }
+        }
+        wants_end
+    }
+
+    /// Asks how the main process does, and stops when it stopped.
+    fn follow_child(&mut self) {
+        loop {
+            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
+            match waitpid(self.child, Some(flags)) {
+                Ok(WaitStatus::Exited(_, status)) => self.child_end = Some(End::Code(status)),
+                Ok(WaitStatus::Signaled(_, signal, _)) => self.child_end = Some(End::Signal(signal as i32)),
+                Ok(WaitStatus::Stopped(..)) => {
+                    self.follow_stop();
+                    continue;
+                }
+                Err(Errno::EINVAL) => {
+                    // nix has no names for real-time signals; the process is reaped all the same.
+                    self.child_end = Some(End::Unknown);
+                }
+                Err(Errno::EINTR) => continue,
+                Ok(_) => {}
+                Err(_) => self.child_end = Some(End::Unknown),
+            }
+            return;
+        }
+    }
+
+    /// The program was stopped: stop as well, so that the shell sees it, and take it along when continued.
+    fn follow_stop(&self) {
+        let _ = raise(Signal::SIGSTOP);
+        // A shell continues the whole group; somebody who knows only the launcher continues it alone.
+        std::thread::sleep(Duration::from_millis(5));
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child)).unwrap_or_default();
+        let is_stopped = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        if is_stopped {
+            forward(self.child.as_raw(), Signal::SIGCONT as i32);
+        }
+    }
+
+    /// Reads all streams and lets processes end that did.
+    fn pass(&mut self, collector: &mut dyn Collector) {
+        let streams = self.channel.streams();
+        for (index, stream) in streams.iter().enumerate() {
+            if let (Some(pid), false) = (stream.owner().pid(), self.held.contains_key(&index)) {
+                let held = Held { pid, watch: PidWatch::open(pid), process: None, malformed: 0 };
+                self.held.insert(index, held);
+            }
+        }
+        let all: Vec<usize> = self.held.keys().copied().collect();
+        for index in all {
+            let has_ended = match self.held.get(&index) {
+                // Asked before reading: what is read afterwards is all there will be.
+                Some(held) => held.watch.as_ref().is_none_or(PidWatch::has_ended),
+                None => continue,
+            };
+            self.read_stream(index, collector);
+            if has_ended {
+                self.let_end(index, collector);
+            }
+        }
+    }
+
+    /// Deals with the records that stand in a stream, in their order.
+    fn read_stream(&mut self, index: usize, collector: &mut dyn Collector) {
+        let stream = &self.channel.streams()[index];
+        loop {
+            let mut ready: Vec<_> = stream
+                .slots()
+                .iter()
+                .filter_map(|slot| slot.ready().map(|(sequence, state)| (sequence, state, slot)))
+                .collect();
+            if ready.is_empty() {
+                return;
+            }
+            ready.sort_by_key(|&(sequence, ..)| sequence);
+            for (_, state, slot) in ready {
+                let mut copy = [0; SLOT_WORDS];
+                let mut scratch = Scratch::new();
+                match decode(slot.copy_in(&mut copy), &mut scratch) {
+                    Ok(record) => self.take(index, &record, collector),
+                    Err(_) => self.malformed += 1,
+                }
+                slot.finish(state);
+                stream.freed.fetch_add(1, Ordering::Release);
+                Channel::wake(&slot.state);
+                Channel::wake(&stream.freed);
+            }
+        }
+    }
+
+    /// Deals with one record of the stream.
+    fn take(&mut self, index: usize, record: &Record<'_>, collector: &mut dyn Collector) {
+        let Some(held) = self.held.get(&index) else { return };
+        if let Record::Start(start) = record {
+            let (pid, is_begun) = (held.pid, held.process.is_some());
+            if is_begun {
+                self.malformed += 1;
+                return;
+            }
+            self.begin(index, pid, start, collector);
+            return;
+        }
+        let Some(process) = held.process else {
+            self.malformed += 1;
+            return;
+        };
+        let watched = self.tree.get_mut(process);
+        match record {
+            Record::Start(_) => {}
+            Record::ModuleLoaded(module) => watched.add_module(module),
+            Record::ModuleUnloaded(start) => watched.remove_module(*start),
+            Record::LossSum { kind, blocks, bytes } => {
+                watched.loss_sums.push(LossSum { kind: *kind, blocks: *blocks, bytes: bytes.0 });
+            }
+            Record::Notice(notice) if notice.kind == NoticeKind::Coverage => {
+                let text = String::from_utf8_lossy(notice.text);
+                if let Some((count, reason)) = text.split_once(' ')
+                    && let Ok(count) = count.parse()
+                {
+                    watched.native_reasons.push((reason.to_owned(), count));
+                }
+            }
+            Record::Error { context, event } => collector.error(watched, index, *context, event),
+            Record::Loss(loss) => collector.loss(watched, loss),
+            Record::Notice(notice) => {
+                collector.notice(watched, notice.kind, &String::from_utf8_lossy(notice.text))
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        index: usize,
+        pid: u32,
+        start: &memcheck_wire::ProcessStart<'_>,
+        collector: &mut dyn Collector,
+    ) {
+        // What a parent said before it forked counts for the child.
+        if let memcheck_wire::StartKind::Fork(parent) = start.kind {
+            let parent = self.held.iter().find(|(_, held)| {
+                held.process.is_some_and(|process| self.tree.get(process).serial == parent)
+            });
+            if let Some(parent) = parent.map(|(&parent, _)| parent).filter(|&parent| parent != index) {
+                self.read_stream(parent, collector);
+            }
+        }
+        // A process that begins anew has ended what it was.
+        let former = self.held.iter().find(|(other, held)| **other != index && held.pid == pid);
+        if let Some(former) = former.map(|(&former, _)| former) {
+            self.read_stream(former, collector);
+            if let Some(process) = self.held.get(&former).and_then(|held| held.process) {
+                self.tree.get_mut(process).end = Some(End::Exec);
+            }
+            self.let_end(former, collector);
+        }
+        let process = self.tree.begin(pid, start);
+        collector.begin(self.tree.get(process));
+        if let Some(held) = self.held.get_mut(&index) {
+            held.process = Some(process);
+        }
+    }
+
+    /// The stream's process has ended: takes what remains and gives the stream up.
+    fn let_end(&mut self, index: usize, collector: &mut dyn Collector) {
+        self.read_stream(index, collector);
+        let Some(held) = self.held.remove(&index) else { return };
+        let stream = &self.channel.streams()[index];
+        self.malformed += held.malformed + u64::from(stream.dropped());
+        if let Some(process) = held.process {
+            let watched = self.tree.get_mut(process);
+            watched.take_counters(stream);
+            if watched.end.is_none() {
+                watched.end = if held.pid == self.child.as_raw().cast_unsigned() {
+                    self.child_end
+                } else {
+                    match stream.owner() {
+                        Owner::Exiting(_, status) => Some(End::Code(status.into())),
+                        Owner::Dying(_, signal) => Some(End::Signal(signal.into())),
+                        Owner::Running(_) | Owner::None
+                            if held.watch.as_ref().is_some_and(|watch| !watch.has_ended()) =>
+                        {
+                            None
+                        }
+                        Owner::Running(_) | Owner::None => Some(End::Unknown),
+                    }
+                };
+            }
+            collector.counts(watched, index, &stream.contexts);
+        }
+        self.channel.release(index);
+    }
+}
