@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod channel;
+pub mod engine;
 mod runtime;
 pub mod sys;
 mod thread;

@@ -34,6 +34,8 @@ pub unsafe fn syscall(number: i64, args: [u64; 6]) -> Result<u64, Errno> {
 }
 
 const SYS_MMAP: i64 = 9;
+const SYS_MUNMAP: i64 = 11;
+const SYS_MADVISE: i64 = 28;
 const SYS_GETPID: i64 = 39;
 const SYS_GETTID: i64 = 186;
 const SYS_TGKILL: i64 = 234;
@@ -41,12 +43,34 @@ const SYS_TGKILL: i64 = 234;
 const PROT_READ_WRITE: u64 = 3;
 const MAP_PRIVATE_ANONYMOUS: u64 = 0x22;
 const MAP_NORESERVE: u64 = 0x4000;
+const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+const MADV_DONTDUMP: u64 = 16;
+
+/// Something is there already.
+pub const EEXIST: Errno = Errno(17);
 
 /// Fresh zeroed memory of `len` bytes anywhere, readable and writable, or `None` when the kernel has none.
 pub fn map_anonymous(len: usize) -> Option<*mut u8> {
     let args = [0, len as u64, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE, u64::MAX, 0];
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
     unsafe { syscall(SYS_MMAP, args) }.ok().map(|addr| addr as *mut u8)
+}
+
+/// Reserves exactly `len` zeroed bytes at `addr`, readable and writable, without committing memory or entering
+/// core dumps. Fails where anything is mapped there already.
+pub fn reserve_fixed(addr: memcheck_model::Addr, len: u64) -> Result<(), Errno> {
+    let flags = MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    // SAFETY: MAP_FIXED_NOREPLACE touches no existing mapping.
+    let mapped = unsafe { syscall(SYS_MMAP, [addr.0, len, PROT_READ_WRITE, flags, u64::MAX, 0]) }?;
+    if mapped != addr.0 {
+        // A kernel before 4.17 takes the address as a hint only.
+        // SAFETY: unmaps what was mapped just now.
+        let _ = unsafe { syscall(SYS_MUNMAP, [mapped, len, 0, 0, 0, 0]) };
+        return Err(EEXIST);
+    }
+    // SAFETY: advises on the mapping made just now; without it core dumps merely take longer.
+    let _ = unsafe { syscall(SYS_MADVISE, [addr.0, len, MADV_DONTDUMP, 0, 0, 0]) };
+    Ok(())
 }
 
 /// Ends the process by SIGABRT, whatever its disposition.

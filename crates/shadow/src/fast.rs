@@ -1,0 +1,66 @@
+//! Poisoning, unpoisoning and checking ranges, a word of shadow at a time.
+
+use memcheck_model::{Addr, AddrRange};
+
+use crate::{GRANULE_BYTES, GranuleIndex, Granules, Poison, ShadowByte};
+
+/// Poisons every byte of `range`. A granule that the range enters in the middle keeps its addressable bytes
+/// before the range; one that the range leaves in the middle is poisoned whole (the encoding cannot say
+/// otherwise), so callers end their ranges at granules, or where nothing addressable follows.
+pub fn poison(granules: &impl Granules, range: AddrRange, reason: Poison) {
+    if range.is_empty() {
+        return;
+    }
+    let mut first = GranuleIndex::of(range.start());
+    let before = range.start().0 % GRANULE_BYTES;
+    if before != 0 {
+        let kept = granules.byte(first).leading().min(before);
+        granules.set_byte(first, ShadowByte::with_leading(kept, reason));
+        first = GranuleIndex(first.0 + 1);
+    }
+    let end = range.end().0.div_ceil(GRANULE_BYTES);
+    granules.fill(first, end.saturating_sub(first.0), ShadowByte(reason as u8));
+}
+
+/// Makes every byte of `range`, which starts at a granule, addressable; the rest of the last granule is not.
+pub fn unpoison(granules: &impl Granules, range: AddrRange) {
+    debug_assert!(range.start().is_aligned(GRANULE_BYTES));
+    let first = GranuleIndex::of(range.start());
+    let last = GranuleIndex::of(range.end());
+    granules.fill(first, last.0 - first.0, ShadowByte::ADDRESSABLE);
+    let rest = range.end().0 % GRANULE_BYTES;
+    if rest != 0 {
+        granules.set_byte(last, ShadowByte(rest as u8));
+    }
+}
+
+/// The first byte of `range` that must not be touched.
+#[inline]
+pub fn find_bad(granules: &impl Granules, range: AddrRange) -> Option<Addr> {
+    if range.is_empty() {
+        return None;
+    }
+    let last = GranuleIndex::of(Addr(range.end().0 - 1));
+    let mut index = GranuleIndex::of(range.start());
+    while index <= last {
+        if index.0.is_multiple_of(8) && index.0 + 7 <= last.0 && granules.word(index) == 0 {
+            index.0 += 8;
+            continue;
+        }
+        if let Some(bad) = find_bad_in(granules.byte(index), index, range) {
+            return Some(bad);
+        }
+        index.0 += 1;
+    }
+    None
+}
+
+/// The first bad byte of `range` within the granule `index`, whose state is `state`.
+fn find_bad_in(state: ShadowByte, index: GranuleIndex, range: AddrRange) -> Option<Addr> {
+    let leading = state.leading();
+    if leading == GRANULE_BYTES {
+        return None;
+    }
+    let bad = Addr((index.start().0 + leading).max(range.start().0));
+    (bad < range.end()).then_some(bad)
+}

@@ -1,0 +1,94 @@
+//! The fast operations against the slow reference, on random histories.
+
+use std::cell::RefCell;
+
+use memcheck_model::{Addr, AddrRange, Size};
+use memcheck_shadow::{GranuleIndex, Granules, Poison, ShadowByte, find_bad, poison, reference, unpoison};
+use proptest::prelude::*;
+
+const GRANULES: usize = 64;
+
+struct Vector(RefCell<[u8; GRANULES]>);
+
+impl Granules for Vector {
+    fn byte(&self, index: GranuleIndex) -> ShadowByte {
+        ShadowByte(self.0.borrow()[index.0 as usize])
+    }
+
+    fn set_byte(&self, index: GranuleIndex, value: ShadowByte) {
+        self.0.borrow_mut()[index.0 as usize] = value.0;
+    }
+
+    fn word(&self, index: GranuleIndex) -> u64 {
+        assert_eq!(index.0 % 8, 0);
+        let start = index.0 as usize;
+        u64::from_le_bytes(self.0.borrow()[start..start + 8].try_into().unwrap())
+    }
+
+    fn fill(&self, index: GranuleIndex, count: u64, value: ShadowByte) {
+        let start = index.0 as usize;
+        self.0.borrow_mut()[start..start + count as usize].fill(value.0);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Poison(AddrRange, Poison),
+    Unpoison(AddrRange),
+}
+
+fn range(start: u64, size: u64) -> AddrRange {
+    let end = (start + size).min(8 * GRANULES as u64);
+    AddrRange::between(Addr(start), Addr(end)).unwrap()
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let places = 0..8 * GRANULES as u64;
+    let sizes = 0..200u64;
+    prop_oneof![
+        (places.clone(), sizes.clone(), 0..Poison::ALL.len())
+            .prop_map(|(start, size, reason)| Step::Poison(range(start, size), Poison::ALL[reason])),
+        (places, sizes).prop_map(|(start, size)| Step::Unpoison(range(start & !7, size))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn histories_leave_the_same_shadow_and_the_same_answers(
+        steps in proptest::collection::vec(any_step(), 0..40),
+        checks in proptest::collection::vec((0..8 * GRANULES as u64, 0..300u64), 20),
+    ) {
+        let fast = Vector(RefCell::new([0; GRANULES]));
+        let slow = Vector(RefCell::new([0; GRANULES]));
+        for step in steps {
+            match step {
+                Step::Poison(range, reason) => {
+                    poison(&fast, range, reason);
+                    reference::poison(&slow, range, reason);
+                }
+                Step::Unpoison(range) => {
+                    unpoison(&fast, range);
+                    reference::unpoison(&slow, range);
+                }
+            }
+            prop_assert_eq!(&*fast.0.borrow(), &*slow.0.borrow());
+        }
+        for (start, size) in checks {
+            let range = range(start, size);
+            prop_assert_eq!(find_bad(&fast, range), reference::find_bad(&fast, range));
+        }
+    }
+}
+
+/// Every granule state, access size, offset: the table that the emitted check must agree with.
+#[test]
+fn every_block_size_up_to_64_has_exactly_its_bytes_addressable() {
+    for size in 0..=64 {
+        let shadow = Vector(RefCell::new([0; GRANULES]));
+        poison(&shadow, range(0, 8 * GRANULES as u64), Poison::Unused);
+        unpoison(&shadow, AddrRange::new(Addr(64), Size(size)).unwrap());
+        for addr in 0..8 * GRANULES as u64 {
+            assert_eq!(reference::is_addressable(&shadow, Addr(addr)), (64..64 + size).contains(&addr));
+        }
+    }
+}

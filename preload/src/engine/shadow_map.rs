@@ -1,0 +1,99 @@
+//! The target's shadow memory: 16 TiB of address space, reserved once and never unmapped.
+//!
+//! Invariant: while `is_active()`, `SHADOW_BASE .. SHADOW_BASE + SHADOW_BYTES` is mapped readable and writable.
+//! Where it could not be reserved (the range is taken, `ulimit -v`) every operation does nothing and every
+//! check succeeds: memcheck then runs without access checks, and says so.
+//!
+//! May run anywhere: no allocation, no locks.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use memcheck_model::{Addr, AddrRange};
+use memcheck_shadow::{GranuleIndex, Granules, Poison, SHADOW_BASE, SHADOW_BYTES, ShadowByte, USER_END};
+
+use crate::sys::{self, Errno};
+
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+/// Reserves the shadow. Called once, before the heap poisons anything and while there is one thread.
+pub fn reserve() -> Result<(), Errno> {
+    sys::reserve_fixed(Addr(SHADOW_BASE), SHADOW_BYTES)?;
+    // Release pairs with the Acquire of `is_active`, for threads that were there before us.
+    ACTIVE.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Whether there is a shadow.
+#[inline]
+pub fn is_active() -> bool {
+    ACTIVE.load(Ordering::Acquire)
+}
+
+/// Poisons `range` (see [`memcheck_shadow::poison`]).
+#[inline]
+pub fn poison(range: AddrRange, reason: Poison) {
+    if is_active() && range.end().0 <= USER_END {
+        memcheck_shadow::poison(&Shadow, range, reason);
+    }
+}
+
+/// Makes `range`, which starts at a granule, addressable.
+#[inline]
+pub fn unpoison(range: AddrRange) {
+    if is_active() && range.end().0 <= USER_END {
+        memcheck_shadow::unpoison(&Shadow, range);
+    }
+}
+
+/// The first byte of `range` that must not be touched. What lies beyond user space is the kernel's to refuse.
+#[inline]
+pub fn find_bad(range: AddrRange) -> Option<Addr> {
+    if !is_active() || range.end().0 > USER_END {
+        return None;
+    }
+    memcheck_shadow::find_bad(&Shadow, range)
+}
+
+/// The shadow byte of `addr`.
+pub fn state_of(addr: Addr) -> ShadowByte {
+    if is_active() && addr.0 < USER_END {
+        Shadow.byte(GranuleIndex::of(addr))
+    } else {
+        ShadowByte::ADDRESSABLE
+    }
+}
+
+/// The reserved memory, when `is_active()`; indices are of user addresses.
+struct Shadow;
+
+impl Granules for Shadow {
+    #[inline]
+    fn byte(&self, index: GranuleIndex) -> ShadowByte {
+        // SAFETY: `reserve` mapped the byte of every user address and nobody unmaps it; atomic because the
+        // target's threads change it at any time.
+        let byte = unsafe { AtomicU8::from_ptr(index.shadow_addr().0 as *mut u8) };
+        // Relaxed: a program that races with the free of what it uses may see either state.
+        ShadowByte(byte.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn set_byte(&self, index: GranuleIndex, value: ShadowByte) {
+        // SAFETY: as in `byte`.
+        let byte = unsafe { AtomicU8::from_ptr(index.shadow_addr().0 as *mut u8) };
+        byte.store(value.0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn word(&self, index: GranuleIndex) -> u64 {
+        // SAFETY: as in `byte`; `SHADOW_BASE` and `index` are multiples of eight.
+        let word = unsafe { AtomicU64::from_ptr(index.shadow_addr().0 as *mut u64) };
+        word.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn fill(&self, index: GranuleIndex, count: u64, value: ShadowByte) {
+        // SAFETY: as in `byte`, for `count` bytes. Other threads may read them meanwhile; each byte is written
+        // once, so they see the old value or the new one.
+        unsafe { core::ptr::write_bytes(index.shadow_addr().0 as *mut u8, value.0, count as usize) };
+    }
+}
