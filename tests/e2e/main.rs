@@ -1,0 +1,40 @@
+//! End-to-end tests: real programs under the built `memcheck`, one trial for each program.
+//!
+//! `cargo test --test e2e` runs all of them over the machine's cores; `-- overflow/` only those whose name holds
+//! that word; `MEMCHECK_BLESS=1` writes the golden reports anew; `MEMCHECK_ORACLE=valgrind` compares the
+//! fixtures with what Valgrind says instead.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod exec;
+mod expectation;
+mod fixture;
+mod golden;
+mod grid;
+mod oracle;
+mod refusals;
+mod report;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A named test.
+fn trial(name: impl Into<String>, run: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
+    Trial::test(name, move || run().map_err(Failed::from))
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    match std::env::var("MEMCHECK_ORACLE").as_deref() {
+        Ok("valgrind") => trials.extend(oracle::trials()),
+        Ok(other) => {
+            eprintln!("MEMCHECK_ORACLE={other}: expected valgrind");
+            std::process::exit(2);
+        }
+        Err(_) => {
+            trials.extend(grid::trials());
+            trials.extend(refusals::trials());
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
