@@ -56,7 +56,8 @@ pub fn describe(status: ExitStatus) -> String {
 pub fn run(command: &mut Command, scratch: &Path) -> Result<Outcome, String> {
     let out_path = scratch.join("stdout");
     let err_path = scratch.join("stderr");
-    let create = |path: &Path| File::create(path).map_err(|e| format!("failed to create {}: {e}", path.display()));
+    let create =
+        |path: &Path| File::create(path).map_err(|e| format!("failed to create {}: {e}", path.display()));
     command.stdout(create(&out_path)?).stderr(create(&err_path)?);
     let mut child = command.spawn().map_err(|e| format!("failed to start {command:?}: {e}"))?;
     let status = wait(&mut child, TIME_LIMIT).map_err(|e| format!("{command:?}: {e}"))?;

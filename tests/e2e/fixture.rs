@@ -44,7 +44,9 @@ pub fn folder() -> PathBuf {
 pub fn all() -> Vec<Fixture> {
     let mut found = BTreeMap::new();
     let groups = fs::read_dir(folder()).expect("fixtures/ is readable").flatten();
-    for group in groups.filter(|group| !matches!(group.file_name().to_str(), Some("lib" | "golden" | "programs"))) {
+    for group in
+        groups.filter(|group| !matches!(group.file_name().to_str(), Some("lib" | "golden" | "programs")))
+    {
         let Ok(files) = fs::read_dir(group.path()) else { continue };
         for path in files.flatten().map(|file| file.path()) {
             if path.extension().is_some_and(|extension| extension == "c" || extension == "cc") {
@@ -74,7 +76,8 @@ impl Fixture {
             } else if let Some(grid) = line.strip_prefix("// grid: ") {
                 for axis in grid.split_whitespace() {
                     let (name, values) = axis.split_once('=').expect("a grid is NAME=1,2,3");
-                    let values = values.split(',').map(|v| v.parse().expect("a grid holds numbers")).collect();
+                    let values =
+                        values.split(',').map(|v| v.parse().expect("a grid holds numbers")).collect();
                     fixture.grid.push((name.to_owned(), values));
                 }
             }
@@ -135,7 +138,9 @@ impl Fixture {
     pub fn clean_twin(&self) -> String {
         let mut lines: Vec<String> = self.source.lines().map(str::to_owned).collect();
         for (line, key, text) in self.comments() {
-            let Some(slot) = (line as usize).checked_sub(1).and_then(|index| lines.get_mut(index)) else { continue };
+            let Some(slot) = (line as usize).checked_sub(1).and_then(|index| lines.get_mut(index)) else {
+                continue;
+            };
             match key {
                 "clean" => *slot = text.to_owned(),
                 "clean adds" => *slot = format!("{slot}\n{text}"),

@@ -57,7 +57,10 @@ pub fn compare(name: &str, text: &str) -> Result<(), String> {
     }
     match fs::read_to_string(&path) {
         Ok(golden) if golden == text => Ok(()),
-        Ok(golden) => Err(format!("the report differs from {name} (MEMCHECK_BLESS=1 accepts it):\n{}", difference(&golden, text))),
+        Ok(golden) => Err(format!(
+            "the report differs from {name} (MEMCHECK_BLESS=1 accepts it):\n{}",
+            difference(&golden, text)
+        )),
         Err(e) => Err(format!("no golden report {name} ({e}); MEMCHECK_BLESS=1 writes it:\n{text}")),
     }
 }
@@ -71,7 +74,9 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// The lines that only one of the two has.
 fn difference(golden: &str, text: &str) -> String {
-    let missing = golden.lines().filter(|line| !text.lines().any(|l| l == *line)).map(|line| format!("- {line}\n"));
-    let added = text.lines().filter(|line| !golden.lines().any(|l| l == *line)).map(|line| format!("+ {line}\n"));
+    let missing =
+        golden.lines().filter(|line| !text.lines().any(|l| l == *line)).map(|line| format!("- {line}\n"));
+    let added =
+        text.lines().filter(|line| !golden.lines().any(|l| l == *line)).map(|line| format!("+ {line}\n"));
     missing.chain(added).collect()
 }

@@ -37,9 +37,8 @@ fn check(fixture: &Fixture, bindings: &Bindings) -> Result<(), String> {
             .filter(|e| e.when != When::HeapAlone)
             .map(|e| format!("{} {}", valgrind_kind(&e.id), e.line.unwrap_or_default()))
             .collect();
-        wanted.extend(
-            expected.leaks.iter().map(|leak| format!("{} {} {}", leak.kind, leak.bytes, leak.line)),
-        );
+        wanted
+            .extend(expected.leaks.iter().map(|leak| format!("{} {} {}", leak.kind, leak.bytes, leak.line)));
         let seen = findings(&grid::build(fixture, bindings, level, &fixture.path)?, file)?;
         if wanted != seen {
             complaints.push(format!("{level}: expected {wanted:?}, Valgrind found {seen:?}"));
@@ -83,7 +82,8 @@ fn findings(program: &std::path::Path, file: &str) -> Result<BTreeSet<String>, S
     let errors = text.split("<error>").skip(1).map(|error| {
         let error = error.split("</error>").next().unwrap_or_default();
         let kind = between(error, "<kind>", "</kind>");
-        let frames = error.split("<stack>").nth(1).unwrap_or_default().split("</stack>").next().unwrap_or_default();
+        let frames =
+            error.split("<stack>").nth(1).unwrap_or_default().split("</stack>").next().unwrap_or_default();
         let frame = frames.split("<frame>").find(|frame| between(frame, "<file>", "</file>") == file);
         let line = frame.map_or("0", |frame| between(frame, "<line>", "</line>"));
         let kind = match kind {
@@ -104,7 +104,9 @@ fn findings(program: &std::path::Path, file: &str) -> Result<BTreeSet<String>, S
     if let Some(fatal) = text.split("<fatal_signal>").nth(1) {
         let frame = fatal.split("<frame>").find(|frame| between(frame, "<file>", "</file>") == file);
         let line = frame.map_or("0", |frame| between(frame, "<line>", "</line>"));
-        found.retain(|finding| *finding != format!("InvalidAccess {line}") && *finding != format!("InvalidJump {line}"));
+        found.retain(|finding| {
+            *finding != format!("InvalidAccess {line}") && *finding != format!("InvalidJump {line}")
+        });
         found.insert(format!("Fatal {line}"));
     }
     Ok(found)

@@ -15,18 +15,13 @@ pub struct Report {
 /// One process of the tree.
 #[derive(Debug, Deserialize)]
 pub struct Process {
-    pub pid: u32,
-    pub command: Vec<String>,
     pub exit: Option<serde_json::Value>,
-    pub heap: serde_json::Value,
-    pub coverage: Option<serde_json::Value>,
 }
 
 /// One finding that is no leak.
 #[derive(Debug, Deserialize)]
 pub struct Error {
     pub id: String,
-    pub severity: String,
     pub message: String,
     pub count: u64,
     pub access: Option<Access>,
@@ -73,15 +68,14 @@ pub struct Leak {
 /// The summary.
 #[derive(Debug, Deserialize)]
 pub struct Summary {
-    pub errors: u64,
-    pub contexts: u64,
     pub verdict: String,
 }
 
 impl Report {
     /// Reads a report that must be complete.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let report: Self = serde_json::from_str(text).map_err(|e| format!("the JSON report is not valid: {e}"))?;
+        let report: Self =
+            serde_json::from_str(text).map_err(|e| format!("the JSON report is not valid: {e}"))?;
         if report.schema == "memcheck-report/1" {
             Ok(report)
         } else {
@@ -91,7 +85,8 @@ impl Report {
 
     /// Fails unless nothing at all was found.
     pub fn must_be_clean(&self) -> Result<(), String> {
-        let leaks: Vec<_> = self.leaks.iter().filter(|leak| matches!(&*leak.kind, "definite" | "possible")).collect();
+        let leaks: Vec<_> =
+            self.leaks.iter().filter(|leak| matches!(&*leak.kind, "definite" | "possible")).collect();
         if self.errors.is_empty() && leaks.is_empty() && self.summary.verdict == "clean" {
             return Ok(());
         }
