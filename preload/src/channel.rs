@@ -52,6 +52,12 @@ struct OptionCell(UnsafeCell<Option<Options>>);
 unsafe impl Sync for OptionCell {}
 static OPTIONS: OptionCell = OptionCell(UnsafeCell::new(None));
 
+/// Where the channel is found, and a zero byte; empty without a launcher.
+struct PathCell(UnsafeCell<[u8; 64]>);
+// SAFETY: as for `OptionCell`.
+unsafe impl Sync for PathCell {}
+static PATH: PathCell = PathCell(UnsafeCell::new([0; 64]));
+
 /// Where statistics go that no launcher reads.
 static UNREAD_COUNTERS: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; Counter::ALL.len()];
 
@@ -124,6 +130,14 @@ pub fn report(event: &ErrorEvent<'_>) {
     }
 }
 
+/// The path at which the channel was opened.
+pub fn path() -> &'static [u8] {
+    connect_quietly();
+    // SAFETY: `connect` has settled: nobody writes any more.
+    let path = unsafe { &*PATH.0.get() };
+    path.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
 /// Says how the process ends next. Every record was sent before.
 pub fn announce_end(end: Owner) {
     if let (Some(stream), Some(header)) = (own_stream(), header()) {
@@ -168,8 +182,9 @@ pub fn after_fork_in_child() {
 
 /// Maps the channel that the environment names.
 fn find_channel() -> Option<Options> {
-    let mut path = [0u8; 64];
-    let path = find_variable(CHANNEL_VARIABLE.as_bytes(), &mut path)?;
+    // SAFETY: only the thread that moved CONNECTION to BUSY gets here, once.
+    let path = unsafe { &mut *PATH.0.get() };
+    let path = find_variable(CHANNEL_VARIABLE.as_bytes(), path)?;
     let base = File::open(path, true).ok()?.map_shared(CHANNEL_BYTES).ok()?;
     // SAFETY: the mapping is page-aligned and at least a header long, and a header is atomics only.
     let header = unsafe { &*base.cast::<Header>() };
@@ -282,7 +297,7 @@ fn context_hash(event: &ErrorEvent<'_>) -> u64 {
 }
 
 /// Copies the value of an environment variable, as the process was started with, and a zero byte.
-fn find_variable<'a>(name: &[u8], into: &'a mut [u8]) -> Option<&'a [u8]> {
+pub fn find_variable<'a>(name: &[u8], into: &'a mut [u8]) -> Option<&'a [u8]> {
     let file = File::open(b"/proc/self/environ\0", false).ok()?;
     let mut buffer = [0u8; 4096];
     // Where in `NAME=` the current entry agrees so far; `None` when it does not.

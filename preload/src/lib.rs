@@ -10,7 +10,11 @@
 extern crate alloc;
 
 pub mod channel;
+pub mod detour;
 pub mod engine;
+mod init;
+pub mod libc_symbols;
+pub mod lifecycle;
 mod runtime;
 pub mod sys;
 mod thread;

@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod futex;
+pub mod memory;
 pub mod process;
 pub mod signal;
 

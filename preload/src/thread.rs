@@ -27,6 +27,10 @@ global_asm!(
 pub struct ThreadBlock {
     /// The kernel's id of this thread, or zero before it was asked.
     pub tid: Cell<u32>,
+    /// Memory for the environment of a program that this thread, or its child of vfork, executes; or zero.
+    pub exec_buffer: Cell<u64>,
+    /// The size of that.
+    pub exec_buffer_bytes: Cell<usize>,
 }
 
 /// The thread block's offset from the thread pointer (`fs:0`), in bytes; negative. The same in every thread.

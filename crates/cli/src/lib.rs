@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod collect;
+mod destination;
 mod elf;
 mod flags;
 mod os;

@@ -5,6 +5,11 @@ use super::{Errno, syscall};
 const SYS_READ: i64 = 0;
 const SYS_CLOSE: i64 = 3;
 const SYS_MMAP: i64 = 9;
+const SYS_MUNMAP: i64 = 11;
+const SYS_PREAD64: i64 = 17;
+const SYS_FCNTL: i64 = 72;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+const O_NONBLOCK: u64 = 0o4000;
 const SYS_MADVISE: i64 = 28;
 const SYS_OPENAT: i64 = 257;
 const AT_FDCWD: u64 = -100i64 as u64;
@@ -27,6 +32,28 @@ impl File {
         let flags = O_CLOEXEC | if writable { O_RDWR } else { 0 };
         // SAFETY: the path is a zero-terminated string that the caller keeps alive.
         unsafe { syscall(SYS_OPENAT, [AT_FDCWD, path.as_ptr() as u64, flags, 0, 0, 0]) }.map(Self)
+    }
+
+    /// Opens the file at a path of the target's, relative to a directory of the target's, for reading.
+    ///
+    /// # Safety
+    /// `path` is what open(2) takes.
+    pub unsafe fn open_at(directory: i32, path: u64) -> Result<Self, Errno> {
+        // SAFETY: the kernel checks the pointer; the caller answers for the string.
+        unsafe { syscall(SYS_OPENAT, [directory as u64, path, O_CLOEXEC | O_NONBLOCK, 0, 0, 0]) }.map(Self)
+    }
+
+    /// Another descriptor of a file that the target has open.
+    pub fn duplicate(descriptor: i32) -> Result<Self, Errno> {
+        // SAFETY: F_DUPFD_CLOEXEC makes a descriptor of our own.
+        unsafe { syscall(SYS_FCNTL, [descriptor as u64, F_DUPFD_CLOEXEC, 0, 0, 0, 0]) }.map(Self)
+    }
+
+    /// Reads up to `into.len()` bytes from `offset` on.
+    pub fn read_at(&self, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let args = [self.0, into.as_mut_ptr() as u64, into.len() as u64, offset, 0, 0];
+        // SAFETY: the kernel writes to `into` only.
+        unsafe { syscall(SYS_PREAD64, args) }.map(|bytes| bytes as usize)
     }
 
     /// Reads up to `into.len()` bytes.
@@ -60,4 +87,12 @@ pub fn map_page_wiped_on_fork() -> Option<*mut u8> {
     // SAFETY: advice on the page just mapped.
     unsafe { syscall(SYS_MADVISE, [page as u64, 4096, MADV_WIPEONFORK, 0, 0, 0]) }.ok()?;
     Some(page)
+}
+
+/// Gives back a mapping of the shim's own, or nothing when `len` is zero.
+pub fn unmap(addr: u64, len: usize) {
+    if len > 0 {
+        // SAFETY: the caller made the mapping and uses it no longer.
+        let _ = unsafe { syscall(SYS_MUNMAP, [addr, len as u64, 0, 0, 0, 0]) };
+    }
 }

@@ -33,3 +33,10 @@ pub fn exit_group(status: i32) -> ! {
     let _ = unsafe { syscall(SYS_EXIT_GROUP, [status as u64, 0, 0, 0, 0, 0]) };
     abort()
 }
+
+/// Whether this process has a thread with this id.
+pub fn is_thread(tid: u32) -> bool {
+    const SYS_TGKILL: i64 = 234;
+    // SAFETY: signal 0 is sent to nobody; only the thread's existence is checked.
+    unsafe { syscall(SYS_TGKILL, [pid().into(), tid.into(), 0, 0, 0, 0]) }.is_ok()
+}

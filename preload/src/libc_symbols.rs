@@ -1,0 +1,163 @@
+//! Finding functions of libc by name without libc: through the loader's list of modules and their symbol tables.
+//!
+//! Sources: gABI chapter 5 ("Dynamic Linking"), the GNU hash table as glibc reads it (`elf/dl-lookup.c`),
+//! `<link.h>` for `struct r_debug` and `struct link_map`.
+//!
+//! Runs at init, while nobody loads or unloads modules. Trusts the loader's structures: when those are damaged,
+//! the process does not run either.
+
+use crate::{detour::Entry, sys::file::File};
+
+const AT_PHDR: u64 = 3;
+const AT_PHNUM: u64 = 5;
+const PT_DYNAMIC: u32 = 2;
+const PT_PHDR: u32 = 6;
+const DT_STRTAB: u64 = 5;
+const DT_SYMTAB: u64 = 6;
+const DT_DEBUG: u64 = 21;
+const DT_VERSYM: u64 = 0x6fff_fff0;
+const DT_GNU_HASH: u64 = 0x6fff_fef5;
+/// A symbol version that is not the default.
+const VERSION_HIDDEN: u16 = 0x8000;
+
+/// The word at `address`.
+///
+/// # Safety
+/// Mapped memory of a loaded module or of the loader.
+unsafe fn word(address: u64) -> u64 {
+    // SAFETY: the caller's word.
+    unsafe { (address as *const u64).read_unaligned() }
+}
+
+/// # Safety
+/// As for `word`.
+unsafe fn half(address: u64) -> u32 {
+    // SAFETY: the caller's word.
+    unsafe { (address as *const u32).read_unaligned() }
+}
+
+/// # Safety
+/// A zero-terminated string of a loaded module or of the loader.
+unsafe fn string<'a>(address: u64) -> &'a [u8] {
+    // SAFETY: the caller's word.
+    unsafe { core::ffi::CStr::from_ptr(address as *const core::ffi::c_char) }.to_bytes()
+}
+
+/// The symbol tables of one module.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbols {
+    bias: u64,
+    symbols: u64,
+    strings: u64,
+    hash: u64,
+    versions: u64,
+}
+
+/// libc's symbols, if libc is loaded.
+pub fn find_libc() -> Option<Symbols> {
+    let mut map = first_module()?;
+    while map != 0 {
+        // SAFETY: the loader's list: { l_addr, l_name, l_ld, l_next, … }.
+        let (bias, name, dynamic, next) =
+            unsafe { (word(map), string(word(map + 8)), word(map + 16), word(map + 24)) };
+        let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        if base == b"libc.so.6" {
+            return Symbols::read(bias, dynamic);
+        }
+        map = next;
+    }
+    None
+}
+
+/// The loader's first `struct link_map`: the program's.
+fn first_module() -> Option<u64> {
+    let file = File::open(b"/proc/self/auxv\0", false).ok()?;
+    let mut vector = [0u8; 1024];
+    let len = file.read(&mut vector).ok()?;
+    let find = |wanted: u64| {
+        vector[..len].chunks_exact(16).find_map(|entry| {
+            let (kind, value) = entry.split_at(8);
+            (kind == wanted.to_le_bytes()).then(|| u64::from_le_bytes(value.try_into().unwrap_or_default()))
+        })
+    };
+    let (headers, count) = (find(AT_PHDR)?, find(AT_PHNUM)?);
+    let header = |kind: u32| {
+        (0..count).map(|index| headers + index * 56).find(|&at| {
+            // SAFETY: the program's headers, which the kernel mapped with it.
+            let found = unsafe { half(at) };
+            found == kind
+        })
+    };
+    // SAFETY: as above; offset 16 of a program header is p_vaddr.
+    let stated = |at: u64| unsafe { word(at + 16) };
+    let bias = header(PT_PHDR).map_or(0, |at| headers.wrapping_sub(stated(at)));
+    let dynamic = bias.wrapping_add(stated(header(PT_DYNAMIC)?));
+    let debug = find_dynamic(dynamic, DT_DEBUG)?;
+    // SAFETY: the loader set DT_DEBUG to its `struct r_debug` { r_version, r_map, … }.
+    (debug != 0).then(|| unsafe { word(debug + 8) })
+}
+
+/// The value of the first entry with this tag in a dynamic section.
+fn find_dynamic(dynamic: u64, tag: u64) -> Option<u64> {
+    let mut at = dynamic;
+    loop {
+        // SAFETY: a loaded module's dynamic section up to its DT_NULL.
+        let (found, value) = unsafe { (word(at), word(at + 8)) };
+        if found == tag {
+            return Some(value);
+        }
+        if found == 0 {
+            return None;
+        }
+        at += 16;
+    }
+}
+
+impl Symbols {
+    fn read(bias: u64, dynamic: u64) -> Option<Self> {
+        // The loader adds the bias to these in place, except in modules whose dynamic section is read-only.
+        let find = |tag| {
+            let value = find_dynamic(dynamic, tag)?;
+            Some(if value < bias { value.wrapping_add(bias) } else { value })
+        };
+        Some(Self {
+            bias,
+            symbols: find(DT_SYMTAB)?,
+            strings: find(DT_STRTAB)?,
+            hash: find(DT_GNU_HASH)?,
+            versions: find(DT_VERSYM)?,
+        })
+    }
+
+    /// The function with this name, in its default version.
+    pub fn find(&self, name: &[u8]) -> Option<Entry> {
+        let hash = name.iter().fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
+        // { nbuckets, symoffset, bloom_size, bloom_shift, bloom[], buckets[], chains[] }
+        // SAFETY: the module's hash table and symbol table, as the loader reads them; chains end in an odd word.
+        unsafe {
+            let (buckets, first) = (half(self.hash), half(self.hash + 4));
+            let buckets_at = self.hash + 16 + u64::from(half(self.hash + 8)) * 8;
+            let chains_at = buckets_at + u64::from(buckets) * 4;
+            let mut index = half(buckets_at + u64::from(hash % buckets.max(1)) * 4);
+            if index < first {
+                return None;
+            }
+            loop {
+                let found = half(chains_at + u64::from(index - first) * 4);
+                let symbol = self.symbols + u64::from(index) * 24;
+                if found | 1 == hash | 1 && string(self.strings + u64::from(half(symbol))) == name {
+                    let version = half(self.versions + u64::from(index) * 2) as u16;
+                    let is_defined = half(symbol + 4) >> 16 != 0;
+                    if version & VERSION_HIDDEN == 0 && is_defined {
+                        let start = self.bias.wrapping_add(word(symbol + 8));
+                        return Some(Entry { start, size: word(symbol + 16) });
+                    }
+                }
+                if found & 1 != 0 {
+                    return None;
+                }
+                index += 1;
+            }
+        }
+    }
+}

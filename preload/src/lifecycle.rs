@@ -1,0 +1,55 @@
+//! How the process begins, forks, becomes another program, and ends; and the signals that end it.
+//!
+//! In: calls of libc's `_exit`, `execve`, `fork` handlers, `sigaction`, `sigaltstack` that were led here, and the
+//! kernel's signals. Out: the process' last work done exactly once, and then the very end that the target would
+//! have had without us.
+//!
+//! Each file here says which entry of libc it stands for. Their entries are overwritten, not interposed, so that
+//! libc's own calls come here too.
+
+pub mod alt_stack;
+pub mod end;
+pub mod exec;
+pub mod fatal;
+pub mod fork;
+pub mod libc_entries;
+pub mod parts;
+pub mod program_file;
+pub mod signals;
+
+use crate::{channel, detour, libc_symbols};
+
+/// Leads libc's entries here and takes the ending signals. Call it once, in the process' only thread, before
+/// code of the target runs.
+pub fn begin() {
+    if !channel::is_watched() {
+        return;
+    }
+    exec::begin();
+    if let Some(libc) = libc_symbols::find_libc() {
+        if let Some(location) = libc.find(b"__errno_location") {
+            libc_entries::set_errno_location(location.start);
+        }
+        let lead = |name: &[u8], handler: u64| {
+            // SAFETY: each handler below has the signature of the function by this name and stands for it.
+            libc.find(name).is_some_and(|entry| unsafe { detour::install(entry, handler) }.is_ok())
+        };
+        lead(b"_exit", end::exit_process as *const () as u64);
+        lead(b"_Exit", end::exit_process as *const () as u64);
+        lead(b"execve", exec::execve as *const () as u64);
+        lead(b"execveat", exec::execveat as *const () as u64);
+        lead(b"fexecve", exec::fexecve as *const () as u64);
+        let signals_are_led = lead(b"__libc_sigaction", libc_entries::sigaction as *const () as u64)
+            || lead(b"sigaction", libc_entries::public_sigaction as *const () as u64);
+        if signals_are_led && lead(b"sigaltstack", libc_entries::sigaltstack as *const () as u64) {
+            signals::begin();
+            alt_stack::prepare_thread();
+        }
+        if let Some(register) = libc.find(b"__register_atfork") {
+            // SAFETY: libc's function by this name takes three handlers and the module they belong to.
+            let register: extern "C" fn(extern "C" fn(), extern "C" fn(), extern "C" fn(), u64) -> i32 =
+                unsafe { core::mem::transmute(register.start) };
+            register(fork::before, fork::after_in_parent, fork::after_in_child, 0);
+        }
+    }
+}

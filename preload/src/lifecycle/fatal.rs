@@ -1,0 +1,187 @@
+//! The signals that end the process while the target has their default action: what happened is reported, the
+//! last work is done, and the process dies of the same signal natively.
+//!
+//! A fault is made to happen again, by returning to its instruction under the default action, so that the core
+//! file and the parent see the target's own fault; a signal that was sent is queued again with its `siginfo_t`.
+//!
+//! Runs on the thread's alternate stack (see `alt_stack`), so also when the target's stack has overflown, and
+//! goes on to a stack of its own; all signals are blocked.
+
+use core::arch::naked_asm;
+
+use memcheck_model::{Access, AccessKind, Addr, Detail, ErrorEvent, ErrorKind, Pc, Place, Size, ThreadId};
+use memcheck_wire::Owner;
+
+use super::{end, signals};
+use crate::{
+    channel,
+    sys::{self, process, signal},
+};
+
+const SIGILL: i32 = 4;
+const SIGBUS: i32 = 7;
+const SIGFPE: i32 = 8;
+const SIGSEGV: i32 = 11;
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// `SEGV_MAPERR`: nothing is mapped at the address.
+const NOTHING_MAPPED: i32 = 1;
+/// `SI_KERNEL`: a general protection fault, whose address the kernel does not know.
+const SI_KERNEL: i32 = 0x80;
+/// The kernel maps nothing below (`vm.mmap_min_addr`).
+const NULL_END: u64 = 0x1_0000;
+/// How far from the stack pointer a fault still is one of the stack's growth: a frame of a page or many, with
+/// `-fstack-clash-protection` one page at a time.
+const STACK_REACH: u64 = 1 << 20;
+/// The work takes records of some kilobytes and the leak search's bookkeeping.
+const WORK_STACK_BYTES: usize = 1 << 20;
+
+/// The parts of `ucontext_t` that are used (x86-64 psABI and `asm/sigcontext.h`), by their offsets in it.
+#[derive(Clone, Copy)]
+pub struct Context(*const u64);
+
+impl Context {
+    /// The context that the kernel handed to a handler.
+    pub fn new(address: u64) -> Self {
+        Self(address as *const u64)
+    }
+
+    fn word(self, index: usize) -> u64 {
+        // SAFETY: the kernel handed over a whole ucontext_t, of which these are words.
+        unsafe { self.0.add(index).read() }
+    }
+
+    /// The registers in the order of `asm/sigcontext.h`: r8 … r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
+    pub fn register(self, index: usize) -> u64 {
+        self.word(5 + index)
+    }
+
+    /// The stack pointer.
+    pub fn rsp(self) -> u64 {
+        self.register(15)
+    }
+
+    /// The instruction pointer, which may lie in a copy.
+    pub fn rip(self) -> u64 {
+        self.register(16)
+    }
+
+    /// The page fault's error code.
+    fn fault_code(self) -> u64 {
+        self.register(19)
+    }
+}
+
+struct Signal {
+    number: i32,
+    info: u64,
+    context: u64,
+}
+
+/// The kernel calls this.
+pub extern "C" fn on_signal(number: i32, info: u64, context: u64) {
+    let signal = Signal { number, info, context };
+    match sys::map_anonymous(WORK_STACK_BYTES) {
+        Some(stack) => {
+            let top = stack as u64 + WORK_STACK_BYTES as u64;
+            // SAFETY: a fresh mapping, 16-byte aligned at its end; `act` takes a `Signal` and returns.
+            unsafe { call_on_stack(top, act as *const () as u64, core::ptr::from_ref(&signal) as u64) }
+        }
+        None => act(&signal),
+    }
+}
+
+/// Calls `function(argument)` on the stack that ends at `top`.
+#[unsafe(naked)]
+unsafe extern "C" fn call_on_stack(top: u64, function: u64, argument: u64) {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "mov rsp, rdi",
+        "mov rdi, rdx",
+        "call rsi",
+        "mov rsp, rbp",
+        "pop rbp",
+        "ret",
+    )
+}
+
+extern "C" fn act(signal: &Signal) {
+    if !channel::is_vfork_child() {
+        if ![SIGHUP, SIGINT, SIGTERM].contains(&signal.number) {
+            report(signal);
+        }
+        end::last_work(Owner::Dying(process::pid(), signal.number as u8));
+    }
+    die(signal.number, signal.info);
+}
+
+/// Arranges that the process dies of this signal as soon as the handler returns.
+pub fn die(number: i32, info: u64) {
+    signals::restore_default(number);
+    let happens_again = matches!(number, SIGSEGV | SIGBUS | SIGFPE | SIGILL) && code_of(info) > 0;
+    if !happens_again {
+        // SAFETY: the kernel handed over a whole siginfo_t.
+        let _ = unsafe { signal::queue_to_thread(process::pid(), process::tid(), number, info) };
+    }
+}
+
+/// `si_code`.
+fn code_of(info: u64) -> i32 {
+    // SAFETY: the third int of the siginfo_t that the kernel handed over.
+    unsafe { (info as *const i32).add(2).read() }
+}
+
+/// `si_addr`.
+fn address_of(info: u64) -> u64 {
+    // SAFETY: the third word of the siginfo_t that the kernel handed over.
+    unsafe { (info as *const u64).add(2).read() }
+}
+
+fn report(signal: &Signal) {
+    let context = Context::new(signal.context);
+    let (number, code) = (signal.number, code_of(signal.info));
+    let is_access = matches!(number, SIGSEGV | SIGBUS) && code > 0;
+    let place_known = is_access && code != SI_KERNEL;
+    let address = if place_known { address_of(signal.info) } else { 0 };
+    let tid = ThreadId(process::tid());
+    let is_overflow = number == SIGSEGV
+        && place_known
+        && address < context.rsp().saturating_add(STACK_REACH)
+        && context.rsp() < address.saturating_add(STACK_REACH)
+        && address >= NULL_END;
+    let described = super::parts::describe(Addr(address));
+    let (kind, place) = match described.place {
+        _ if is_overflow => (ErrorKind::FatalSignal, Place::Stack(tid)),
+        _ if !is_access => (ErrorKind::FatalSignal, Place::None),
+        _ if !place_known => (ErrorKind::WildAccess, Place::None),
+        _ if address < NULL_END => (ErrorKind::NullDereference, Place::NullPage),
+        Place::Unmapped | Place::HeapUnused if number == SIGSEGV && code == NOTHING_MAPPED => {
+            (ErrorKind::WildAccess, described.place)
+        }
+        place => (ErrorKind::FatalSignal, place),
+    };
+    // Bits 1 and 4 of the page fault's error code: a write, an instruction fetch (Intel SDM 3A, 4.7).
+    let access = (is_access && place_known && context.fault_code() & 0x10 == 0).then(|| Access {
+        kind: if context.fault_code() & 2 != 0 { AccessKind::Write } else { AccessKind::Read },
+        addr: Addr(address),
+        size: Size::ZERO,
+    });
+    let mut frames = [Pc(0); memcheck_model::MAX_FRAMES];
+    let stack = super::parts::capture_context_in(&mut frames, signal.context);
+    channel::report(&ErrorEvent {
+        kind,
+        tid,
+        function: None,
+        access,
+        address: Addr(address),
+        place,
+        detail: Detail::Signal { number, code },
+        exact_top: true,
+        stack,
+        allocated: described.allocated(),
+        freed: described.freed(),
+    });
+}

@@ -1,0 +1,26 @@
+//! Fork: registered with libc's `__register_atfork`, so that `fork`, `forkpty`, `daemon` and `system`-like code
+//! come here. Children of a raw `clone` are recognised later, by the channel's page that fork wipes.
+//!
+//! The handlers are registered first of all, so that `before` runs last and `after_*` run first (glibc runs the
+//! former in reverse order of registration).
+
+use crate::{channel, lifecycle, thread};
+
+/// Called in the parent before it forks. Takes what must not be held by a thread that the child lacks.
+pub extern "C" fn before() {
+    super::parts::before_fork();
+}
+
+/// Called in the parent afterwards.
+pub extern "C" fn after_in_parent() {
+    super::parts::after_fork_in_parent();
+}
+
+/// Called in the child afterwards, its only thread.
+pub extern "C" fn after_in_child() {
+    thread::current().tid.set(0);
+    super::parts::after_fork_in_child();
+    lifecycle::end::after_fork_in_child();
+    lifecycle::alt_stack::after_fork_in_child();
+    channel::after_fork_in_child();
+}

@@ -1,0 +1,61 @@
+//! What the other parts of the shim do at the turns of the process' life. Each function names the parts in the
+//! order in which they must act; a part adds its line here.
+//!
+//! Lock order, which `before_fork` takes and the `after_fork_…` give back in reverse: (no part holds a lock
+//! across a call of libc, so that fork, which libc serialises, needs none of them today).
+
+use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
+
+/// What an address is, with where its block came from and went.
+pub struct Described {
+    /// What it is.
+    pub place: Place,
+    allocated: ([Pc; MAX_FRAMES], usize),
+    freed: ([Pc; MAX_FRAMES], usize),
+}
+
+impl Described {
+    /// Where its block was allocated.
+    pub fn allocated(&self) -> &[Pc] {
+        &self.allocated.0[..self.allocated.1]
+    }
+
+    /// Where its block was freed.
+    pub fn freed(&self) -> &[Pc] {
+        &self.freed.0[..self.freed.1]
+    }
+}
+
+/// The process is about to end, its memory still as the target left it.
+pub fn at_end() {}
+
+/// The calling thread is about to fork.
+pub fn before_fork() {}
+
+/// The calling thread has forked.
+pub fn after_fork_in_parent() {}
+
+/// The calling thread is a forked child's only one.
+pub fn after_fork_in_child() {}
+
+/// Describes an address of the target, also a wild one.
+pub fn describe(_addr: Addr) -> Described {
+    Described { place: Place::Unmapped, allocated: ([Pc(0); MAX_FRAMES], 0), freed: ([Pc(0); MAX_FRAMES], 0) }
+}
+
+/// The stack at a signal's `ucontext_t`, the interrupted instruction first.
+pub fn capture_context_in(frames: &mut [Pc; MAX_FRAMES], context: u64) -> &[Pc] {
+    frames[0] = Pc(super::fatal::Context::new(context).rip());
+    &frames[..1]
+}
+
+/// What a handler of the target must find unchanged when it returns to a check.
+pub struct Kept;
+
+/// A handler of the target is about to run.
+pub fn enter_handler() -> Kept {
+    Kept
+}
+
+/// It returned.
+pub fn leave_handler(_: Kept) {}
