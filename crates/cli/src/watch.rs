@@ -88,8 +88,8 @@ pub struct Watch {
     bell: Arc<EventFd>,
     held: BTreeMap<usize, Held>,
     tree: Tree,
-    /// Processes that are waited for no longer.
-    let_go: BTreeSet<u32>,
+    /// Streams whose records are being dealt with: a record of one may lead to another, never back.
+    reading: BTreeSet<usize>,
     malformed: u64,
 }
 
@@ -131,7 +131,7 @@ impl Watch {
             bell,
             held: BTreeMap::new(),
             tree: Tree::default(),
-            let_go: BTreeSet::new(),
+            reading: BTreeSet::new(),
             malformed: 0,
         })
     }
@@ -167,11 +167,7 @@ impl Watch {
         let session = session_of(0);
         loop {
             self.pass(collector);
-            let waits = self.held.values().any(|held| {
-                !self.let_go.contains(&held.pid)
-                    && session_of(held.pid).is_some()
-                    && session_of(held.pid) == session
-            });
+            let waits = self.held.values().any(|held| session.is_some() && session_of(held.pid) == session);
             let left = deadline.saturating_duration_since(Instant::now());
             if !waits || left.is_zero() || self.sleep(Some(left)) {
                 break;
@@ -287,6 +283,13 @@ impl Watch {
 
     /// Deals with the records that stand in a stream, in their order.
     fn read_stream(&mut self, index: usize, collector: &mut dyn Collector) {
+        if self.reading.insert(index) {
+            self.read_ready(index, collector);
+            self.reading.remove(&index);
+        }
+    }
+
+    fn read_ready(&mut self, index: usize, collector: &mut dyn Collector) {
         let stream = &self.channel.streams()[index];
         loop {
             let mut ready: Vec<_> = stream
@@ -369,19 +372,28 @@ impl Watch {
                 self.read_stream(parent, collector);
             }
         }
-        // A process that begins anew has ended what it was.
-        let former = self.held.iter().find(|(other, held)| **other != index && held.pid == pid);
-        if let Some(former) = former.map(|(&former, _)| former) {
-            self.read_stream(former, collector);
-            if let Some(process) = self.held.get(&former).and_then(|held| held.process) {
-                self.tree.get_mut(process).end = Some(End::Exec);
-            }
-            self.let_end(former, collector);
+        // A process that begins anew has ended what it was. Both streams may be unread yet, in either order.
+        let other = self.held.iter().find(|(other, held)| held.pid == pid && !self.reading.contains(other));
+        let other = other.map(|(&other, _)| other);
+        if let Some(other) = other {
+            self.read_stream(other, collector);
         }
         let process = self.tree.begin(pid, start);
         collector.begin(self.tree.get(process));
         if let Some(held) = self.held.get_mut(&index) {
             held.process = Some(process);
+        }
+        let Some(other) = other else { return };
+        match self.held.get(&other).and_then(|held| held.process) {
+            Some(later) if self.tree.get(later).serial > start.serial => {
+                self.tree.get_mut(process).end = Some(End::Exec);
+            }
+            former => {
+                if let Some(former) = former {
+                    self.tree.get_mut(former).end = Some(End::Exec);
+                }
+                self.let_end(other, collector);
+            }
         }
     }
 
