@@ -14,7 +14,6 @@
 //!    ~WORD           the message holds this word
 //!    xCOUNT          how often (1 when it is not said); with `+`, at least so often
 //! // leak: KIND BYTES in BLOCKS       allocated at this line
-//! // leak clean: none                 the clean twin has no leak although the program has
 //! // allocated, // freed              where every finding's block was allocated, freed
 //! // clean: CODE                      the line as it stands in the clean twin
 //! // clean adds: CODE                 a line that only the clean twin has

@@ -129,11 +129,6 @@ impl Fixture {
         Ok(expected)
     }
 
-    /// Whether the twin may hold blocks at exit that the comments of the program name.
-    pub fn twin_leaks(&self) -> bool {
-        !self.comments().iter().any(|&(_, key, _)| key == "leak")
-    }
-
     /// The source of the clean twin. It has the program's line numbers but for added lines.
     pub fn clean_twin(&self) -> String {
         let mut lines: Vec<String> = self.source.lines().map(str::to_owned).collect();

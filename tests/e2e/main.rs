@@ -12,8 +12,12 @@ mod fixture;
 mod golden;
 mod grid;
 mod oracle;
+#[expect(dead_code, reason = "joins the trials with the engine")]
+mod programs;
 mod refusals;
 mod report;
+#[expect(dead_code, reason = "joins the trials with the reports")]
+mod robustness;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -33,6 +37,7 @@ fn main() {
         }
         Err(_) => {
             trials.extend(grid::trials());
+
             trials.extend(refusals::trials());
         }
     }

@@ -28,7 +28,7 @@ const REFUSALS: &[Refusal] = &[
     ("truncated_headers", 126, "truncated", |at| changed(at, 0o755, |elf| elf.truncate(80))),
     ("truncated_segments", 126, "truncated", |at| changed(at, 0o755, |elf| elf.truncate(4096))),
     ("corrupt_header", 126, "corrupt", |at| changed(at, 0o755, |elf| elf[54..58].fill(0))),
-    ("musl", 126, "musl", |at| changed(at, 0o755, use_musl)),
+    ("musl", 126, "musl", |at| changed(at, 0o755, |elf| use_musl(elf))),
     ("static", 126, "static", |_| program("static", &["-static"])),
     ("static_pie", 126, "static", |_| program("static-pie", &["-static-pie"])),
     ("address_sanitizer", 126, "sanitizer", |_| program("asan", &["-fsanitize=address"])),
@@ -78,7 +78,7 @@ fn changed(at: &Path, mode: u32, change: fn(&mut Vec<u8>)) -> Result<PathBuf, St
     Ok(path)
 }
 
-fn use_musl(elf: &mut Vec<u8>) {
+fn use_musl(elf: &mut [u8]) {
     let glibc = b"/lib64/ld-linux-x86-64.so.2\0";
     let at = elf.windows(glibc.len()).position(|window| window == glibc).unwrap_or_default();
     elf[at..at + glibc.len()].copy_from_slice(b"/lib/ld-musl-x86_64.so.1\0\0\0\0");

@@ -1,0 +1,414 @@
+//! Programs that nobody here wrote, natively and under memcheck: what they print, how they end and which files
+//! they leave must be the same, and nothing may be found.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use libtest_mimic::Trial;
+
+use crate::{exec, fixture, trial};
+
+/// One program at work.
+struct Workload {
+    name: &'static str,
+    /// A shell command that makes the input files, run natively beforehand; `$FIXTURES` is the folder of the
+    /// fixtures.
+    prepare: &'static str,
+    /// The file that is standard input.
+    stdin: &'static str,
+    /// The program and its arguments.
+    command: &'static [&'static str],
+}
+
+/// How memcheck is run.
+struct Mode {
+    name: &'static str,
+    options: &'static [&'static str],
+    /// Only the programs whose names it lists, or all.
+    only: Option<&'static [&'static str]>,
+}
+
+const MODES: &[Mode] = &[Mode { name: "heap-alone", options: &["--access-checks=no"], only: None }];
+
+/// A text of about 300 KB.
+const TEXT: &str = "for i in 1 2 3; do cat $FIXTURES/*/*.c $FIXTURES/*/*.cc; done > text";
+/// A larger C file, preprocessed.
+const SOURCE: &str = "for h in stdio stdlib string math time locale signal pthread unistd sys/socket; do \
+                      echo \"#include <$h.h>\"; done > source.c; cat $FIXTURES/programs/hash.c >> source.c; \
+                      gcc -E source.c -o source.i";
+
+const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "gzip",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/gzip", "-9", "-k", "-n", "text"],
+    },
+    Workload {
+        name: "gunzip",
+        prepare: "for i in 1 2 3; do cat $FIXTURES/*/*.c; done | gzip -9n > text.gz",
+        stdin: "",
+        command: &["/usr/bin/gzip", "-dc", "text.gz"],
+    },
+    Workload { name: "xz", prepare: TEXT, stdin: "", command: &["/usr/bin/xz", "-3", "-k", "-T2", "text"] },
+    Workload {
+        name: "unxz",
+        prepare: "cat $FIXTURES/*/*.c | xz > text.xz",
+        stdin: "",
+        command: &["/usr/bin/xz", "-dc", "text.xz"],
+    },
+    Workload { name: "bzip2", prepare: TEXT, stdin: "", command: &["/usr/bin/bzip2", "-k", "text"] },
+    Workload {
+        name: "zstd",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/zstd", "-q", "-k", "-T1", "text"],
+    },
+    Workload {
+        name: "sqlite3",
+        prepare: "cp $FIXTURES/programs/database.sql .",
+        stdin: "database.sql",
+        command: &["/usr/bin/sqlite3", "-batch", "data.db"],
+    },
+    Workload {
+        name: "lua5.4",
+        prepare: "cp $FIXTURES/programs/script.lua .",
+        stdin: "",
+        command: &["/usr/bin/lua5.4", "script.lua"],
+    },
+    Workload {
+        name: "perl",
+        prepare: "cp $FIXTURES/programs/script.pl .",
+        stdin: "",
+        command: &["/usr/bin/perl", "script.pl"],
+    },
+    Workload {
+        name: "python3",
+        prepare: "cp $FIXTURES/programs/script.py .",
+        stdin: "",
+        command: &["/usr/bin/python3", "-I", "-B", "script.py"],
+    },
+    Workload {
+        name: "jq",
+        prepare: "python3 -c 'import json; print(json.dumps([{\"k\": i, \"s\": \"x\" * (i % 50), \"l\": list(range(i % 9))} for i in range(2000)]))' > data.json",
+        stdin: "data.json",
+        command: &[
+            "/usr/bin/jq",
+            "-S",
+            "map({k, n: (.s | length), t: (.l | add)}) | group_by(.n) | map(length, .[0])",
+        ],
+    },
+    Workload {
+        name: "git",
+        prepare: "cp $FIXTURES/programs/repository.sh . && cp -r $FIXTURES/overflow files",
+        stdin: "",
+        command: &["/bin/sh", "repository.sh"],
+    },
+    Workload {
+        name: "bash",
+        prepare: "cp $FIXTURES/programs/script.bash .",
+        stdin: "",
+        command: &["/bin/bash", "script.bash"],
+    },
+    Workload {
+        name: "gawk",
+        prepare: TEXT,
+        stdin: "text",
+        command: &[
+            "/usr/bin/gawk",
+            "{ for (i = 1; i <= NF; i++) n[$i]++; gsub(/[aeiou]+/, \"_\"); len += length($0) } \
+             END { asorti(n, s); for (i in s) t = t substr(s[i], 1, 1); print NR, len, length(n), length(t); \
+             printf \"%.3f %s\\n\", sqrt(NR), strftime(\"%Y\", 0, 1) }",
+        ],
+    },
+    Workload {
+        name: "cc1",
+        prepare: SOURCE,
+        stdin: "",
+        command: &["/usr/lib/gcc/x86_64-linux-gnu/12/cc1", "-quiet", "-O2", "source.i", "-o", "source.s"],
+    },
+    Workload {
+        name: "gcc",
+        prepare: "cp $FIXTURES/programs/hash.c .",
+        stdin: "",
+        command: &["/usr/bin/gcc", "-O1", "hash.c", "-o", "hash"],
+    },
+    Workload {
+        name: "tar",
+        prepare: "cp -r $FIXTURES files",
+        stdin: "",
+        command: &[
+            "/usr/bin/tar",
+            "--sort=name",
+            "--mtime=@0",
+            "--owner=0",
+            "--group=0",
+            "-czf",
+            "files.tgz",
+            "files",
+        ],
+    },
+    Workload {
+        name: "untar",
+        prepare: "tar -C $FIXTURES -cf files.tar .",
+        stdin: "",
+        command: &["/usr/bin/tar", "-xf", "files.tar"],
+    },
+    Workload {
+        name: "sort",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/sort", "-f", "-k2", "--parallel=2", "-S1M", "text"],
+    },
+    Workload {
+        name: "grep",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/grep", "-nE", "(m|c)alloc\\(.*\\)|free", "text"],
+    },
+    Workload {
+        name: "sed",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/sed", "-E", "s/([a-z]+)\\(([a-z]*)/\\2(\\1/g", "text"],
+    },
+    Workload {
+        name: "diff",
+        prepare: "cat $FIXTURES/*/*.c > a; sed 's/int/long/' a > b",
+        stdin: "",
+        command: &["/usr/bin/diff", "-u", "--label=a", "--label=b", "a", "b"],
+    },
+    Workload {
+        name: "find",
+        prepare: "cp -r $FIXTURES files",
+        stdin: "",
+        command: &["/usr/bin/find", "files", "-name", "*free*", "-size", "-9"],
+    },
+    Workload {
+        name: "openssl-digest",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/openssl", "dgst", "-sha256", "text"],
+    },
+    Workload {
+        name: "openssl-aes",
+        prepare: TEXT,
+        stdin: "",
+        command: &[
+            "/usr/bin/openssl",
+            "enc",
+            "-aes-256-cbc",
+            "-pbkdf2",
+            "-S",
+            "0011223344556677",
+            "-k",
+            "key",
+            "-in",
+            "text",
+            "-out",
+            "text.enc",
+        ],
+    },
+    Workload {
+        name: "openssl-rsa",
+        prepare: "cp $FIXTURES/programs/keys.sh .; echo data > text; openssl genrsa -out key.pem 2048 2> log; rm log",
+        stdin: "",
+        command: &["/bin/sh", "keys.sh"],
+    },
+    Workload {
+        name: "curl",
+        prepare: TEXT,
+        stdin: "",
+        command: &["/usr/bin/curl", "-sS", "file:///etc/services", "-o", "copy"],
+    },
+    Workload {
+        name: "gdb",
+        prepare: "gcc -g -O0 $FIXTURES/programs/hash.c -o hash",
+        stdin: "",
+        command: &[
+            "/usr/bin/gdb",
+            "--batch",
+            "-nx",
+            "-ex",
+            "info functions hash",
+            "-ex",
+            "disassemble main",
+            "-ex",
+            "ptype struct entry",
+            "hash",
+        ],
+    },
+    Workload {
+        name: "objdump",
+        prepare: "gcc -g -O2 $FIXTURES/programs/hash.c -o hash",
+        stdin: "",
+        command: &["/usr/bin/objdump", "-d", "-S", "hash"],
+    },
+    Workload {
+        name: "vim",
+        prepare: TEXT,
+        stdin: "",
+        command: &[
+            "/usr/bin/vim",
+            "-es",
+            "-u",
+            "NONE",
+            "-i",
+            "NONE",
+            "-n",
+            "-c",
+            "%s/int/long/g",
+            "-c",
+            "g/free/normal A!",
+            "-c",
+            "sort u",
+            "-c",
+            "wq",
+            "text",
+        ],
+    },
+    Workload {
+        name: "node",
+        prepare: "cp $FIXTURES/programs/script.js .",
+        stdin: "",
+        command: &["/usr/bin/node", "script.js"],
+    },
+    Workload {
+        name: "tclsh",
+        prepare: "cp $FIXTURES/programs/script.tcl .",
+        stdin: "",
+        command: &["/usr/bin/tclsh", "script.tcl"],
+    },
+    Workload { name: "psql", prepare: "", stdin: "", command: &["/usr/bin/psql", "--version"] },
+    Workload {
+        name: "cc1plus",
+        prepare: "g++ -E $FIXTURES/programs/templates.cc -o templates.ii",
+        stdin: "",
+        command: &[
+            "/usr/lib/gcc/x86_64-linux-gnu/12/cc1plus",
+            "-quiet",
+            "-O1",
+            "templates.ii",
+            "-o",
+            "templates.s",
+        ],
+    },
+];
+
+/// One trial for each program and mode.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for mode in MODES {
+        for workload in WORKLOADS.iter().filter(|w| mode.only.is_none_or(|only| only.contains(&w.name))) {
+            trials
+                .push(trial(format!("program::{}::{}", workload.name, mode.name), || check(workload, mode)));
+        }
+    }
+    trials
+}
+
+fn check(workload: &Workload, mode: &Mode) -> Result<(), String> {
+    let program = workload.command[0];
+    if !Path::new(program).exists() {
+        return Err(format!("{program} is not installed: see .ci/run"));
+    }
+    // The folder has the same path in both runs, as programs print paths and shells sort by them.
+    let parent = exec::scratch()?;
+    let folder = parent.path().join("work");
+    let mut results = Vec::new();
+    for checked in [false, true] {
+        fs::create_dir(&folder).map_err(|e| format!("failed to create {}: {e}", folder.display()))?;
+        prepare(workload, &folder)?;
+        let outcome = if checked {
+            let run = exec::checked_in(
+                environment(exec::memcheck(), workload, &folder)?,
+                mode.options,
+                Path::new(program),
+                &workload.command[1..],
+                parent.path(),
+            )?;
+            run.report.must_be_clean()?;
+            run.outcome
+        } else {
+            let mut command = environment(Command::new(program), workload, &folder)?;
+            exec::run(command.args(&workload.command[1..]), parent.path())?
+        };
+        results.push((outcome, files(&folder)?));
+        fs::remove_dir_all(&folder).map_err(|e| format!("failed to remove {}: {e}", folder.display()))?;
+    }
+    let ((outcome, left), (native, native_left)) = (results.remove(1), results.remove(0));
+    if outcome != native {
+        let show = |outcome: &exec::Outcome| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
+            format!(
+                "{} out {} bytes {} err {}",
+                outcome.status,
+                outcome.stdout.len(),
+                text(&outcome.stdout),
+                text(&outcome.stderr)
+            )
+        };
+        return Err(format!("native {}\nunder memcheck {}", show(&native), show(&outcome)));
+    }
+    let differing: Vec<_> = native_left
+        .iter()
+        .filter(|(path, content)| left.get(*path) != Some(content))
+        .map(|(path, _)| path)
+        .collect();
+    if differing.is_empty() && left.len() == native_left.len() {
+        Ok(())
+    } else {
+        Err(format!(
+            "files differ: {differing:?}; {} files natively, {} under memcheck",
+            native_left.len(),
+            left.len()
+        ))
+    }
+}
+
+fn prepare(workload: &Workload, folder: &Path) -> Result<(), String> {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-ec", workload.prepare]).current_dir(folder).env("FIXTURES", fixture::folder());
+    let done = shell.output().map_err(|e| format!("failed to run a shell: {e}"))?;
+    if done.status.success() {
+        Ok(())
+    } else {
+        Err(format!("preparation: {}", String::from_utf8_lossy(&done.stderr)))
+    }
+}
+
+fn environment(mut command: Command, workload: &Workload, folder: &Path) -> Result<Command, String> {
+    let stdin = match workload.stdin {
+        "" => Stdio::null(),
+        name => fs::File::open(folder.join(name)).map_err(|e| format!("{name}: {e}"))?.into(),
+    };
+    command
+        .stdin(stdin)
+        .current_dir(folder)
+        .env_clear()
+        .envs([("PATH", "/usr/bin:/bin"), ("HOME", "/nonexistent"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")])
+        .envs([("PYTHONHASHSEED", "0"), ("TERM", "dumb"), ("DEBUGINFOD_URLS", ""), ("NO_COLOR", "1")])
+        .envs(std::env::var_os("XDG_RUNTIME_DIR").map(|value| ("XDG_RUNTIME_DIR", value)));
+    Ok(command)
+}
+
+/// Every file below a folder with what it holds.
+fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        let entries = fs::read_dir(&at).map_err(|e| format!("failed to list {}: {e}", at.display()))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let content =
+                    fs::read(&path).map_err(|e| format!("failed to read {}: {e}", path.display()))?;
+                found.insert(path, content);
+            }
+        }
+    }
+    Ok(found)
+}
