@@ -15,6 +15,7 @@ pub mod engine;
 mod init;
 pub mod libc_symbols;
 pub mod lifecycle;
+pub mod maps;
 mod runtime;
 pub mod sys;
 mod thread;

@@ -14,7 +14,7 @@ use memcheck_wire::Owner;
 
 use super::{end, signals};
 use crate::{
-    channel,
+    channel, maps,
     sys::{self, process, signal},
 };
 
@@ -32,9 +32,6 @@ const NOTHING_MAPPED: i32 = 1;
 const SI_KERNEL: i32 = 0x80;
 /// The kernel maps nothing below (`vm.mmap_min_addr`).
 const NULL_END: u64 = 0x1_0000;
-/// How far from the stack pointer a fault still is one of the stack's growth: a frame of a page or many, with
-/// `-fstack-clash-protection` one page at a time.
-const STACK_REACH: u64 = 1 << 20;
 /// The work takes records of some kilobytes and the leak search's bookkeeping.
 const WORK_STACK_BYTES: usize = 1 << 20;
 
@@ -147,12 +144,9 @@ fn report(signal: &Signal) {
     let place_known = is_access && code != SI_KERNEL;
     let address = if place_known { address_of(signal.info) } else { 0 };
     let tid = ThreadId(process::tid());
-    let is_overflow = number == SIGSEGV
-        && place_known
-        && address < context.rsp().saturating_add(STACK_REACH)
-        && context.rsp() < address.saturating_add(STACK_REACH)
-        && address >= NULL_END;
-    let described = super::parts::describe(Addr(address));
+    let rsp = Addr(context.rsp());
+    let is_overflow = number == SIGSEGV && place_known && maps::is_stack_overflow(Addr(address), rsp);
+    let described = super::parts::describe(Addr(address), rsp);
     let (kind, place) = match described.place {
         _ if is_overflow => (ErrorKind::FatalSignal, Place::Stack(tid)),
         _ if !is_access => (ErrorKind::FatalSignal, Place::None),

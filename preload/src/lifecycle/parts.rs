@@ -6,6 +6,8 @@
 
 use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
 
+use crate::maps;
+
 /// What an address is, with where its block came from and went.
 pub struct Described {
     /// What it is.
@@ -38,9 +40,13 @@ pub fn after_fork_in_parent() {}
 /// The calling thread is a forked child's only one.
 pub fn after_fork_in_child() {}
 
-/// Describes an address of the target, also a wild one.
-pub fn describe(_addr: Addr) -> Described {
-    Described { place: Place::Unmapped, allocated: ([Pc(0); MAX_FRAMES], 0), freed: ([Pc(0); MAX_FRAMES], 0) }
+/// Describes an address of the target, also a wild one, for a thread with this stack pointer.
+pub fn describe(addr: Addr, rsp: Addr) -> Described {
+    Described {
+        place: maps::describe(addr, rsp),
+        allocated: ([Pc(0); MAX_FRAMES], 0),
+        freed: ([Pc(0); MAX_FRAMES], 0),
+    }
 }
 
 /// The stack at a signal's `ucontext_t`, the interrupted instruction first.

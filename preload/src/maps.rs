@@ -1,0 +1,165 @@
+//! What an address outside the heap belongs to, as the kernel lists the process' mappings (proc(5),
+//! `/proc/self/maps`).
+//!
+//! Reads the list through a small buffer; allocates nothing; may run in a signal handler. What it says may be
+//! out of date when another thread maps or unmaps meanwhile. Slow (the list is read anew each time): for errors.
+
+use memcheck_model::{Addr, AddrRange, Place, Size, ThreadId};
+
+use crate::sys::{file::File, process};
+
+/// What a mapping is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File,
+    /// The stack that the kernel made for the main thread.
+    MainStack,
+    /// Nothing, or something of the kernel's.
+    Other,
+}
+
+/// One line of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its addresses.
+    pub range: AddrRange,
+    /// Whether any access is allowed: guard pages are not.
+    pub is_accessible: bool,
+    /// What it is of.
+    pub source: Source,
+}
+
+/// Calls `visit` with each mapping, by ascending addresses, until it returns false.
+pub fn for_each(mut visit: impl FnMut(&Mapping) -> bool) {
+    let Ok(file) = File::open(b"/proc/self/maps\0", false) else { return };
+    let mut chunk = [0u8; 2048];
+    // The start of the current line; the rest of a long line tells nothing more.
+    let mut line = [0u8; 128];
+    let mut line_len = 0;
+    while let Ok(len @ 1..) = file.read(&mut chunk) {
+        for &byte in &chunk[..len] {
+            if byte != b'\n' {
+                if let Some(to) = line.get_mut(line_len) {
+                    *to = byte;
+                    line_len += 1;
+                }
+                continue;
+            }
+            let mapping = parse(&line[..line_len]);
+            line_len = 0;
+            if mapping.is_some_and(|mapping| !visit(&mapping)) {
+                return;
+            }
+        }
+    }
+}
+
+/// `start-end perms offset device inode   path`.
+fn parse(line: &[u8]) -> Option<Mapping> {
+    let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let (range, permissions) = (words.next()?, words.next()?);
+    let dash = range.iter().position(|&byte| byte == b'-')?;
+    let (start, end) = (hex(&range[..dash])?, hex(&range[dash + 1..])?);
+    let name = words.nth(3).unwrap_or_default();
+    Some(Mapping {
+        range: AddrRange::between(Addr(start), Addr(end))?,
+        is_accessible: permissions.iter().take(3).any(|&letter| letter != b'-'),
+        source: match name {
+            b"[stack]" => Source::MainStack,
+            [b'/', ..] => Source::File,
+            _ => Source::Other,
+        },
+    })
+}
+
+fn hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |value, &digit| {
+        Some(value.checked_mul(16)? | u64::from((digit as char).to_digit(16)?))
+    })
+}
+
+/// What `addr` belongs to, given the stack pointer of the thread that asks.
+pub fn describe(addr: Addr, rsp: Addr) -> Place {
+    let holds = |range: AddrRange| range.contains(addr);
+    let (mut found, mut before) = (None, None);
+    for_each(|mapping| {
+        if holds(mapping.range) {
+            found = Some(*mapping);
+        }
+        // A library's zero-initialised data follow its file's mappings without a gap.
+        let is_after_file = mapping.source == Source::Other
+            && before.is_some_and(|before: Mapping| {
+                before.source == Source::File && before.range.end() == mapping.range.start()
+            });
+        if is_after_file && holds(mapping.range) {
+            found = Some(Mapping { source: Source::File, ..*mapping });
+        }
+        before = Some(*mapping);
+        mapping.range.end() <= addr
+    });
+    match found {
+        None => Place::Unmapped,
+        Some(mapping) if mapping.source == Source::MainStack => Place::Stack(ThreadId(process::pid())),
+        Some(mapping) if mapping.range.contains(rsp) => Place::Stack(ThreadId(process::tid())),
+        Some(mapping) if mapping.source == Source::File => Place::Module,
+        Some(mapping) if !mapping.is_accessible => Place::Unmapped,
+        Some(_) => Place::Mapped,
+    }
+}
+
+/// Whether a fault at `addr` with this stack pointer is a stack that grew into its guard or its limit: the
+/// address lies in no usable memory, and shortly above it is the mapping that the stack pointer lies in or has
+/// just left.
+pub fn is_stack_overflow(addr: Addr, rsp: Addr) -> bool {
+    /// The largest step that a function makes below its stack, and a guard of the usual size.
+    const REACH: Size = Size(1 << 20);
+    let mut is_overflow = false;
+    for_each(|mapping| {
+        if mapping.range.contains(addr) && mapping.is_accessible {
+            return false;
+        }
+        if mapping.range.start() <= addr || !mapping.is_accessible {
+            return true;
+        }
+        // The first usable mapping above the fault.
+        let near = |low: Addr, high: Addr| low.checked_add(REACH).is_some_and(|reach| high <= reach);
+        let is_stacks =
+            mapping.range.contains(rsp) || rsp < mapping.range.start() && near(rsp, mapping.range.start());
+        is_overflow = is_stacks && near(addr, mapping.range.start());
+        false
+    });
+    is_overflow
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_list_are_understood() {
+        let line = b"7ffd1a2b3000-7ffd1a2d4000 rw-p 00000000 00:00 0                          [stack]";
+        let mapping = parse(line).unwrap();
+        assert_eq!(
+            mapping.range,
+            AddrRange::between(Addr(0x7ffd_1a2b_3000), Addr(0x7ffd_1a2d_4000)).unwrap()
+        );
+        assert_eq!((mapping.source, mapping.is_accessible), (Source::MainStack, true));
+        let guard = parse(b"1000-2000 ---p 00000000 00:00 0 ").unwrap();
+        assert_eq!((guard.source, guard.is_accessible), (Source::Other, false));
+        assert_eq!(parse(b"1000-2000 r-xp 00000000 08:01 77 /bin/a b").unwrap().source, Source::File);
+        assert_eq!(parse(b"nonsense"), None);
+    }
+
+    #[test]
+    fn this_threads_variables_are_on_its_stack_and_statics_in_a_module() {
+        static STATIC: u8 = 7;
+        let local = 0u8;
+        let rsp = Addr(core::ptr::from_ref(&local) as u64);
+        assert_eq!(describe(rsp, rsp), Place::Stack(ThreadId(process::tid())));
+        assert_eq!(describe(Addr(core::ptr::from_ref(&STATIC) as u64), rsp), Place::Module);
+        assert_eq!(describe(Addr(8), rsp), Place::Unmapped);
+        assert!(!is_stack_overflow(rsp, rsp));
+        assert!(!is_stack_overflow(Addr(8), rsp));
+    }
+}
