@@ -11,6 +11,7 @@ pub mod alt_stack;
 pub mod end;
 pub mod exec;
 pub mod fatal;
+pub mod faulting;
 pub mod fork;
 pub mod libc_entries;
 pub mod parts;

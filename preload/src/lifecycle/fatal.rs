@@ -12,7 +12,7 @@ use core::arch::naked_asm;
 use memcheck_model::{Access, AccessKind, Addr, Detail, ErrorEvent, ErrorKind, Pc, Place, Size, ThreadId};
 use memcheck_wire::Owner;
 
-use super::{end, signals};
+use super::{end, faulting, signals};
 use crate::{
     channel, maps,
     sys::{self, process, signal},
@@ -141,27 +141,38 @@ fn report(signal: &Signal) {
     let context = Context::new(signal.context);
     let (number, code) = (signal.number, code_of(signal.info));
     let is_access = matches!(number, SIGSEGV | SIGBUS) && code > 0;
-    let place_known = is_access && code != SI_KERNEL;
-    let address = if place_known { address_of(signal.info) } else { 0 };
+    let is_told = is_access && code != SI_KERNEL;
+    let told = is_told.then(|| address_of(signal.info));
+    // Bit 4 of the page fault's error code: an instruction fetch (Intel SDM 3A, 4.7).
+    let is_fetch = is_access && is_told && (context.fault_code() & 0x10 != 0 || told == Some(context.rip()));
+    let decoded = (is_access && !is_fetch).then(|| {
+        // SAFETY: it was the data that could not be accessed, so the instruction was fetched.
+        unsafe { faulting::find_access(context, told) }
+    });
+    let decoded = decoded.flatten();
+    let address = told.or(decoded.map(|access| access.addr.0)).unwrap_or(0);
     let tid = ThreadId(process::tid());
     let rsp = Addr(context.rsp());
-    let is_overflow = number == SIGSEGV && place_known && maps::is_stack_overflow(Addr(address), rsp);
+    let is_overflow = number == SIGSEGV && is_told && maps::is_stack_overflow(Addr(address), rsp);
     let described = super::parts::describe(Addr(address), rsp);
     let (kind, place) = match described.place {
         _ if is_overflow => (ErrorKind::FatalSignal, Place::Stack(tid)),
         _ if !is_access => (ErrorKind::FatalSignal, Place::None),
-        _ if !place_known => (ErrorKind::WildAccess, Place::None),
+        _ if !is_told => {
+            (ErrorKind::WildAccess, if decoded.is_some() { Place::Unmapped } else { Place::None })
+        }
         _ if address < NULL_END => (ErrorKind::NullDereference, Place::NullPage),
         Place::Unmapped | Place::HeapUnused if number == SIGSEGV && code == NOTHING_MAPPED => {
             (ErrorKind::WildAccess, described.place)
         }
         place => (ErrorKind::FatalSignal, place),
     };
-    // Bits 1 and 4 of the page fault's error code: a write, an instruction fetch (Intel SDM 3A, 4.7).
-    let access = (is_access && place_known && context.fault_code() & 0x10 == 0).then(|| Access {
-        kind: if context.fault_code() & 2 != 0 { AccessKind::Write } else { AccessKind::Read },
+    // Bit 1 of the error code: a write.
+    let kind_told = if context.fault_code() & 2 != 0 { AccessKind::Write } else { AccessKind::Read };
+    let access = (is_access && !is_fetch && (is_told || decoded.is_some())).then(|| Access {
+        kind: if is_told { kind_told } else { decoded.map_or(kind_told, |access| access.kind) },
         addr: Addr(address),
-        size: Size::ZERO,
+        size: decoded.map_or(Size::ZERO, |access| access.size),
     });
     let mut frames = [Pc(0); memcheck_model::MAX_FRAMES];
     let stack = super::parts::capture_context_in(&mut frames, signal.context);
