@@ -37,9 +37,10 @@ fn dependencies_run_one_way() {
     let allowed: &[(&str, &[&str])] = &[
         ("memcheck", &["cli"]),
         ("memcheck-preload", &["model", "wire", "shadow", "heap", "stack", "rewrite", "leak"]),
-        ("memcheck-cli", &["model", "wire", "symbolize", "report"]),
+        ("memcheck-cli", &["model", "wire", "symbolize", "report", "suppress"]),
         ("memcheck-symbolize", &["model"]),
         ("memcheck-report", &["model"]),
+        ("memcheck-suppress", &["model"]),
         ("memcheck-wire", &["model"]),
         ("memcheck-shadow", &["model"]),
         ("memcheck-heap", &["model"]),
