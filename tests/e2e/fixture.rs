@@ -44,8 +44,8 @@ pub fn folder() -> PathBuf {
 pub fn all() -> Vec<Fixture> {
     let mut found = BTreeMap::new();
     let groups = fs::read_dir(folder()).expect("fixtures/ is readable").flatten();
-    for group in
-        groups.filter(|group| !matches!(group.file_name().to_str(), Some("lib" | "golden" | "programs")))
+    for group in groups
+        .filter(|group| !matches!(group.file_name().to_str(), Some("lib" | "golden" | "programs" | "traps")))
     {
         let Ok(files) = fs::read_dir(group.path()) else { continue };
         for path in files.flatten().map(|file| file.path()) {

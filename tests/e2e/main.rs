@@ -11,6 +11,8 @@ mod expectation;
 mod fixture;
 mod golden;
 mod grid;
+#[expect(dead_code, reason = "joins the trials with the engine")]
+mod matrix;
 mod oracle;
 #[expect(dead_code, reason = "joins the trials with the engine")]
 mod programs;
@@ -18,6 +20,8 @@ mod refusals;
 mod report;
 #[expect(dead_code, reason = "joins the trials with the reports")]
 mod robustness;
+#[expect(dead_code, reason = "joins the trials with the shim")]
+mod traps;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
