@@ -1,4 +1,75 @@
-//! The ratio table: see docs/ARCHITECTURE.md.
+//! The ratio table: how much longer programs run under memcheck than natively, beside Valgrind and
+//! AddressSanitizer.
+//!
+//! User plus system CPU time of a program and all its descendants, the median of several runs; the tools take turns
+//! so that a change of the machine's speed hits all of them. Output is Markdown.
+//!
+//! `cargo run --release -p memcheck-bench -- --memcheck=target/release/memcheck`
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod measure;
+mod micro;
+mod table;
+mod tool;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::tool::Tool;
+
+/// What is measured.
+#[derive(Debug, Parser)]
+#[command(about = "Measures memcheck against native runs, Valgrind and AddressSanitizer")]
+struct Flags {
+    /// The memcheck to measure
+    #[arg(long, default_value = "target/release/memcheck")]
+    memcheck: PathBuf,
+    /// How often each tool runs each program
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// The tools, by comma: native, asan, valgrind, heap, full
+    #[arg(long, value_delimiter = ',', default_value = "native,asan,valgrind,heap,full")]
+    tools: Vec<Tool>,
+    /// Only workloads whose name holds this word
+    #[arg(long, default_value = "")]
+    only: String,
+    /// The folder that `crates/bench/build-programs` filled; without it Debian's programs are measured
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// Leave out the cost of one malloc and free, start-up and threads
+    #[arg(long)]
+    no_micro: bool,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("memcheck-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), String> {
+    let memcheck = flags.memcheck.canonicalize().map_err(|e| format!("{}: {e}", flags.memcheck.display()))?;
+    let place = tempfile::tempdir().map_err(|e| format!("failed to create a folder: {e}"))?;
+    let bench = measure::Bench { memcheck, place: place.path().to_owned(), runs: flags.runs };
+    if !flags.no_micro {
+        micro::print_malloc(&bench, &flags.tools)?;
+        micro::print_start(&bench, &flags.tools)?;
+        micro::print_threads(&bench, &flags.tools)?;
+    }
+    let mut table = table::Table::new(&flags.tools);
+    for workload in workload::all(&bench, flags.programs.as_deref())? {
+        if workload.name.contains(&flags.only) {
+            table.add(&workload.name, bench.medians(&flags.tools, &workload)?);
+        }
+    }
+    print!("{table}");
+    Ok(())
+}
