@@ -9,6 +9,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
+/// What the shim may take from the target's libraries. libc's code may itself be diverted by the engine, and its
+/// names may be the target's own.
+const SHIM_IMPORTS: &[&str] =
+    &["_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable", "__cxa_finalize", "__gmon_start__"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -98,6 +103,17 @@ fn unsafe_code_stays_where_the_map_allows_it() {
             assert!(text.contains("#![forbid(unsafe_code)]"), "crates/{name} must forbid unsafe code");
         }
     }
+}
+
+#[test]
+fn the_shim_imports_next_to_nothing() {
+    let shim = concat!(env!("OUT_DIR"), "/shim.so");
+    let output = Command::new("nm").args(["-D", "--undefined-only", shim]).output().expect("nm runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let imported: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert!(output.status.success(), "nm {shim}: {}", String::from_utf8_lossy(&output.stderr));
+    let wrong: Vec<_> = imported.iter().filter(|name| !SHIM_IMPORTS.contains(name)).collect();
+    assert!(wrong.is_empty(), "the shim must not import {wrong:?}");
 }
 
 #[test]
