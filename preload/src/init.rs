@@ -1,9 +1,10 @@
 //! The order in which the shim begins: called by the loader before the target's own constructors.
 
-use crate::{channel, lifecycle};
+use crate::{channel, lifecycle, modules, stacks};
 
 extern "C" fn begin() {
-    channel::connect();
+    stacks::begin(channel::connect().num_callers);
+    modules::begin();
     lifecycle::begin();
 }
 

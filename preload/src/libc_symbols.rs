@@ -53,24 +53,71 @@ pub struct Symbols {
     versions: u64,
 }
 
-/// libc's symbols, if libc is loaded.
-pub fn find_libc() -> Option<Symbols> {
-    let mut map = first_module()?;
-    while map != 0 {
-        // SAFETY: the loader's list: { l_addr, l_name, l_ld, l_next, … }.
-        let (bias, name, dynamic, next) =
-            unsafe { (word(map), string(word(map + 8)), word(map + 16), word(map + 24)) };
-        let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        if base == b"libc.so.6" {
-            return Symbols::read(bias, dynamic);
-        }
-        map = next;
-    }
-    None
+/// One entry of the loader's list of modules (`struct link_map`).
+#[derive(Clone, Copy, Debug)]
+pub struct Linked {
+    /// The address of the entry, which names it as long as the module is loaded.
+    pub entry: u64,
+    /// The module's load bias.
+    pub bias: u64,
+    /// Its file; empty for the program's own.
+    pub path: &'static [u8],
+    /// Its dynamic section.
+    pub dynamic: u64,
 }
 
-/// The loader's first `struct link_map`: the program's.
-fn first_module() -> Option<u64> {
+/// The loader's account of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Loader {
+    /// Its `struct r_debug`.
+    debug: u64,
+    /// The program's own program headers.
+    pub headers: u64,
+    /// How many those are.
+    pub header_count: u64,
+}
+
+impl Loader {
+    /// Whether the list is whole: no module is being added or removed.
+    pub fn is_consistent(self) -> bool {
+        // SAFETY: the loader's `struct r_debug { int r_version; link_map *r_map; addr r_brk; int r_state; … }`.
+        let state = unsafe { half(self.debug + 24) };
+        state == 0
+    }
+
+    /// The modules, the program first. For the thread that holds the loader's lock, or the process' only one.
+    pub fn modules(self) -> impl Iterator<Item = Linked> {
+        // SAFETY: as above.
+        let mut at = unsafe { word(self.debug + 8) };
+        core::iter::from_fn(move || {
+            if at == 0 {
+                return None;
+            }
+            // SAFETY: the loader's list: { l_addr, l_name, l_ld, l_next, … }.
+            let (bias, path, dynamic, next) =
+                unsafe { (word(at), string(word(at + 8)), word(at + 16), word(at + 24)) };
+            let linked = Linked { entry: at, bias, path, dynamic };
+            at = next;
+            Some(linked)
+        })
+    }
+
+    /// The symbols of the first module whose file has this name.
+    pub fn symbols_of(self, file: &[u8]) -> Option<Symbols> {
+        let linked = self
+            .modules()
+            .find(|linked| linked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default() == file)?;
+        Symbols::read(linked.bias, linked.dynamic)
+    }
+}
+
+/// libc's symbols, if libc is loaded.
+pub fn find_libc() -> Option<Symbols> {
+    find_loader()?.symbols_of(b"libc.so.6")
+}
+
+/// The loader's account, by way of the auxiliary vector and the program's dynamic section.
+pub fn find_loader() -> Option<Loader> {
     let file = File::open(b"/proc/self/auxv\0", false).ok()?;
     let mut vector = [0u8; 1024];
     let len = file.read(&mut vector).ok()?;
@@ -93,8 +140,7 @@ fn first_module() -> Option<u64> {
     let bias = header(PT_PHDR).map_or(0, |at| headers.wrapping_sub(stated(at)));
     let dynamic = bias.wrapping_add(stated(header(PT_DYNAMIC)?));
     let debug = find_dynamic(dynamic, DT_DEBUG)?;
-    // SAFETY: the loader set DT_DEBUG to its `struct r_debug` { r_version, r_map, … }.
-    (debug != 0).then(|| unsafe { word(debug + 8) })
+    (debug != 0).then_some(Loader { debug, headers, header_count: count })
 }
 
 /// The value of the first entry with this tag in a dynamic section.
@@ -114,7 +160,8 @@ fn find_dynamic(dynamic: u64, tag: u64) -> Option<u64> {
 }
 
 impl Symbols {
-    fn read(bias: u64, dynamic: u64) -> Option<Self> {
+    /// The tables of the module with this dynamic section, if it has all that are needed.
+    pub fn read(bias: u64, dynamic: u64) -> Option<Self> {
         // The loader adds the bias to these in place, except in modules whose dynamic section is read-only.
         let find = |tag| {
             let value = find_dynamic(dynamic, tag)?;

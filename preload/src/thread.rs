@@ -31,6 +31,8 @@ pub struct ThreadBlock {
     pub exec_buffer: Cell<u64>,
     /// The size of that.
     pub exec_buffer_bytes: Cell<usize>,
+    /// The mapping that the stack pointer was last seen in: its first byte and its end.
+    pub stack: [Cell<u64>; 2],
 }
 
 /// The thread block's offset from the thread pointer (`fs:0`), in bytes; negative. The same in every thread.

@@ -60,6 +60,11 @@ impl Context {
         self.register(15)
     }
 
+    /// The frame pointer, or what the code uses that register for.
+    pub fn rbp(self) -> u64 {
+        self.register(10)
+    }
+
     /// The instruction pointer, which may lie in a copy.
     pub fn rip(self) -> u64 {
         self.register(16)

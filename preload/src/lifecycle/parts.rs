@@ -6,7 +6,8 @@
 
 use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
 
-use crate::maps;
+use crate::{maps, stacks};
+use memcheck_stack::Registers;
 
 /// What an address is, with where its block came from and went.
 pub struct Described {
@@ -51,8 +52,9 @@ pub fn describe(addr: Addr, rsp: Addr) -> Described {
 
 /// The stack at a signal's `ucontext_t`, the interrupted instruction first.
 pub fn capture_context_in(frames: &mut [Pc; MAX_FRAMES], context: u64) -> &[Pc] {
-    frames[0] = Pc(super::fatal::Context::new(context).rip());
-    &frames[..1]
+    let context = super::fatal::Context::new(context);
+    let at = Registers { pc: context.rip(), sp: context.rsp(), bp: context.rbp() };
+    stacks::capture_interrupted_in(at, frames)
 }
 
 /// What a handler of the target must find unchanged when it returns to a check.

@@ -40,3 +40,20 @@ pub fn is_thread(tid: u32) -> bool {
     // SAFETY: signal 0 is sent to nobody; only the thread's existence is checked.
     unsafe { syscall(SYS_TGKILL, [pid().into(), tid.into(), 0, 0, 0, 0]) }.is_ok()
 }
+
+/// Writes the path of the program's file to `into` and returns its length; zero when it cannot be had.
+pub fn program_path_in(into: &mut [u8]) -> usize {
+    const SYS_READLINK: i64 = 89;
+    let args = [c"/proc/self/exe".as_ptr() as u64, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
+    // SAFETY: the path is a constant string; the kernel writes to `into` only.
+    unsafe { syscall(SYS_READLINK, args) }.unwrap_or(0) as usize
+}
+
+/// Whether the page at `addr` is mapped.
+pub fn is_mapped(addr: u64) -> bool {
+    const SYS_MINCORE: i64 = 27;
+    let mut resident = 0u8;
+    let args = [addr / 4096 * 4096, 1, core::ptr::from_mut(&mut resident) as u64, 0, 0, 0];
+    // SAFETY: mincore writes one byte for one page, to `resident`.
+    unsafe { syscall(SYS_MINCORE, args) }.is_ok()
+}

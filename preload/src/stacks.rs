@@ -1,0 +1,242 @@
+//! The target's call stacks: captured in a few loads a frame, kept once each in the depot.
+//!
+//! In: the registers at the entry of an exported function, or at an interrupted instruction. Out: frames, or a
+//! [`StackId`] for them. Stack memory is read only inside the mapping that the stack pointer lies in.
+//!
+//! May run anywhere, also in signal handlers, in any thread; takes no lock and allocates nothing. Before `begin`
+//! every stack is [`StackId::NONE`].
+
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use memcheck_model::{MAX_FRAMES, Pc, StackId};
+use memcheck_stack::{Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, walk_in};
+
+use crate::{maps, modules, sys, thread};
+
+static RULES: [AtomicU64; RULE_CACHE_ENTRIES] = [const { AtomicU64::new(0) }; RULE_CACHE_ENTRIES];
+/// User addresses have 47 bits: the next one tells a rule for an instruction from one for a return address.
+const EXACT: u64 = 1 << 47;
+
+/// Words of the depot's index, a power of two: room for some three million stacks.
+const INDEX_WORDS: usize = 1 << 22;
+/// Words of its store: stacks of 30 frames for as many.
+const STORE_WORDS: usize = 1 << 27;
+static INDEX: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+static STORE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// The lengths of both shrink together where address space is scarce: by this shift.
+static SHRINK: AtomicUsize = AtomicUsize::new(0);
+static DEPTH: AtomicUsize = AtomicUsize::new(0);
+
+/// The caller of an exported function, as its entry found it. [`crate::stacks::with_caller`] makes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The stack pointer at the entry, where the return address is.
+    pub entry_sp: u64,
+    /// The frame pointer.
+    pub bp: u64,
+}
+
+/// Reserves the depot; stacks have at most `depth` frames from now on. Call it once, in the process' only thread.
+pub fn begin(depth: u8) {
+    for shrink in 0..12 {
+        let (index, store) = (INDEX_WORDS >> shrink, STORE_WORDS >> shrink);
+        let Some(memory) = sys::map_anonymous((index + store) * 8) else { continue };
+        let memory = memory.cast::<AtomicU64>();
+        SHRINK.store(shrink, Ordering::Relaxed);
+        // SAFETY: inside the mapping just made.
+        INDEX.store(unsafe { memory.add(store) }, Ordering::Relaxed);
+        DEPTH.store(usize::from(depth).clamp(1, MAX_FRAMES), Ordering::Relaxed);
+        // Release pairs with the Acquire in `depot`.
+        STORE.store(memory, Ordering::Release);
+        return;
+    }
+}
+
+fn depot() -> Option<Depot<'static>> {
+    let store = STORE.load(Ordering::Acquire);
+    if store.is_null() {
+        return None;
+    }
+    let shrink = SHRINK.load(Ordering::Relaxed);
+    let index = INDEX.load(Ordering::Relaxed);
+    // SAFETY: `begin` mapped as many words at each, zeroed, and they are never unmapped.
+    let (index, store) = unsafe {
+        (
+            core::slice::from_raw_parts(index, INDEX_WORDS >> shrink),
+            core::slice::from_raw_parts(store, STORE_WORDS >> shrink),
+        )
+    };
+    Some(Depot::new(index, store))
+}
+
+/// Forgets the unwind rules: modules came or went.
+pub fn forget_rules() {
+    RuleCache::new(&RULES).clear();
+}
+
+/// The process, to a walk over the calling thread's stack.
+struct OwnStack {
+    low: u64,
+    high: u64,
+}
+
+impl OwnStack {
+    /// The mapping that `sp` lies in.
+    #[inline]
+    fn at(sp: u64) -> Self {
+        let [low, high] = &thread::current().stack;
+        if !(low.get()..high.get()).contains(&sp) {
+            Self::find(sp);
+        }
+        Self { low: low.get(), high: high.get() }
+    }
+
+    #[cold]
+    fn find(sp: u64) {
+        let mut found = (sp, sp);
+        maps::for_each(|mapping| {
+            let range = mapping.range;
+            if range.contains(memcheck_model::Addr(sp)) && mapping.is_accessible {
+                found = (range.start().0, range.end().0);
+            }
+            range.end().0 <= sp
+        });
+        let [low, high] = &thread::current().stack;
+        low.set(found.0);
+        high.set(found.1);
+    }
+}
+
+impl Process for OwnStack {
+    #[inline]
+    fn read(&self, addr: u64) -> Option<u64> {
+        if !addr.is_multiple_of(8) || addr < self.low || addr >= self.high {
+            return None;
+        }
+        // SAFETY: an aligned word in the mapping of the running stack. (A thread that unmaps part of the very stack it
+        // runs on, above its frames, is beyond help.)
+        Some(unsafe { (addr as *const u64).read_volatile() })
+    }
+
+    #[inline]
+    fn rule(&self, pc: u64, kind: PcKind) -> Rule {
+        let key = if kind == PcKind::Exact { pc | EXACT } else { pc };
+        RuleCache::new(&RULES).get(key, || resolve(pc, kind))
+    }
+
+    fn is_code(&self, pc: u64) -> bool {
+        modules::find(pc).is_some_and(|module| module.code.contains(memcheck_model::Addr(pc)))
+    }
+}
+
+#[cold]
+fn resolve(pc: u64, kind: PcKind) -> Rule {
+    let lookup = if kind == PcKind::Exact { pc } else { Pc(pc).call_site().0 };
+    let info = modules::find(lookup).and_then(|module| module.unwind_info());
+    info.map_or(Rule::Unknown, |info| info.rule_at(lookup))
+}
+
+/// The stack of an exported function's caller, the return address to it first.
+#[inline]
+pub fn capture_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
+    let stack = OwnStack::at(caller.entry_sp);
+    let Some(pc) = stack.read(caller.entry_sp) else { return &[] };
+    let start = Registers { pc, sp: caller.entry_sp + 8, bp: caller.bp };
+    let depth = DEPTH.load(Ordering::Relaxed);
+    let len = walk_in(start, PcKind::Return, &stack, &mut frames[..depth]);
+    &frames[..len]
+}
+
+/// The id of that stack.
+#[inline]
+pub fn capture_id(caller: Caller) -> StackId {
+    let Some(depot) = depot() else { return StackId::NONE };
+    let mut frames = [Pc(0); MAX_FRAMES];
+    depot.intern(capture_in(caller, &mut frames))
+}
+
+/// The stack at an interrupted instruction, that instruction first.
+pub fn capture_interrupted_in(at: Registers, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
+    let stack = OwnStack::at(at.sp);
+    let depth = DEPTH.load(Ordering::Relaxed);
+    // A call of something that is no code has only pushed its return address.
+    let called_from =
+        if stack.is_code(at.pc) { None } else { stack.read(at.sp).filter(|&pc| stack.is_code(pc)) };
+    let len = match called_from {
+        Some(pc) if depth > 1 => {
+            frames[0] = Pc(at.pc);
+            let caller = Registers { pc, sp: at.sp + 8, bp: at.bp };
+            1 + walk_in(caller, PcKind::Return, &stack, &mut frames[1..depth])
+        }
+        _ => walk_in(at, PcKind::Exact, &stack, &mut frames[..depth]),
+    };
+    &frames[..len]
+}
+
+/// The frames of an interned stack.
+pub fn frames_in(id: StackId, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
+    depot().map_or(&[], |depot| depot.get_in(id, frames))
+}
+
+/// How many stacks found no room in the depot.
+pub fn refused() -> u64 {
+    depot().map_or(0, |depot| depot.refused())
+}
+
+/// Defines an exported function that hands its caller's frame on to `$body` in two further arguments, which make a
+/// [`Caller`]: `with_caller! { malloc => body(rsi, rdx) }` for a function of one argument.
+#[macro_export]
+macro_rules! with_caller {
+    ($($name:ident => $body:path, $sp:literal, $bp:literal;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`, with its caller's frame handed on.")]
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(
+                concat!("mov ", $sp, ", rsp"),
+                concat!("mov ", $bp, ", rbp"),
+                "jmp {body}",
+                body = sym $body,
+            )
+        }
+    )*};
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    with_caller! { probe => probe_body, "rdi", "rsi"; }
+
+    extern "C" fn probe_body(entry_sp: u64, bp: u64) -> u32 {
+        capture_id(Caller { entry_sp, bp }).0
+    }
+
+    #[inline(never)]
+    fn nested(depth: u32) -> u32 {
+        if depth > 0 {
+            return std::hint::black_box(nested(depth - 1));
+        }
+        // SAFETY: `probe` hands its caller's frame to `probe_body`, which has this signature.
+        let probe: extern "C" fn() -> u32 = unsafe { core::mem::transmute(probe as *const ()) };
+        std::hint::black_box(probe())
+    }
+
+    #[test]
+    fn a_stack_is_the_same_each_time_and_leads_through_its_callers() {
+        begin(MAX_FRAMES as u8);
+        modules::begin();
+        let ids: Vec<_> = (0..2).map(|_| nested(5)).collect();
+        assert_ne!(ids[0], 0);
+        assert_eq!(ids[0], ids[1]);
+        let mut frames = [Pc(0); MAX_FRAMES];
+        let frames = frames_in(StackId(ids[0]), &mut frames);
+        let own = modules::find(nested as *const () as u64).unwrap();
+        assert!(frames.len() > 8, "{frames:?}");
+        assert!(frames[..8].iter().all(|pc| own.code.contains(memcheck_model::Addr(pc.0))), "{frames:?}");
+        assert!(frames[1..6].iter().all(|pc| *pc == frames[1]), "five times the same call: {frames:?}");
+    }
+}
