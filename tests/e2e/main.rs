@@ -11,6 +11,7 @@ mod expectation;
 mod fixture;
 mod golden;
 mod grid;
+mod injected;
 #[expect(dead_code, reason = "joins the trials with the engine")]
 mod matrix;
 mod oracle;
@@ -42,6 +43,7 @@ fn main() {
         Err(_) => {
             trials.extend(grid::trials());
 
+            trials.extend(injected::trials());
             trials.extend(refusals::trials());
         }
     }
