@@ -100,6 +100,14 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", require_equals = true)]
     pub suppressions: Vec<PathBuf>,
 
+    /// Use the suppressions that memcheck brings along
+    #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
+    pub default_suppressions: YesNo,
+
+    /// Print a suppression with each finding: all, no
+    #[arg(long, value_name = "WHICH", default_value = "no", require_equals = true)]
+    pub gen_suppressions: GenSuppressions,
+
     /// Write the text report to this file: %p is the process id, %q{VAR} an environment variable, %n a number
     #[arg(long, value_name = "FILE", require_equals = true)]
     pub log_file: Option<OsString>,
@@ -149,8 +157,6 @@ pub struct Planned {
     #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
     track_fds: Option<String>,
     #[arg(long, hide = true, require_equals = true)]
-    gen_suppressions: Option<String>,
-    #[arg(long, hide = true, require_equals = true)]
     baseline: Option<OsString>,
 }
 
@@ -162,7 +168,6 @@ impl Planned {
             ("--xml-file", self.xml_file.is_some()),
             ("--sarif", self.sarif.is_some()),
             ("--track-fds", self.track_fds.is_some()),
-            ("--gen-suppressions", self.gen_suppressions.as_deref().is_some_and(|value| value != "no")),
             ("--baseline", self.baseline.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
@@ -192,6 +197,14 @@ pub enum ResolutionFlag {
     #[value(alias = "med")]
     Medium,
     High,
+}
+
+/// `--gen-suppressions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GenSuppressions {
+    No,
+    #[value(alias = "yes")]
+    All,
 }
 
 /// `--color`.

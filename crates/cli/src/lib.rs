@@ -9,29 +9,38 @@
 mod collect;
 mod destination;
 mod elf;
+mod findings;
 mod flags;
+mod names;
 mod os;
 mod program;
 mod shim;
+mod text_log;
 mod tree;
 mod watch;
 
 use std::{
     ffi::{CString, OsStr, OsString},
-    fmt,
+    fmt, fs,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     process::ExitCode,
+    time::SystemTime,
 };
 
 use clap::Parser;
+use memcheck_report::{Trim, Verdict};
+use memcheck_suppress::{Date, Suppressions};
 use memcheck_wire::CHANNEL_VARIABLE;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::{
-    flags::Flags,
+    destination::{Destination, DestinationError},
+    findings::{Display, Findings, Treatment},
+    flags::{Flags, GenSuppressions, YesNo},
     os::{Beginning, Channel, SpawnError},
     program::Program,
+    text_log::TextLog,
     tree::End,
     watch::Watch,
 };
@@ -62,7 +71,7 @@ pub fn run(shim: &[u8]) -> ExitCode {
         Ok(program) => program,
         Err(refusal) => return fail(refusal.status(), &refusal),
     };
-    match watch_program(&flags, &program, shim) {
+    match watch_program(&flags, &command, &program, shim) {
         Ok(status) => status,
         Err(failure) => failure,
     }
@@ -74,8 +83,40 @@ fn fail(status: u8, reason: &dyn fmt::Display) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn watch_program(flags: &Flags, program: &Program, shim: &[u8]) -> Result<ExitCode, ExitCode> {
+/// Where the reports of a run go, tried before the program starts.
+struct Outputs {
+    log: Option<Destination>,
+    json: Option<Destination>,
+}
+
+fn prepare_outputs(flags: &Flags) -> Result<Outputs, DestinationError> {
+    let prepare = |pattern: &Option<OsString>| pattern.as_deref().map(Destination::prepare).transpose();
+    Ok(Outputs { log: prepare(&flags.log_file)?, json: prepare(&flags.json)? })
+}
+
+/// The rules of the user's files, then those that memcheck brings along.
+fn read_suppressions(flags: &Flags) -> Result<Suppressions, String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut rules = Suppressions::new(Date::from_unix_seconds(now.as_secs()));
+    for file in &flags.suppressions {
+        let text = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        rules.read(file, &String::from_utf8_lossy(&text)).map_err(|error| error.to_string())?;
+    }
+    if flags.default_suppressions == YesNo::Yes {
+        rules.add_defaults();
+    }
+    Ok(rules)
+}
+
+fn watch_program(
+    flags: &Flags,
+    command: &[OsString],
+    program: &Program,
+    shim: &[u8],
+) -> Result<ExitCode, ExitCode> {
     let failed = |reason: &dyn fmt::Display| fail(FAILED, reason);
+    let outputs = prepare_outputs(flags).map_err(|error| failed(&error))?;
+    let suppressions = read_suppressions(flags).map_err(|error| failed(&error))?;
     let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
     let channel = Channel::create(&flags.wire_options()).map_err(|error| failed(&error))?;
     os::hold_lifeline(&channel.header().launcher);
@@ -84,26 +125,73 @@ fn watch_program(flags: &Flags, program: &Program, shim: &[u8]) -> Result<ExitCo
     let signals = watch::watched_signals();
     let mut mask = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut mask)).map_err(|errno| failed(&errno))?;
-    let child =
-        os::spawn(&c_string(program.path.as_os_str()), &arguments, &environment, &mask).map_err(|error| {
-            let status = if matches!(error, SpawnError::Exec(_)) { CANNOT_EXECUTE } else { FAILED };
-            fail(status, &format_args!("{}: {error}", program.path.display()))
-        })?;
+    let path = c_string(program.path.as_os_str());
+    let child = os::spawn(&path, &arguments, &environment, &mask).map_err(|error| {
+        let status = if matches!(error, SpawnError::Exec(_)) { CANNOT_EXECUTE } else { FAILED };
+        fail(status, &format_args!("{}: {error}", program.path.display()))
+    })?;
+    let pid = child.as_raw().cast_unsigned();
+    let log = outputs.log.map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
+    let mut text = TextLog::new(log);
+    let treatment = Treatment {
+        trim: Trim {
+            show_below_main: flags.show_below_main == YesNo::Yes,
+            num_callers: Some(flags.num_callers.into()),
+        },
+        shown_leaks: flags.show_leak_kinds.0.clone(),
+        error_leaks: flags.errors_for_leak_kinds.0.clone(),
+        suppressions,
+        generates_rules: flags.gen_suppressions == GenSuppressions::All,
+    };
+    let words = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let watch = Watch::new(channel, child, &signals).map_err(|errno| failed(&errno))?;
-    let mut printer = collect::Printer::default();
-    let outcome = watch.run(&mut printer);
+    let mut findings = Findings::new(words, treatment, &mut text);
+    let outcome = watch.run(&mut findings);
+    let (mut report, _) = findings.finish(&outcome.tree);
     for remark in &outcome.remarks {
-        eprintln!("memcheck: {remark}");
+        text.remark(remark);
     }
-    Ok(match outcome.end {
-        End::Signal(signal) => {
+    let mut status = match outcome.end {
+        End::Signal(signal) => Status::Signal(signal),
+        _ if report.summary.verdict == Verdict::Findings && flags.error_exitcode != 0 => {
+            Status::Code(flags.error_exitcode)
+        }
+        End::Code(code) => Status::Code(code as u8),
+        End::Exec | End::Unknown => Status::Code(FAILED),
+    };
+    if outcome.tree.all().is_empty() {
+        text.remark(&format!(
+            "{}: the checker was not loaded into the program: nothing was checked",
+            program.path.display()
+        ));
+        report.summary.verdict = Verdict::Failed;
+        if let Status::Code(code) = &mut status {
+            *code = FAILED;
+        }
+    }
+    text.summary(&report);
+    if let Some(json) = outputs.json {
+        let written = serde_json::to_vec_pretty(&report)
+            .map_err(|error| error.to_string())
+            .and_then(|content| json.write_whole(pid, &content).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            text.remark(&error);
+            status = Status::Code(FAILED);
+        }
+    }
+    Ok(match status {
+        Status::Code(code) => ExitCode::from(code),
+        Status::Signal(signal) => {
             os::die_by(signal);
             ExitCode::from(FAILED)
         }
-        _ if printer.errors > 0 && flags.error_exitcode != 0 => ExitCode::from(flags.error_exitcode),
-        End::Code(status) => ExitCode::from(status as u8),
-        End::Exec | End::Unknown => ExitCode::from(FAILED),
     })
+}
+
+/// How the launcher ends.
+enum Status {
+    Code(u8),
+    Signal(i32),
 }
 
 /// A word of the command line, which cannot hold a zero byte because the kernel passed it as a C string.

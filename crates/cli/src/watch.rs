@@ -348,7 +348,7 @@ impl Watch {
                     watched.native_reasons.push((reason.to_owned(), count));
                 }
             }
-            Record::Error { context, event } => collector.error(watched, index, *context, event),
+            Record::Error { context, event } => collector.error(watched, *context, event),
             Record::Loss(loss) => collector.loss(watched, loss),
             Record::Notice(notice) => {
                 collector.notice(watched, notice.kind, &String::from_utf8_lossy(notice.text))
@@ -379,7 +379,6 @@ impl Watch {
             self.read_stream(other, collector);
         }
         let process = self.tree.begin(pid, start);
-        collector.begin(self.tree.get(process));
         if let Some(held) = self.held.get_mut(&index) {
             held.process = Some(process);
         }
@@ -422,7 +421,7 @@ impl Watch {
                     }
                 };
             }
-            collector.counts(watched, index, &stream.contexts);
+            collector.counts(watched, &stream.contexts);
         }
         self.channel.release(index);
     }

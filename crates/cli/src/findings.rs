@@ -1,0 +1,286 @@
+//! Making findings of events, keeping suppressed ones out, showing each at once, and keeping all for the reports.
+//!
+//! In: events of watched processes. Out: each finding to a [`Display`] as it comes, the whole [`Report`] in the
+//! end.
+//!
+//! Invariant: a context is counted in one place, the finding it made or the rule that kept it out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use memcheck_model::{ErrorEvent, Function, LeakKind, Place};
+use memcheck_report::{
+    Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Losses, Process, Report, Suppressed, Traces, Trim,
+};
+use memcheck_suppress::{FrameNames, Rule, Subject, Suppressions};
+use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
+
+use crate::{
+    collect::Collector,
+    names::{Names, Top},
+    tree::{End, Tree, Watched},
+};
+
+/// Where findings are shown while the program runs.
+pub trait Display {
+    /// A finding that was just made. The thread that erred waits.
+    fn finding(&mut self, finding: &Finding);
+    /// A loss record.
+    fn leak(&mut self, leak: &LeakRecord);
+    /// A rule that would keep the finding out.
+    fn rule(&mut self, rule: &str);
+    /// Something to know about how the program is watched.
+    fn remark(&mut self, remark: &str);
+}
+
+/// How findings are treated.
+pub struct Treatment {
+    /// Which frames are kept.
+    pub trim: Trim,
+    /// Which kinds of loss records are shown.
+    pub shown_leaks: Vec<LeakKind>,
+    /// Which kinds of loss records are errors.
+    pub error_leaks: Vec<LeakKind>,
+    /// The rules that keep findings out.
+    pub suppressions: Suppressions,
+    /// Whether a rule is shown with each finding.
+    pub generates_rules: bool,
+}
+
+/// What became of a context.
+enum Kept {
+    /// The finding with this index was made of it.
+    Finding(usize),
+    /// The suppression with this index in the report keeps it out.
+    Suppressed(usize),
+}
+
+/// Collects the findings of a run.
+pub struct Findings<'a> {
+    treatment: Treatment,
+    names: Names,
+    display: &'a mut dyn Display,
+    report: Report,
+    /// By serial of the process and index of the context.
+    contexts: HashMap<(u32, u32), Kept>,
+}
+
+impl<'a> Findings<'a> {
+    /// Nothing found yet in a run of `command`.
+    pub fn new(command: Vec<String>, treatment: Treatment, display: &'a mut dyn Display) -> Self {
+        Self {
+            treatment,
+            names: Names::default(),
+            display,
+            report: Report::new(command),
+            contexts: HashMap::new(),
+        }
+    }
+
+    /// The report, when all processes have ended or are watched no longer.
+    pub fn finish(mut self, tree: &Tree) -> (Report, Suppressions) {
+        self.report.processes = tree.all().iter().map(process).collect();
+        self.report.summarize(&self.treatment.error_leaks);
+        // The searches' own sums hold what was not listed too; those of suppressed records stay out.
+        for kind in LeakKind::ALL {
+            let sums =
+                tree.all().iter().flat_map(|process| &process.loss_sums).filter(|sum| sum.kind == kind);
+            let (blocks, bytes) =
+                sums.fold((0u64, 0u64), |(blocks, bytes), sum| (blocks + sum.blocks, bytes + sum.bytes));
+            if !self.treatment.shown_leaks.contains(&kind) && !self.treatment.error_leaks.contains(&kind) {
+                let total = self.report.summary.leaks.of_mut(kind);
+                (total.blocks, total.bytes) = (blocks, bytes);
+            }
+        }
+        (self.report, self.treatment.suppressions)
+    }
+
+    /// The index of the rule among those that were used.
+    fn suppressed(&mut self, rule: &RuleName) -> usize {
+        let known = self
+            .report
+            .suppressed
+            .iter()
+            .position(|used| used.name == rule.name && used.file == rule.file && used.line == rule.line);
+        known.unwrap_or_else(|| {
+            self.report.suppressed.push(Suppressed {
+                name: rule.name.clone(),
+                file: rule.file.clone(),
+                line: rule.line,
+                ..Suppressed::default()
+            });
+            self.report.suppressed.len() - 1
+        })
+    }
+
+    /// The rule that keeps this out, or else shows the rule that would.
+    fn find_rule(
+        &mut self,
+        subject: &Subject<'_>,
+        function: Option<Function>,
+        stack: &[Frame],
+    ) -> Option<RuleName> {
+        let names: Vec<FrameNames<'_>> = stack.iter().map(frame_names).collect();
+        self.treatment.suppressions.find(subject, function, &names).map(RuleName::of)
+    }
+
+    fn show_rule(&mut self, subject: &Subject<'_>, function: Option<Function>, stack: &[Frame]) {
+        if self.treatment.generates_rules {
+            let names: Vec<FrameNames<'_>> = stack.iter().map(frame_names).collect();
+            self.display.rule(&memcheck_suppress::generate(subject, function, &names));
+        }
+    }
+}
+
+/// What identifies a rule to people.
+struct RuleName {
+    name: String,
+    file: Option<String>,
+    line: Option<u32>,
+}
+
+impl RuleName {
+    fn of(rule: &Rule) -> Self {
+        let file = rule.origin.file.as_ref().map(|file| file.display().to_string());
+        Self { name: rule.name.clone(), line: file.is_some().then_some(rule.origin.line), file }
+    }
+}
+
+fn frame_names(frame: &Frame) -> FrameNames<'_> {
+    FrameNames {
+        function: frame.function.as_deref(),
+        linkage_name: None,
+        object: frame.module.as_deref(),
+        file: frame.file.as_deref(),
+        line: frame.line,
+    }
+}
+
+/// The process as reports tell of it.
+fn process(watched: &Watched) -> Process {
+    let count = |counter| watched.counter(counter);
+    Process {
+        pid: watched.pid,
+        ppid: watched.ppid,
+        command: watched.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        exit: match watched.end {
+            Some(End::Code(code)) => Some(Exit::Code(code)),
+            Some(End::Signal(signal)) => Some(Exit::Signal(signal)),
+            Some(End::Exec | End::Unknown) | None => None,
+        },
+        heap: HeapUse {
+            allocs: count(Counter::Allocs),
+            frees: count(Counter::Frees),
+            allocated_bytes: count(Counter::AllocatedBytes),
+            peak_bytes: count(Counter::PeakBytes),
+            in_use_blocks: count(Counter::InUseBlocks),
+            in_use_bytes: count(Counter::InUseBytes),
+        },
+        coverage: Coverage {
+            access_checks: count(Counter::AccessChecks) != 0,
+            functions_checked: count(Counter::FunctionsTranslated),
+            functions_native: count(Counter::FunctionsNative),
+            bytes_checked: count(Counter::TextBytesTranslated),
+            bytes_native: count(Counter::TextBytes).saturating_sub(count(Counter::TextBytesTranslated)),
+            native_reasons: watched.native_reasons.iter().fold(
+                BTreeMap::new(),
+                |mut sums, (reason, count)| {
+                    *sums.entry(reason.clone()).or_default() += count;
+                    sums
+                },
+            ),
+        },
+    }
+}
+
+impl Collector for Findings<'_> {
+    fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) {
+        let top = if event.exact_top { Top::Exact } else { Top::Return };
+        let traces = Traces {
+            stack: self.names.frames(process, event.stack, top),
+            allocated: self.names.frames(process, event.allocated, Top::Return),
+            freed: self.names.frames(process, event.freed, Top::Return),
+            named: match event.place {
+                Place::Module => self.names.named(process, event.address),
+                _ => None,
+            },
+        };
+        let subject = Subject::Error {
+            kind: event.kind,
+            access_bytes: event.access.map(|access| access.size.0).filter(|&bytes| bytes > 0),
+            parameter: None,
+        };
+        if let Some(rule) = self.find_rule(&subject, event.function, &traces.stack) {
+            let index = self.suppressed(&rule);
+            self.contexts.insert((process.serial, context), Kept::Suppressed(index));
+            return;
+        }
+        let stack = traces.stack.clone();
+        let finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
+        self.display.finding(&finding);
+        self.show_rule(&subject, event.function, &stack);
+        self.contexts.insert((process.serial, context), Kept::Finding(self.report.errors.len()));
+        self.report.errors.push(finding);
+    }
+
+    fn loss(&mut self, process: &Watched, loss: &LossRecord<'_>) {
+        let stack = self.names.frames(process, loss.stack, Top::Return);
+        let subject = Subject::Leak(loss.kind);
+        if let Some(rule) = self.find_rule(&subject, Some(loss.allocated_by), &stack) {
+            let index = self.suppressed(&rule);
+            let used = &mut self.report.suppressed[index];
+            used.count += 1;
+            used.blocks += loss.blocks;
+            used.bytes += loss.bytes.0;
+            return;
+        }
+        let losses = Losses {
+            blocks: loss.blocks,
+            bytes: loss.bytes.0,
+            indirect_blocks: loss.indirect_blocks,
+            indirect_bytes: loss.indirect_bytes.0,
+        };
+        let record =
+            LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(stack.clone()));
+        if self.treatment.shown_leaks.contains(&loss.kind) {
+            self.display.leak(&record);
+            self.show_rule(&subject, Some(loss.allocated_by), &stack);
+        }
+        self.report.leaks.push(record);
+    }
+
+    fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str) {
+        let remark = match kind {
+            NoticeKind::OwnMalloc => {
+                format!("{text} defines its own allocator: what it allocates is not seen")
+            }
+            NoticeKind::NoShadow => format!("accesses are not checked at the instruction: {text}"),
+            NoticeKind::NoHeap => format!("the heap is not checked: {text}"),
+            NoticeKind::NoLeakSearch => format!("leaks were not searched for: {text}"),
+            NoticeKind::ExecUnwatched => format!("it executed {text}, which cannot be checked"),
+            NoticeKind::Other | NoticeKind::Coverage => text.to_owned(),
+        };
+        self.display.remark(&format!("process {} ({}): {remark}", process.pid, process.name()));
+    }
+
+    fn counts(&mut self, process: &Watched, contexts: &Contexts) {
+        for ((serial, context), kept) in &self.contexts {
+            if *serial == process.serial {
+                // A target that tramples its counts still had the error once.
+                let count = contexts.count(*context).max(1);
+                match kept {
+                    Kept::Finding(index) => self.report.errors[*index].count = count,
+                    Kept::Suppressed(index) => self.report.suppressed[*index].count += count,
+                }
+            }
+        }
+        self.contexts.retain(|(serial, _), _| *serial != process.serial);
+        let refused = process.counter(Counter::ContextsRefused);
+        if refused > 0 {
+            self.display.remark(&format!(
+                "process {} ({}): {refused} further errors were not told apart any more",
+                process.pid,
+                process.name()
+            ));
+        }
+    }
+}
