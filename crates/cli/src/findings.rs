@@ -24,8 +24,8 @@ use crate::{
 pub trait Display {
     /// A finding that was just made. The thread that erred waits.
     fn finding(&mut self, finding: &Finding);
-    /// A loss record.
-    fn leak(&mut self, leak: &LeakRecord);
+    /// A loss record, which counts as an error or not.
+    fn leak(&mut self, leak: &LeakRecord, is_error: bool);
     /// A rule that would keep the finding out.
     fn rule(&mut self, rule: &str);
     /// Something to know about how the program is watched.
@@ -242,7 +242,7 @@ impl Collector for Findings<'_> {
         let record =
             LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(stack.clone()));
         if self.treatment.shown_leaks.contains(&loss.kind) {
-            self.display.leak(&record);
+            self.display.leak(&record, self.treatment.error_leaks.contains(&loss.kind));
             self.show_rule(&subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);

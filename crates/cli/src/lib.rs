@@ -64,6 +64,15 @@ pub fn run(shim: &[u8]) -> ExitCode {
     if let Some(option) = flags.planned.find() {
         return fail(FAILED, &format_args!("{option} is not supported yet"));
     }
+    if let Some(id) = &flags.explain {
+        return match memcheck_report::explain(id) {
+            Some(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            None => fail(FAILED, &format_args!("no finding is called {id}")),
+        };
+    }
     if command.is_empty() {
         return fail(FAILED, &"no program to run: memcheck [OPTIONS] [--] PROGRAM [ARGS]...");
     }
@@ -132,7 +141,7 @@ fn watch_program(
     })?;
     let pid = child.as_raw().cast_unsigned();
     let log = outputs.log.map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
-    let mut text = TextLog::new(log);
+    let mut text = TextLog::new(log, flags.color, flags.quiet);
     let treatment = Treatment {
         trim: Trim {
             show_below_main: flags.show_below_main == YesNo::Yes,
@@ -160,7 +169,7 @@ fn watch_program(
         End::Exec | End::Unknown => Status::Code(FAILED),
     };
     if outcome.tree.all().is_empty() {
-        text.remark(&format!(
+        text.failure(&format!(
             "{}: the checker was not loaded into the program: nothing was checked",
             program.path.display()
         ));
@@ -169,13 +178,19 @@ fn watch_program(
             *code = FAILED;
         }
     }
+    if flags.stats {
+        text.statistics(&report);
+    }
+    if flags.show_suppressed || flags.verbose > 0 {
+        text.suppressed(&report);
+    }
     text.summary(&report);
     if let Some(json) = outputs.json {
         let written = serde_json::to_vec_pretty(&report)
             .map_err(|error| error.to_string())
             .and_then(|content| json.write_whole(pid, &content).map_err(|error| error.to_string()));
         if let Err(error) = written {
-            text.remark(&error);
+            text.failure(&error);
             status = Status::Code(FAILED);
         }
     }

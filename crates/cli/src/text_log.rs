@@ -1,17 +1,20 @@
-//! The text report as it grows: standard error, or a log file.
+//! The text report as it grows: on standard error, or in a log file.
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
 };
 
-use memcheck_report::{Finding, Frame, LeakRecord, Report};
+use memcheck_report::{Color, Finding, LeakRecord, Report, Text};
 
-use crate::findings::Display;
+use crate::{findings::Display, flags::ColorFlag};
 
 /// Where text goes. What cannot be written is dropped: there is nowhere else to say so.
 pub struct TextLog {
     output: Output,
+    text: Text,
+    /// Whether only findings are shown.
+    is_quiet: bool,
 }
 
 /// The two kinds of places.
@@ -22,8 +25,16 @@ enum Output {
 
 impl TextLog {
     /// Standard error, or the log file.
-    pub fn new(file: Option<File>) -> Self {
-        Self { output: file.map_or(Output::Stderr, Output::File) }
+    pub fn new(file: Option<File>, color: ColorFlag, is_quiet: bool) -> Self {
+        // https://no-color.org: set and not empty.
+        let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_colored = match color {
+            ColorFlag::Always => true,
+            ColorFlag::Never => false,
+            ColorFlag::Auto => file.is_none() && io::stderr().is_terminal() && !is_unwanted,
+        };
+        let text = Text::new(if is_colored { Color::Ansi } else { Color::Plain });
+        Self { output: file.map_or(Output::Stderr, Output::File), text, is_quiet }
     }
 
     /// Writes in one piece, so that lines of other processes do not come between.
@@ -36,33 +47,44 @@ impl TextLog {
 
     /// The end of the report.
     pub fn summary(&mut self, report: &Report) {
-        let summary = &report.summary;
-        self.write(&format!("memcheck: {} errors from {} contexts\n", summary.errors, summary.contexts));
+        if !self.is_quiet {
+            let text = self.text.summary(report);
+            self.write(&text);
+        }
     }
-}
 
-fn stack(title: &str, frames: &[Frame]) -> String {
-    let mut text = String::new();
-    if !frames.is_empty() {
-        text.push_str(&format!("  {title}:\n"));
+    /// What the heap did and how much code was checked.
+    pub fn statistics(&mut self, report: &Report) {
+        let text = self.text.statistics(report);
+        self.write(&text);
     }
-    for frame in frames {
-        text.push_str(&format!("    {} {:?} {:?}\n", frame.pc, frame.module, frame.function));
+
+    /// The suppressions that were used.
+    pub fn suppressed(&mut self, report: &Report) {
+        for used in &report.suppressed {
+            let place = match (&used.file, used.line) {
+                (Some(file), Some(line)) => format!("{file}:{line}"),
+                _ => "built in".to_owned(),
+            };
+            self.write(&format!("suppressed {} times: {} ({place})\n", used.count, used.name));
+        }
     }
-    text
+
+    /// Something that goes wrong, also when findings alone are wanted.
+    pub fn failure(&mut self, reason: &str) {
+        self.write(&format!("memcheck: {reason}\n"));
+    }
 }
 
 impl Display for TextLog {
     fn finding(&mut self, finding: &Finding) {
-        let mut text = format!("{}: {}\n", finding.id, finding.message);
-        text.push_str(&stack("at", &finding.stack));
-        text.push_str(&stack("allocated", &finding.allocated));
-        text.push_str(&stack("freed", &finding.freed));
+        let text = self.text.finding(finding);
         self.write(&text);
     }
 
-    fn leak(&mut self, leak: &LeakRecord) {
-        self.write(&format!("{}: {}\n{}", leak.kind.id(), leak.message, stack("allocated", &leak.stack)));
+    fn leak(&mut self, leak: &LeakRecord, is_error: bool) {
+        let text = self.text.leak(leak, is_error);
+        self.write(&text);
     }
 
     fn rule(&mut self, rule: &str) {
@@ -70,6 +92,8 @@ impl Display for TextLog {
     }
 
     fn remark(&mut self, remark: &str) {
-        self.write(&format!("memcheck: {remark}\n"));
+        if !self.is_quiet {
+            self.write(&format!("memcheck: {remark}\n"));
+        }
     }
 }

@@ -1,2 +1,38 @@
-//! memcheck-report: see docs/ARCHITECTURE.md.
+//! Findings, and every way to show them.
+//!
+//! Owns: the types that a report is made of ([`Report`], [`Finding`], [`LeakRecord`], [`Process`], [`Frame`]),
+//! the words of each finding, the fingerprints, and the formats. In: the shim's error events with their stacks
+//! symbolized ([`Traces`]). Out: bytes of a format.
+//!
+//! Invariant: a format only lays out what a [`Report`] holds. All words, numbers and hashes are made when the
+//! finding is ([`Finding::from_event`]), so that a stored report converts to any format without the program.
+//!
+//! Runs in the launcher only; knows no process, no channel and no ELF file. The one thing it reads is source
+//! files ([`Sources`]), to show lines of them.
 #![forbid(unsafe_code)]
+
+mod explain;
+mod finding;
+mod fingerprint;
+mod frame;
+mod help;
+mod leak_record;
+mod message;
+mod notes;
+mod process;
+mod report;
+mod serial;
+mod signal;
+mod source;
+mod system_call;
+mod text;
+mod words;
+
+pub use explain::explain;
+pub use finding::{AccessRecord, BlockRecord, BlockStatus, Finding, Level, Operation, Traces};
+pub use frame::{Frame, NamedAddress, Symbol, Trim};
+pub use leak_record::{LeakRecord, Losses};
+pub use process::{Coverage, Exit, HeapUse, Process};
+pub use report::{LeakTotals, LossTotal, Report, SCHEMA, Summary, Suppressed, Tool, Verdict};
+pub use source::Sources;
+pub use text::{Color, Text};

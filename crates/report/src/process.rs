@@ -1,0 +1,66 @@
+//! One process of the run: what it was, how it ended, what its heap and its checks amounted to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A process that memcheck watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its parent's id.
+    pub ppid: u32,
+    /// Its arguments, the program first.
+    pub command: Vec<String>,
+    /// How it ended; none when it had not when the report was made.
+    pub exit: Option<Exit>,
+    /// What its heap did.
+    pub heap: HeapUse,
+    /// How much of its code was watched.
+    pub coverage: Coverage,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exit {
+    /// It exited with this status.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// Counts of a process's heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapUse {
+    /// Calls that allocated.
+    pub allocs: u64,
+    /// Calls that freed.
+    pub frees: u64,
+    /// Bytes that were asked for in all.
+    pub allocated_bytes: u64,
+    /// The most bytes that were in use at once.
+    pub peak_bytes: u64,
+    /// Blocks in use at the end.
+    pub in_use_blocks: u64,
+    /// Bytes in use at the end.
+    pub in_use_bytes: u64,
+}
+
+/// How much of a process's code was watched at the instruction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Whether accesses were checked at all.
+    pub access_checks: bool,
+    /// Functions that were translated.
+    pub functions_checked: u64,
+    /// Functions that were left native.
+    pub functions_native: u64,
+    /// Bytes of code that were translated.
+    pub bytes_checked: u64,
+    /// Bytes of code that were left native.
+    pub bytes_native: u64,
+    /// Why functions were left native, and how many for each reason.
+    pub native_reasons: BTreeMap<String, u64>,
+}

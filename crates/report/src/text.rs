@@ -1,0 +1,302 @@
+//! The text that people read: each finding as it comes, and one summary.
+//!
+//! ```text
+//! error: write of 4 bytes, 0 bytes past the end of a 40-byte block [heap-buffer-overflow]
+//!   --> list.c:7:10
+//!    |
+//!  7 |     p[10] = 1;
+//!    |          ^
+//!    = in fill (list.c:7:10)
+//!      by main (list.c:12:3)
+//!    = allocated by malloc
+//!      in main (list.c:11:14)
+//!    = note: …
+//!    = help: …
+//! ```
+
+use std::fmt::Write;
+
+use memcheck_model::LeakKind;
+
+use crate::finding::{Finding, Level};
+use crate::frame::{Frame, primary};
+use crate::leak_record::LeakRecord;
+use crate::report::{Report, Verdict};
+use crate::source::Sources;
+use crate::words::{blocks, bytes, plural};
+
+/// Whether text has colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    /// For a terminal.
+    Ansi,
+    /// For files and pipes.
+    Plain,
+}
+
+#[derive(Clone, Copy)]
+enum Style {
+    Error,
+    Note,
+    Frame,
+    Bold,
+}
+
+/// Lays findings out as text.
+#[derive(Debug)]
+pub struct Text {
+    color: Color,
+    sources: Sources,
+}
+
+impl Text {
+    /// Text with or without colours.
+    #[must_use]
+    pub fn new(color: Color) -> Self {
+        Self { color, sources: Sources::default() }
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        let code = match style {
+            Style::Error => "1;31",
+            Style::Note => "1;36",
+            Style::Frame => "1;34",
+            Style::Bold => "1",
+        };
+        match self.color {
+            Color::Ansi => format!("\x1b[{code}m{text}\x1b[0m"),
+            Color::Plain => text.to_owned(),
+        }
+    }
+
+    /// One finding.
+    pub fn finding(&mut self, finding: &Finding) -> String {
+        let level = match finding.severity {
+            Level::Error => self.paint(Style::Error, "error"),
+            Level::Note => self.paint(Style::Note, "note"),
+        };
+        let mut text = self.headline(&level, &finding.message, &finding.id);
+        self.excerpt(&mut text, &finding.stack);
+        self.stack(&mut text, None, &finding.stack);
+        let by = |function: Option<&str>| function.map(|name| format!(" by {name}")).unwrap_or_default();
+        let block = finding.block.as_ref();
+        let allocated = format!("allocated{}", by(block.map(|block| block.allocated_by.as_str())));
+        self.stack(&mut text, Some(&allocated), &finding.allocated);
+        let freed = format!("freed{}", by(block.and_then(|block| block.freed_by.as_deref())));
+        self.stack(&mut text, Some(&freed), &finding.freed);
+        for note in &finding.notes {
+            self.remark(&mut text, "note", note);
+        }
+        self.remark(&mut text, "help", &finding.help);
+        text.push('\n');
+        text
+    }
+
+    /// One loss record.
+    pub fn leak(&mut self, leak: &LeakRecord, is_error: bool) -> String {
+        let level = if is_error { self.paint(Style::Error, "leak") } else { self.paint(Style::Note, "leak") };
+        let mut text = self.headline(&level, &leak.message, leak.kind.id());
+        self.excerpt(&mut text, &leak.stack);
+        self.stack(&mut text, Some("allocated"), &leak.stack);
+        self.remark(&mut text, "help", &leak.help);
+        text.push('\n');
+        text
+    }
+
+    /// The end of the report.
+    pub fn summary(&mut self, report: &Report) -> String {
+        let summary = &report.summary;
+        let mut text = String::new();
+        let say = |text: &mut String, line: &str| {
+            let _ = writeln!(text, "{} {line}", self.paint(Style::Bold, "memcheck:"));
+        };
+        let errors = match (summary.errors, summary.contexts) {
+            (0, _) => "no errors".to_owned(),
+            (1, _) => "1 error".to_owned(),
+            (errors, 1) => format!("1 error, seen {errors} times"),
+            (errors, contexts) if errors == contexts => plural(errors, "error"),
+            (errors, contexts) => format!("{}, seen {errors} times", plural(contexts, "error")),
+        };
+        let mut line = errors;
+        for kind in LeakKind::ALL {
+            let total = summary.leaks.of(kind);
+            if total.blocks > 0 {
+                let what = match kind {
+                    LeakKind::Definite => "definitely lost",
+                    LeakKind::Indirect => "indirectly lost",
+                    LeakKind::Possible => "possibly lost",
+                    LeakKind::Reachable => "still reachable",
+                };
+                let _ = write!(line, "; {} in {} {what}", bytes(total.bytes), blocks(total.blocks));
+            }
+        }
+        if summary.suppressed > 0 {
+            let _ = write!(line, "; {} suppressed", summary.suppressed);
+        }
+        say(&mut text, &line);
+        if summary.verdict == Verdict::Failed {
+            say(&mut text, "the program was not checked");
+        }
+        text
+    }
+
+    /// What the heap did and how much code was checked, for each process.
+    pub fn statistics(&mut self, report: &Report) -> String {
+        let mut text = String::new();
+        for process in &report.processes {
+            let (heap, coverage) = (&process.heap, &process.coverage);
+            let _ = writeln!(
+                text,
+                "process {} ({}): {} and {}, {} in all, {} at most at once; in use at the end: {} in {}",
+                process.pid,
+                process.command.first().map_or("?", String::as_str),
+                plural(heap.allocs, "allocation"),
+                plural(heap.frees, "free"),
+                bytes(heap.allocated_bytes),
+                bytes(heap.peak_bytes),
+                bytes(heap.in_use_bytes),
+                blocks(heap.in_use_blocks),
+            );
+            if !coverage.access_checks {
+                let _ = writeln!(text, "  accesses were not checked at the instruction");
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "  checked: {} ({}); native: {} ({})",
+                plural(coverage.functions_checked, "function"),
+                bytes(coverage.bytes_checked),
+                plural(coverage.functions_native, "function"),
+                bytes(coverage.bytes_native),
+            );
+            for (reason, count) in &coverage.native_reasons {
+                let _ = writeln!(text, "    {count} {reason}");
+            }
+        }
+        text
+    }
+
+    fn headline(&self, level: &str, message: &str, id: &str) -> String {
+        format!("{level}{} [{id}]\n", self.paint(Style::Bold, &format!(": {message}")))
+    }
+
+    /// The source line of the frame that a reader wants to see first.
+    fn excerpt(&mut self, text: &mut String, stack: &[Frame]) {
+        let Some(frame) = primary(stack) else { return };
+        let (Some(file), Some(number)) = (&frame.file, frame.line) else { return };
+        let at =
+            format!("{file}:{number}{}", frame.column.map(|column| format!(":{column}")).unwrap_or_default());
+        let width = number.to_string().len().max(2);
+        let _ = writeln!(text, "{:width$}{} {at}", "", self.paint(Style::Frame, "-->"));
+        let Some(line) = self.sources.line(file, number).map(str::to_owned) else { return };
+        let bar = self.paint(Style::Frame, "|");
+        let shown = line.trim_end();
+        let _ = writeln!(text, "{:width$} {bar}", "");
+        let _ = writeln!(text, "{} {bar} {shown}", self.paint(Style::Frame, &format!("{number:>width$}")));
+        // Tabs are kept in the caret's line, so that it stands below its character at any tab width.
+        let column =
+            frame.column.map_or_else(|| shown.len() - shown.trim_start().len(), |column| column as usize - 1);
+        let lead: String = shown.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let _ = writeln!(text, "{:width$} {bar} {lead}{}", "", self.paint(Style::Error, "^"));
+    }
+
+    fn stack(&self, text: &mut String, title: Option<&str>, stack: &[Frame]) {
+        if stack.is_empty() {
+            return;
+        }
+        let equals = self.paint(Style::Frame, "=");
+        if let Some(title) = title {
+            let _ = writeln!(text, "   {equals} {title}");
+        }
+        for (index, frame) in stack.iter().enumerate() {
+            let mark = if index == 0 && title.is_none() { equals.as_str() } else { " " };
+            let word = if index == 0 { "in" } else { "by" };
+            let _ = writeln!(text, "   {mark} {word} {}", describe(frame));
+        }
+    }
+
+    fn remark(&self, text: &mut String, word: &str, remark: &str) {
+        if !remark.is_empty() {
+            let equals = self.paint(Style::Frame, "=");
+            let _ = writeln!(text, "   {equals} {}: {remark}", self.paint(Style::Bold, word));
+        }
+    }
+}
+
+/// `fill (list.c:7:10)`, `free_list (in /lib/libx.so+0x1234)`.
+fn describe(frame: &Frame) -> String {
+    let function = frame.function.clone().unwrap_or_else(|| frame.pc.to_string());
+    match (&frame.file, &frame.module) {
+        (Some(file), _) => {
+            let mut place = file.rsplit('/').next().unwrap_or(file).to_owned();
+            if let Some(line) = frame.line {
+                let _ = write!(place, ":{line}");
+                if let Some(column) = frame.column {
+                    let _ = write!(place, ":{column}");
+                }
+            }
+            format!("{function} ({place})")
+        }
+        (None, Some(module)) => {
+            let offset = frame.offset.map(|offset| format!("+{offset:#x}")).unwrap_or_default();
+            format!("{function} (in {module}{offset})")
+        }
+        (None, None) => function,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak_record::Losses;
+
+    fn frame(file: &str, line: u32, column: Option<u32>) -> Frame {
+        Frame {
+            function: Some("fill".to_owned()),
+            file: Some(file.to_owned()),
+            line: Some(line),
+            column,
+            module: Some("/tmp/a.out".to_owned()),
+            ..Frame::default()
+        }
+    }
+
+    #[test]
+    fn a_leak_shows_its_line_with_a_caret_and_its_stack() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("list.c");
+        std::fs::write(&file, "int main(void) {\n\tchar *p = malloc(10);\n}\n").unwrap();
+        let file = file.to_str().unwrap();
+        let losses = Losses { blocks: 1, bytes: 10, indirect_blocks: 0, indirect_bytes: 0 };
+        let record = LeakRecord::new(LeakKind::Definite, losses, 1, vec![frame(file, 2, Some(12))]);
+        let text = Text::new(Color::Plain).leak(&record, true);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "leak: 10 bytes in 1 block lost: nothing points to it [definite]");
+        assert_eq!(lines[1], format!("  --> {file}:2:12"));
+        assert_eq!(lines[2..5], ["   |", " 2 | \tchar *p = malloc(10);", "   | \t          ^"]);
+        assert_eq!(lines[5..7], ["   = allocated", "     in fill (list.c:2:12)"]);
+    }
+
+    #[test]
+    fn a_missing_source_file_costs_only_its_line() {
+        let losses = Losses { blocks: 2, bytes: 10, indirect_blocks: 0, indirect_bytes: 0 };
+        let record = LeakRecord::new(LeakKind::Possible, losses, 1, vec![frame("/no/such.c", 3, None)]);
+        let text = Text::new(Color::Ansi).leak(&record, false);
+        assert!(text.contains("/no/such.c:3") && text.contains("\x1b[1;36mleak"));
+    }
+
+    #[test]
+    fn the_summary_is_one_line() {
+        let mut report = Report::new(vec!["a.out".to_owned()]);
+        report.summarize(&[]);
+        assert_eq!(Text::new(Color::Plain).summary(&report), "memcheck: no errors\n");
+        report.summary.errors = 5;
+        report.summary.contexts = 2;
+        report.summary.leaks.definite.blocks = 1;
+        report.summary.leaks.definite.bytes = 10;
+        assert_eq!(
+            Text::new(Color::Plain).summary(&report),
+            "memcheck: 2 errors, seen 5 times; 10 bytes in 1 block definitely lost\n"
+        );
+    }
+}
