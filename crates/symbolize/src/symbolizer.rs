@@ -1,0 +1,150 @@
+//! Modules by file, each opened once, and the answers they give.
+
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs,
+    path::Path,
+};
+
+use addr2line::Loader;
+use goblin::elf::Elf;
+
+use crate::{
+    NamedSymbol, SymbolKind, debug_file,
+    symbol_table::{SymbolTable, demangle},
+};
+
+/// The file that a module was loaded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleFile<'a> {
+    /// Its path.
+    pub path: &'a OsStr,
+    /// The build-id that the loaded module bears, or nothing.
+    pub build_id: &'a [u8],
+}
+
+/// One place in the source, of a call or of a call that was inlined there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// The function, demangled.
+    pub function: Option<String>,
+    /// The path of the source file.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// The column, from 1.
+    pub column: Option<u32>,
+    /// Whether this was inlined into the next location's function.
+    pub inlined: bool,
+}
+
+struct Module {
+    dwarf: Option<Loader>,
+    symbols: SymbolTable,
+}
+
+/// Answers for all modules of a run.
+#[derive(Default)]
+pub struct Symbolizer {
+    modules: HashMap<(OsString, Vec<u8>), Module>,
+}
+
+impl Symbolizer {
+    /// The locations of the instruction at `address` (as the file states it), innermost first; the last is not
+    /// inlined. Empty when nothing is known.
+    pub fn locations(&mut self, file: ModuleFile<'_>, address: u64) -> Vec<Location> {
+        self.module(file).locations(address)
+    }
+
+    /// The function or variable that `address` (as the file states it) lies in.
+    pub fn named(&mut self, file: ModuleFile<'_>, address: u64) -> Option<NamedSymbol> {
+        self.module(file).symbols.find(address)
+    }
+
+    fn module(&mut self, file: ModuleFile<'_>) -> &Module {
+        self.modules
+            .entry((file.path.to_owned(), file.build_id.to_vec()))
+            .or_insert_with(|| Module::open(Path::new(file.path), file.build_id))
+    }
+}
+
+impl Module {
+    /// What can be had of the module's file and its debug files; nothing when the file is another one by now.
+    fn open(path: &Path, build_id: &[u8]) -> Self {
+        Self::try_open(path, build_id).unwrap_or(Self { dwarf: None, symbols: SymbolTable::default() })
+    }
+
+    fn try_open(path: &Path, loaded_id: &[u8]) -> Option<Self> {
+        // A path of the kernel's (the vdso) or of a deleted file names none.
+        let bytes =
+            fs::metadata(path).ok().filter(fs::Metadata::is_file).and_then(|_| fs::read(path).ok())?;
+        let elf = Elf::parse(&bytes).ok()?;
+        if debug_file::build_id(&elf, &bytes).is_some_and(|id| !loaded_id.is_empty() && id != loaded_id) {
+            return None;
+        }
+        let mut symbols = SymbolTable::default();
+        symbols.add(&elf);
+        let separate = debug_file::find(path, &elf, &bytes);
+        let dwarf = match &separate {
+            None => load(path, &elf, &bytes),
+            Some(path) => fs::read(path).ok().and_then(|bytes| {
+                let elf = Elf::parse(&bytes).ok()?;
+                symbols.add(&elf);
+                load(path, &elf, &bytes)
+            }),
+        };
+        symbols.finish();
+        Some(Self { dwarf, symbols })
+    }
+
+    fn locations(&self, address: u64) -> Vec<Location> {
+        let mut locations = self.dwarf_locations(address);
+        let symbol = || {
+            let symbol = self.symbols.find(address)?;
+            (symbol.kind == SymbolKind::Function).then_some(symbol.name)
+        };
+        match locations.last_mut() {
+            Some(last) if last.function.is_none() => last.function = symbol(),
+            Some(_) => {}
+            None => {
+                if let Some(function) = symbol() {
+                    locations.push(Location { function: Some(function), ..Location::default() });
+                }
+            }
+        }
+        locations
+    }
+
+    fn dwarf_locations(&self, address: u64) -> Vec<Location> {
+        let mut locations = Vec::new();
+        let Some(mut frames) = self.dwarf.as_ref().and_then(|dwarf| dwarf.find_frames(address).ok()) else {
+            return locations;
+        };
+        // A broken entry ends the list; what came before stands.
+        while let Ok(Some(frame)) = frames.next() {
+            let location = frame.location.as_ref();
+            locations.push(Location {
+                function: frame
+                    .function
+                    .as_ref()
+                    .and_then(|name| name.raw_name().ok())
+                    .map(|name| demangle(&name)),
+                file: location.and_then(|location| location.file).map(str::to_owned),
+                line: location.and_then(|location| location.line).filter(|&line| line > 0),
+                column: location.and_then(|location| location.column).filter(|&column| column > 0),
+                inlined: true,
+            });
+        }
+        if let Some(last) = locations.last_mut() {
+            last.inlined = false;
+        }
+        locations
+            .retain(|location| location.function.is_some() || location.file.is_some() || !location.inlined);
+        locations
+    }
+}
+
+fn load(path: &Path, elf: &Elf<'_>, bytes: &[u8]) -> Option<Loader> {
+    Loader::new_with_sup(path, debug_file::find_supplement(path, elf, bytes)).ok()
+}
