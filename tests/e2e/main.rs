@@ -15,13 +15,11 @@ mod injected;
 #[expect(dead_code, reason = "joins the trials with the engine")]
 mod matrix;
 mod oracle;
-#[expect(dead_code, reason = "joins the trials with the engine")]
 mod programs;
 mod refusals;
 mod report;
-#[expect(dead_code, reason = "joins the trials with the reports")]
+#[expect(dead_code, reason = "joins the trials with the heap")]
 mod robustness;
-#[expect(dead_code, reason = "joins the trials with the shim")]
 mod traps;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -44,6 +42,8 @@ fn main() {
             trials.extend(grid::trials());
 
             trials.extend(injected::trials());
+            trials.extend(programs::trials());
+            trials.extend(traps::trials());
             trials.extend(refusals::trials());
         }
     }

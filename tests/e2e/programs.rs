@@ -317,10 +317,12 @@ fn check(workload: &Workload, mode: &Mode) -> Result<(), String> {
     // The folder has the same path in both runs, as programs print paths and shells sort by them.
     let parent = exec::scratch()?;
     let folder = parent.path().join("work");
+    let template = parent.path().join("template");
+    fs::create_dir(&template).map_err(|e| format!("failed to create {}: {e}", template.display()))?;
+    prepare(workload, &template)?;
     let mut results = Vec::new();
     for checked in [false, true] {
-        fs::create_dir(&folder).map_err(|e| format!("failed to create {}: {e}", folder.display()))?;
-        prepare(workload, &folder)?;
+        copy(&template, &folder)?;
         let outcome = if checked {
             let run = exec::checked_in(
                 environment(exec::memcheck(), workload, &folder)?,
@@ -376,6 +378,14 @@ fn prepare(workload: &Workload, folder: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("preparation: {}", String::from_utf8_lossy(&done.stderr)))
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let status = Command::new("cp").arg("-a").args([from, to]).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("failed to copy {}: {other:?}", from.display())),
     }
 }
 
