@@ -1,9 +1,10 @@
 //! From addresses in a watched process to frames with names.
 
 use memcheck_model::{Addr, Pc};
-use memcheck_report::{Frame, NamedAddress};
+use memcheck_report::{Frame, NamedAddress, Symbol};
+use memcheck_symbolize::{ModuleFile, SymbolKind, Symbolizer};
 
-use crate::tree::Watched;
+use crate::tree::{MappedModule, Watched};
 
 /// Whether the first address of a stack is the instruction itself or a return address, as the others are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,27 +17,62 @@ pub enum Top {
 
 /// Looks names up.
 #[derive(Default)]
-pub struct Names {}
+pub struct Names {
+    symbolizer: Symbolizer,
+}
+
+/// The module's file, to the symbolizer.
+fn file(module: &MappedModule) -> ModuleFile<'_> {
+    ModuleFile { path: &module.path, build_id: &module.build_id }
+}
 
 impl Names {
-    /// The frames of a stack.
-    pub fn frames(&mut self, process: &Watched, stack: &[Pc], _top: Top) -> Vec<Frame> {
-        stack
-            .iter()
-            .map(|&pc| {
-                let module = process.find_module(Addr(pc.0));
-                Frame {
-                    pc: Addr(pc.0),
-                    module: module.map(|module| module.path.to_string_lossy().into_owned()),
-                    offset: module.map(|module| pc.0.wrapping_sub(module.bias)),
-                    ..Frame::default()
-                }
-            })
-            .collect()
+    /// The frames of a stack: one for each address, more where calls were inlined.
+    pub fn frames(&mut self, process: &Watched, stack: &[Pc], top: Top) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for (index, &pc) in stack.iter().enumerate() {
+            let is_exact = index == 0 && top == Top::Exact;
+            let lookup = Addr(if is_exact { pc.0 } else { pc.call_site().0 });
+            let Some(module) = process.find_module(lookup) else {
+                frames.push(Frame { pc: Addr(pc.0), ..Frame::default() });
+                continue;
+            };
+            let bare = Frame {
+                pc: Addr(pc.0),
+                module: Some(module.path.to_string_lossy().into_owned()),
+                offset: Some(pc.0.wrapping_sub(module.bias)),
+                ..Frame::default()
+            };
+            let locations = self.symbolizer.locations(file(module), lookup.0.wrapping_sub(module.bias));
+            if locations.is_empty() {
+                frames.push(bare);
+                continue;
+            }
+            frames.extend(locations.into_iter().map(|location| Frame {
+                function: location.function,
+                file: location.file,
+                line: location.line,
+                column: location.column,
+                inlined: location.inlined,
+                ..bare.clone()
+            }));
+        }
+        frames
     }
 
     /// The variable or function that an address of a module belongs to.
-    pub fn named(&mut self, _process: &Watched, _address: Addr) -> Option<NamedAddress> {
-        None
+    pub fn named(&mut self, process: &Watched, address: Addr) -> Option<NamedAddress> {
+        let module = process.find_module(address)?;
+        let named = self.symbolizer.named(file(module), address.0.wrapping_sub(module.bias))?;
+        Some(NamedAddress {
+            symbol: match named.kind {
+                SymbolKind::Function => Symbol::Function,
+                SymbolKind::Variable => Symbol::Variable,
+            },
+            name: named.name,
+            offset: named.offset,
+            size: named.size,
+            module: module.path.to_string_lossy().into_owned(),
+        })
     }
 }
