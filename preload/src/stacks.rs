@@ -27,6 +27,9 @@ static STORE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 static SHRINK: AtomicUsize = AtomicUsize::new(0);
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 
+/// How far below its stack an overflow can leave the stack pointer.
+const OVERFLOW_REACH: u64 = 1 << 20;
+
 /// The caller of an exported function, as its entry found it. [`crate::stacks::with_caller`] makes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +85,7 @@ struct OwnStack {
 }
 
 impl OwnStack {
-    /// The mapping that `sp` lies in.
+    /// The mapping that `sp` lies in, or has just overflown.
     #[inline]
     fn at(sp: u64) -> Self {
         let [low, high] = &thread::current().stack;
@@ -96,11 +99,14 @@ impl OwnStack {
     fn find(sp: u64) {
         let mut found = (sp, sp);
         maps::for_each(|mapping| {
-            let range = mapping.range;
-            if range.contains(memcheck_model::Addr(sp)) && mapping.is_accessible {
-                found = (range.start().0, range.end().0);
+            let (start, end) = (mapping.range.start().0, mapping.range.end().0);
+            if end <= sp || !mapping.is_accessible {
+                return true;
             }
-            range.end().0 <= sp
+            if start <= sp.saturating_add(OVERFLOW_REACH) {
+                found = (start, end);
+            }
+            false
         });
         let [low, high] = &thread::current().stack;
         low.set(found.0);
