@@ -1,17 +1,38 @@
 //! Golden text reports: `fixtures/golden/GROUP/NAME.txt`, equal but for addresses, pids and the paths of this
-//! work tree and of the build folder. `MEMCHECK_BLESS=1` writes them.
+//! work tree and of the build folder. Frames in libraries stand as one line, as they differ with the version of
+//! the library, its debugging information and the processor. `MEMCHECK_BLESS=1` writes the files.
 
 use std::fs;
 use std::path::Path;
 
 use crate::{compile, fixture};
 
-/// The report without what differs from run to run: addresses, process ids, paths.
-pub fn normalise(text: &str) -> String {
+/// The report without what differs from run to run: addresses, process ids, paths. Frames of the program are those
+/// in one of the files `own`.
+pub fn normalise(text: &str, own: &[&str]) -> String {
     let tree = format!("{}/", env!("CARGO_MANIFEST_DIR"));
     let built = format!("{}/", compile::folder().display());
     let text = text.replace(&built, "BUILD/").replace(&tree, "");
-    text.lines().map(normalise_line).collect::<Vec<_>>().join("\n") + "\n"
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let line = normalise_frame(&normalise_line(line), own);
+        let is_library = line.ends_with(LIBRARY);
+        if !(is_library && lines.last().is_some_and(|last| last.ends_with(LIBRARY))) {
+            lines.push(line);
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What stands for frames of libraries.
+const LIBRARY: &str = "in libraries";
+
+fn normalise_frame(line: &str, own: &[&str]) -> String {
+    let word = ["   = in ", "     by "].into_iter().find(|word| line.starts_with(word));
+    match word {
+        Some(word) if !own.iter().any(|file| line.contains(file)) => format!("{}{LIBRARY}", &word[..5]),
+        _ => line.to_owned(),
+    }
 }
 
 fn normalise_line(line: &str) -> String {
