@@ -16,7 +16,7 @@ use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
 
 use crate::{
     collect::Collector,
-    names::{Names, Top},
+    names::{NamedFrame, Names, Top},
     tree::{End, Tree, Watched},
 };
 
@@ -117,15 +117,15 @@ impl<'a> Findings<'a> {
         &mut self,
         subject: &Subject<'_>,
         function: Option<Function>,
-        stack: &[Frame],
+        stack: &[NamedFrame],
     ) -> Option<RuleName> {
-        let names: Vec<FrameNames<'_>> = stack.iter().map(frame_names).collect();
+        let names: Vec<FrameNames<'_>> = stack.iter().map(NamedFrame::names).collect();
         self.treatment.suppressions.find(subject, function, &names).map(RuleName::of)
     }
 
-    fn show_rule(&mut self, subject: &Subject<'_>, function: Option<Function>, stack: &[Frame]) {
+    fn show_rule(&mut self, subject: &Subject<'_>, function: Option<Function>, stack: &[NamedFrame]) {
         if self.treatment.generates_rules {
-            let names: Vec<FrameNames<'_>> = stack.iter().map(frame_names).collect();
+            let names: Vec<FrameNames<'_>> = stack.iter().map(NamedFrame::names).collect();
             self.display.rule(&memcheck_suppress::generate(subject, function, &names));
         }
     }
@@ -145,14 +145,8 @@ impl RuleName {
     }
 }
 
-fn frame_names(frame: &Frame) -> FrameNames<'_> {
-    FrameNames {
-        function: frame.function.as_deref(),
-        linkage_name: None,
-        object: frame.module.as_deref(),
-        file: frame.file.as_deref(),
-        line: frame.line,
-    }
+fn plain(stack: &[NamedFrame]) -> Vec<Frame> {
+    stack.iter().map(|named| named.frame.clone()).collect()
 }
 
 /// The process as reports tell of it.
@@ -195,26 +189,26 @@ fn process(watched: &Watched) -> Process {
 impl Collector for Findings<'_> {
     fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) {
         let top = if event.exact_top { Top::Exact } else { Top::Return };
-        let traces = Traces {
-            stack: self.names.frames(process, event.stack, top),
-            allocated: self.names.frames(process, event.allocated, Top::Return),
-            freed: self.names.frames(process, event.freed, Top::Return),
-            named: match event.place {
-                Place::Module => self.names.named(process, event.address),
-                _ => None,
-            },
-        };
+        let stack = self.names.frames(process, event.stack, top);
         let subject = Subject::Error {
             kind: event.kind,
             access_bytes: event.access.map(|access| access.size.0).filter(|&bytes| bytes > 0),
             parameter: None,
         };
-        if let Some(rule) = self.find_rule(&subject, event.function, &traces.stack) {
+        if let Some(rule) = self.find_rule(&subject, event.function, &stack) {
             let index = self.suppressed(&rule);
             self.contexts.insert((process.serial, context), Kept::Suppressed(index));
             return;
         }
-        let stack = traces.stack.clone();
+        let traces = Traces {
+            stack: plain(&stack),
+            allocated: plain(&self.names.frames(process, event.allocated, Top::Return)),
+            freed: plain(&self.names.frames(process, event.freed, Top::Return)),
+            named: match event.place {
+                Place::Module => self.names.named(process, event.address),
+                _ => None,
+            },
+        };
         let finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
         self.display.finding(&finding);
         self.show_rule(&subject, event.function, &stack);
@@ -240,7 +234,7 @@ impl Collector for Findings<'_> {
             indirect_bytes: loss.indirect_bytes.0,
         };
         let record =
-            LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(stack.clone()));
+            LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(plain(&stack)));
         if self.treatment.shown_leaks.contains(&loss.kind) {
             self.display.leak(&record, self.treatment.error_leaks.contains(&loss.kind));
             self.show_rule(&subject, Some(loss.allocated_by), &stack);

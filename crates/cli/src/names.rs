@@ -2,6 +2,7 @@
 
 use memcheck_model::{Addr, Pc};
 use memcheck_report::{Frame, NamedAddress, Symbol};
+use memcheck_suppress::FrameNames;
 use memcheck_symbolize::{ModuleFile, SymbolKind, Symbolizer};
 
 use crate::tree::{MappedModule, Watched};
@@ -13,6 +14,28 @@ pub enum Top {
     Exact,
     /// A return address.
     Return,
+}
+
+/// A frame, and the name that the linker knows its function by: suppressions may use either.
+#[derive(Clone, Debug, Default)]
+pub struct NamedFrame {
+    /// The frame.
+    pub frame: Frame,
+    /// The linker's name.
+    pub linkage_name: Option<String>,
+}
+
+impl NamedFrame {
+    /// What suppressions are held against.
+    pub fn names(&self) -> FrameNames<'_> {
+        FrameNames {
+            function: self.frame.function.as_deref(),
+            linkage_name: self.linkage_name.as_deref(),
+            object: self.frame.module.as_deref(),
+            file: self.frame.file.as_deref(),
+            line: self.frame.line,
+        }
+    }
 }
 
 /// Looks names up.
@@ -28,13 +51,14 @@ fn file(module: &MappedModule) -> ModuleFile<'_> {
 
 impl Names {
     /// The frames of a stack: one for each address, more where calls were inlined.
-    pub fn frames(&mut self, process: &Watched, stack: &[Pc], top: Top) -> Vec<Frame> {
+    pub fn frames(&mut self, process: &Watched, stack: &[Pc], top: Top) -> Vec<NamedFrame> {
         let mut frames = Vec::new();
         for (index, &pc) in stack.iter().enumerate() {
             let is_exact = index == 0 && top == Top::Exact;
             let lookup = Addr(if is_exact { pc.0 } else { pc.call_site().0 });
             let Some(module) = process.find_module(lookup) else {
-                frames.push(Frame { pc: Addr(pc.0), ..Frame::default() });
+                let frame = Frame { pc: Addr(pc.0), ..Frame::default() };
+                frames.push(NamedFrame { frame, linkage_name: None });
                 continue;
             };
             let bare = Frame {
@@ -45,16 +69,19 @@ impl Names {
             };
             let locations = self.symbolizer.locations(file(module), lookup.0.wrapping_sub(module.bias));
             if locations.is_empty() {
-                frames.push(bare);
+                frames.push(NamedFrame { frame: bare, linkage_name: None });
                 continue;
             }
-            frames.extend(locations.into_iter().map(|location| Frame {
-                function: location.function,
-                file: location.file,
-                line: location.line,
-                column: location.column,
-                inlined: location.inlined,
-                ..bare.clone()
+            frames.extend(locations.into_iter().map(|location| NamedFrame {
+                frame: Frame {
+                    function: location.function,
+                    file: location.file,
+                    line: location.line,
+                    column: location.column,
+                    inlined: location.inlined,
+                    ..bare.clone()
+                },
+                linkage_name: location.linkage_name,
             }));
         }
         frames

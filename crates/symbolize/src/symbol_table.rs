@@ -21,6 +21,8 @@ pub struct NamedSymbol {
     pub kind: SymbolKind,
     /// Its name, demangled.
     pub name: String,
+    /// Its name as the linker knows it.
+    pub linkage_name: String,
     /// How many bytes from its start the address lies.
     pub offset: u64,
     /// How many bytes it has.
@@ -111,6 +113,7 @@ impl SymbolTable {
         best.map(|entry| NamedSymbol {
             kind: entry.kind,
             name: demangle(&entry.name),
+            linkage_name: entry.name.clone(),
             offset: address - entry.start,
             size: entry.end - entry.start,
         })

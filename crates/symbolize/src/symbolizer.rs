@@ -29,6 +29,8 @@ pub struct ModuleFile<'a> {
 pub struct Location {
     /// The function, demangled.
     pub function: Option<String>,
+    /// The function as the linker knows it.
+    pub linkage_name: Option<String>,
     /// The path of the source file.
     pub file: Option<String>,
     /// The line, from 1.
@@ -100,18 +102,15 @@ impl Module {
 
     fn locations(&self, address: u64) -> Vec<Location> {
         let mut locations = self.dwarf_locations(address);
-        let symbol = || {
-            let symbol = self.symbols.find(address)?;
-            (symbol.kind == SymbolKind::Function).then_some(symbol.name)
-        };
-        match locations.last_mut() {
-            Some(last) if last.function.is_none() => last.function = symbol(),
-            Some(_) => {}
-            None => {
-                if let Some(function) = symbol() {
-                    locations.push(Location { function: Some(function), ..Location::default() });
-                }
-            }
+        let symbol = || self.symbols.find(address).filter(|symbol| symbol.kind == SymbolKind::Function);
+        if locations.is_empty() {
+            locations.extend(symbol().map(|_| Location::default()));
+        }
+        if let Some(last) = locations.last_mut().filter(|last| last.function.is_none())
+            && let Some(symbol) = symbol()
+        {
+            last.function = Some(symbol.name);
+            last.linkage_name = Some(symbol.linkage_name);
         }
         locations
     }
@@ -124,12 +123,10 @@ impl Module {
         // A broken entry ends the list; what came before stands.
         while let Ok(Some(frame)) = frames.next() {
             let location = frame.location.as_ref();
+            let raw_name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
             locations.push(Location {
-                function: frame
-                    .function
-                    .as_ref()
-                    .and_then(|name| name.raw_name().ok())
-                    .map(|name| demangle(&name)),
+                function: raw_name.as_deref().map(demangle),
+                linkage_name: raw_name.map(|name| name.into_owned()),
                 file: location.and_then(|location| location.file).map(str::to_owned),
                 line: location.and_then(|location| location.line).filter(|&line| line > 0),
                 column: location.and_then(|location| location.column).filter(|&column| column > 0),

@@ -106,7 +106,14 @@ fn without_debug_information_the_symbol_table_names_functions_and_variables() {
     let program = compile(directory.path(), &[]);
     let outer = address_of(&program, "outer");
     let stack = locations(&program, outer + 3);
-    assert_eq!(stack, [Location { function: Some("outer".into()), ..Location::default() }]);
+    assert_eq!(
+        stack,
+        [Location {
+            function: Some("outer".into()),
+            linkage_name: Some("outer".into()),
+            ..Location::default()
+        }]
+    );
     let file = ModuleFile { path: program.as_os_str(), build_id: &[] };
     let table = address_of(&program, "table");
     let named = Symbolizer::default().named(file, table + 8).unwrap();
