@@ -1,0 +1,387 @@
+//! A small assembler: the few instructions that checks and jumps are made of, and labels.
+//!
+//! Operands are 64 bits wide unless a name says otherwise. Source: Intel SDM vol. 2, chapter 2 (ModRM, SIB, REX).
+//! Invariant: `finish` fails only when a displacement does not fit 32 bits; `fits` then is false.
+
+use alloc::vec::Vec;
+
+/// A general-purpose register by its number in encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gpr(pub u8);
+
+impl Gpr {
+    pub const RAX: Self = Self(0);
+    pub const RCX: Self = Self(1);
+    pub const RDX: Self = Self(2);
+    pub const RSP: Self = Self(4);
+}
+
+/// Condition codes, as their number in encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cond {
+    Below = 2,
+    AboveEqual = 3,
+    Equal = 4,
+    NotEqual = 5,
+    Above = 7,
+}
+
+/// What an address is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Mem {
+    pub base: Option<u8>,
+    /// Register and scale (1, 2, 4, 8).
+    pub index: Option<(u8, u8)>,
+    pub disp: i32,
+    /// An absolute address to reach from the instruction pointer; base, index and disp are unused.
+    pub absolute: Option<u64>,
+    pub thread: bool,
+    /// Registers are read as 32 bits wide.
+    pub narrow: bool,
+}
+
+impl Mem {
+    const NONE: Self =
+        Self { base: None, index: None, disp: 0, absolute: None, thread: false, narrow: false };
+
+    pub const fn at(base: Gpr, disp: i32) -> Self {
+        Self { base: Some(base.0), disp, ..Self::NONE }
+    }
+
+    pub const fn indexed(base: Gpr, index: Gpr, scale: u8, disp: i32) -> Self {
+        Self { base: Some(base.0), index: Some((index.0, scale)), disp, ..Self::NONE }
+    }
+
+    pub const fn fs(disp: i32) -> Self {
+        Self { disp, thread: true, ..Self::NONE }
+    }
+
+    pub const fn rip(absolute: u64) -> Self {
+        Self { absolute: Some(absolute), ..Self::NONE }
+    }
+
+    /// The same further on by `bytes`.
+    pub const fn plus(self, bytes: i32) -> Self {
+        Self { disp: self.disp.wrapping_add(bytes), ..self }
+    }
+
+    /// Whether the address depends on `register`.
+    pub fn uses(&self, register: u8) -> bool {
+        self.base == Some(register) || self.index.is_some_and(|(index, _)| index == register)
+    }
+}
+
+/// A place in the code, bound once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Label(u32);
+
+#[derive(Debug)]
+struct Fixup {
+    /// Where the 32-bit displacement lies; it counts from its own end.
+    at: usize,
+    label: Label,
+}
+
+/// Code under construction that will lie at `base`.
+#[derive(Debug)]
+pub(crate) struct Asm {
+    pub bytes: Vec<u8>,
+    base: u64,
+    labels: Vec<u32>,
+    fixups: Vec<Fixup>,
+    /// Whether every absolute operand was within reach so far.
+    pub fits: bool,
+}
+
+const UNBOUND: u32 = u32::MAX;
+
+impl Asm {
+    pub fn new(base: u64) -> Self {
+        Self { bytes: Vec::new(), base, labels: Vec::new(), fixups: Vec::new(), fits: true }
+    }
+
+    pub fn offset(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    pub fn new_label(&mut self) -> Label {
+        self.labels.push(UNBOUND);
+        Label(self.labels.len() as u32 - 1)
+    }
+
+    pub fn bind(&mut self, label: Label) {
+        self.labels[label.0 as usize] = self.offset();
+    }
+
+    /// Where a bound label is.
+    pub fn offset_of(&self, label: Label) -> u32 {
+        self.labels[label.0 as usize]
+    }
+
+    pub fn finish(mut self) -> Vec<u8> {
+        for fixup in &self.fixups {
+            let target = self.labels[fixup.label.0 as usize];
+            let disp = target.wrapping_sub(fixup.at as u32 + 4);
+            self.bytes[fixup.at..fixup.at + 4].copy_from_slice(&disp.to_le_bytes());
+        }
+        self.bytes
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The displacement from the end of an instruction, which is `after` bytes beyond the displacement's start.
+    fn relative(&mut self, target: u64, after: u64) -> i32 {
+        let from = self.base.wrapping_add(self.bytes.len() as u64 + after);
+        let disp = target.wrapping_sub(from).cast_signed();
+        self.fits &= i32::try_from(disp).is_ok();
+        disp as i32
+    }
+
+    /// A 32-bit displacement to `target`, with `after` bytes of the instruction following it.
+    pub fn rel32(&mut self, target: u64, after: u64) {
+        let disp = self.relative(target, 4 + after);
+        self.raw(&disp.to_le_bytes());
+    }
+
+    /// An instruction with a ModRM operand; `after` is how many bytes of immediate will follow.
+    fn modrm(&mut self, wide: bool, opcode: &[u8], reg: u8, mem: Mem, after: u64) {
+        if mem.thread {
+            self.bytes.push(0x64);
+        }
+        if mem.narrow {
+            self.bytes.push(0x67);
+        }
+        let (base, index) = (mem.base.unwrap_or(0), mem.index.map_or(0, |(index, _)| index));
+        let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        if rex != 0 {
+            self.bytes.push(0x40 | rex);
+        }
+        self.raw(opcode);
+        let reg = (reg & 7) << 3;
+        if let Some(target) = mem.absolute {
+            self.bytes.push(reg | 5);
+            self.rel32(target, after);
+            return;
+        }
+        let Some(base) = mem.base else {
+            let (index, scale) = mem.index.unwrap_or((4, 1));
+            self.raw(&[reg | 4, (scale.trailing_zeros() as u8) << 6 | (index & 7) << 3 | 5]);
+            self.raw(&mem.disp.to_le_bytes());
+            return;
+        };
+        let short = i8::try_from(mem.disp);
+        let mode = match short {
+            Ok(0) if base & 7 != 5 => 0,
+            Ok(_) => 0x40,
+            Err(_) => 0x80,
+        };
+        if mem.index.is_some() || base & 7 == 4 {
+            let (index, scale) = mem.index.unwrap_or((4, 1));
+            let sib = (scale.trailing_zeros() as u8) << 6 | (index & 7) << 3 | base & 7;
+            self.raw(&[mode | reg | 4, sib]);
+        } else {
+            self.bytes.push(mode | reg | base & 7);
+        }
+        match (mode, short) {
+            (0, _) => {}
+            (0x40, Ok(disp)) => self.bytes.push(disp as u8),
+            _ => self.raw(&mem.disp.to_le_bytes()),
+        }
+    }
+
+    fn registers(&mut self, opcode: u8, reg: Gpr, rm: Gpr) {
+        self.raw(&[0x48 | (reg.0 >> 3) << 2 | rm.0 >> 3, opcode, 0xc0 | (reg.0 & 7) << 3 | rm.0 & 7]);
+    }
+
+    pub fn lea(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(true, &[0x8d], to.0, mem, 0);
+    }
+
+    pub fn load(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(true, &[0x8b], to.0, mem, 0);
+    }
+
+    pub fn load_u32(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(false, &[0x8b], to.0, mem, 0);
+    }
+
+    pub fn load_u8(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(false, &[0x0f, 0xb6], to.0, mem, 0);
+    }
+
+    pub fn store(&mut self, mem: Mem, from: Gpr) {
+        self.modrm(true, &[0x89], from.0, mem, 0);
+    }
+
+    pub fn add_mem(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(true, &[0x03], to.0, mem, 0);
+    }
+
+    pub fn sub_mem(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(true, &[0x2b], to.0, mem, 0);
+    }
+
+    pub fn cmp_mem(&mut self, left: Gpr, mem: Mem) {
+        self.modrm(true, &[0x3b], left.0, mem, 0);
+    }
+
+    /// `cmp` of `size` bytes (1, 2, 4, 8) at `mem` with zero.
+    pub fn cmp_mem_zero(&mut self, size: u8, mem: Mem) {
+        if size == 2 {
+            self.bytes.push(0x66);
+        }
+        self.modrm(size == 8, &[if size == 1 { 0x80 } else { 0x83 }], 7, mem, 1);
+        self.bytes.push(0);
+    }
+
+    pub fn mov(&mut self, to: Gpr, from: Gpr) {
+        self.registers(0x89, from, to);
+    }
+
+    pub fn sub(&mut self, to: Gpr, from: Gpr) {
+        self.registers(0x29, from, to);
+    }
+
+    pub fn cmp(&mut self, left: Gpr, right: Gpr) {
+        self.registers(0x39, right, left);
+    }
+
+    pub fn test(&mut self, register: Gpr) {
+        self.registers(0x85, register, register);
+    }
+
+    /// `test` of the register's lowest byte with `mask`.
+    pub fn test_low(&mut self, register: Gpr, mask: u8) {
+        self.raw(&[0x40 | register.0 >> 3, 0xf6, 0xc0 | register.0 & 7, mask]);
+    }
+
+    pub fn shr3(&mut self, register: Gpr) {
+        self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xe8 | register.0 & 7, 3]);
+    }
+
+    pub fn sar(&mut self, register: Gpr, bits: u8) {
+        self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xf8 | register.0 & 7, bits]);
+    }
+
+    /// Sign-extends the lowest `size` bytes (2, 4) of `from`.
+    pub fn mov_signed(&mut self, to: Gpr, from: Gpr, size: u8) {
+        let rex = 0x48 | (to.0 >> 3) << 2 | from.0 >> 3;
+        let modrm = 0xc0 | (to.0 & 7) << 3 | from.0 & 7;
+        if size == 2 {
+            self.raw(&[rex, 0x0f, 0xbf, modrm]);
+        } else {
+            self.raw(&[rex, 0x63, modrm]);
+        }
+    }
+
+    pub fn mov_imm(&mut self, to: Gpr, value: u32) {
+        self.raw(&[0x48 | to.0 >> 3, 0xc7, 0xc0 | to.0 & 7]);
+        self.raw(&value.to_le_bytes());
+    }
+
+    pub fn and_imm(&mut self, register: Gpr, value: i8) {
+        self.raw(&[0x48 | register.0 >> 3, 0x83, 0xe0 | register.0 & 7, value as u8]);
+    }
+
+    pub fn cmp_imm(&mut self, register: Gpr, value: i8) {
+        self.raw(&[0x48 | register.0 >> 3, 0x83, 0xf8 | register.0 & 7, value as u8]);
+    }
+
+    pub fn push(&mut self, register: Gpr) {
+        self.raw(&[0x40 | register.0 >> 3, 0x50 | register.0 & 7]);
+    }
+
+    pub fn pop(&mut self, register: Gpr) {
+        self.raw(&[0x40 | register.0 >> 3, 0x58 | register.0 & 7]);
+    }
+
+    pub fn ret(&mut self) {
+        self.bytes.push(0xc3);
+    }
+
+    /// Saves the status flags in ax (`lahf; seto al`).
+    pub fn save_flags(&mut self) {
+        self.raw(&[0x9f, 0x0f, 0x90, 0xc0]);
+    }
+
+    /// Undoes `save_flags` (`add al,0x7f` sets OF again; `sahf`).
+    pub fn restore_flags(&mut self) {
+        self.raw(&[0x04, 0x7f, 0x9e]);
+    }
+
+    /// `lea rsp,[rsp+disp]` in its eight-byte form.
+    pub fn move_rsp(&mut self, disp: i32) {
+        self.raw(&[0x48, 0x8d, 0xa4, 0x24]);
+        self.raw(&disp.to_le_bytes());
+    }
+
+    fn label_disp(&mut self, label: Label) {
+        self.fixups.push(Fixup { at: self.bytes.len(), label });
+        self.raw(&[0; 4]);
+    }
+
+    /// The displacement to a bound label that a two-byte branch reaches.
+    fn find_short(&self, label: Label) -> Option<u8> {
+        let target = self.labels[label.0 as usize];
+        let disp = i64::from(target) - self.bytes.len() as i64 - 2;
+        (target != UNBOUND).then(|| i8::try_from(disp).ok()).flatten().map(|disp| disp as u8)
+    }
+
+    pub fn jcc(&mut self, cond: Cond, label: Label) {
+        self.jcc_code(cond as u8, label);
+    }
+
+    pub fn jcc_code(&mut self, code: u8, label: Label) {
+        if let Some(short) = self.find_short(label) {
+            self.raw(&[0x70 | code, short]);
+        } else {
+            self.raw(&[0x0f, 0x80 | code]);
+            self.label_disp(label);
+        }
+    }
+
+    pub fn jmp(&mut self, label: Label) {
+        if let Some(short) = self.find_short(label) {
+            self.raw(&[0xeb, short]);
+        } else {
+            self.bytes.push(0xe9);
+            self.label_disp(label);
+        }
+    }
+
+    /// `jmp` in its five-byte form.
+    pub fn jmp_long(&mut self, label: Label) {
+        self.bytes.push(0xe9);
+        self.label_disp(label);
+    }
+
+    pub fn call(&mut self, label: Label) {
+        self.bytes.push(0xe8);
+        self.label_disp(label);
+    }
+
+    pub fn call_at(&mut self, target: u64) {
+        self.bytes.push(0xe8);
+        self.rel32(target, 0);
+    }
+
+    pub fn jmp_at(&mut self, target: u64) {
+        self.bytes.push(0xe9);
+        self.rel32(target, 0);
+    }
+
+    pub fn jcc_at(&mut self, code: u8, target: u64) {
+        self.raw(&[0x0f, 0x80 | code]);
+        self.rel32(target, 0);
+    }
+
+    pub fn jmp_mem(&mut self, mem: Mem) {
+        self.modrm(false, &[0xff], 4, mem, 0);
+    }
+
+    pub fn call_mem(&mut self, mem: Mem) {
+        self.modrm(false, &[0xff], 2, mem, 0);
+    }
+}

@@ -1,0 +1,74 @@
+//! What the engine decides before anything is translated: options, addresses, and where calls go.
+
+use memcheck_model::{Addr, Pc};
+
+/// How many spill slots of eight bytes a thread has.
+pub const SPILL_SLOTS: usize = 8;
+
+/// Whether accesses are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// Every access that can reach the heap.
+    On,
+    /// None: the copy does what the original does.
+    Off,
+}
+
+/// Whether dead registers and flags are filled with garbage at each check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stress {
+    /// Yes, to find errors in the liveness analysis.
+    On,
+    /// No.
+    Off,
+}
+
+/// Whether the shim is called before each `syscall` instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syscalls {
+    /// Through [`crate::Cell::Syscall`].
+    Hooked,
+    /// They are copied.
+    Native,
+}
+
+/// Options of emission, the same for all modules of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The shadow byte of address 0; below 2 GiB, because it is a displacement.
+    pub shadow_base: u32,
+    /// Where the thread's spill slots start, from the thread pointer.
+    pub spill_offset: i32,
+    /// Whether accesses are checked.
+    pub checks: Checks,
+    /// Whether the dead is filled with garbage.
+    pub stress: Stress,
+    /// Whether system calls are hooked.
+    pub syscalls: Syscalls,
+}
+
+/// Where a blob will lie, within 2 GiB of its module.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The blob's first byte.
+    pub code: Addr,
+    /// The first byte of the arena's prelude; offsets in the module's jump map count from here.
+    pub prelude: Addr,
+}
+
+/// How a copy calls a function that is not in its own group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallTarget {
+    /// Through the pointer at this address (within 2 GiB).
+    Slot(Addr),
+    /// At this address (within 2 GiB): a copy that will stay.
+    Direct(Addr),
+    /// At the original entry, which may be diverted.
+    Original,
+}
+
+/// Knows where the functions of the module are now.
+pub trait Resolver {
+    /// How to call the function whose original entry is `entry`.
+    fn call_target(&self, entry: Pc) -> CallTarget;
+}

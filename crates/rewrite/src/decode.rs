@@ -1,0 +1,480 @@
+//! One function's bytes as instructions with what the analyses ask of each: registers and flags read and written,
+//! accesses to memory, where it goes.
+//!
+//! A [`Set`] is a set of registers (bits 0 to 15) and status flags (bits 16 to 21) in one word.
+//! What a set of written things holds is certain to be overwritten whole: 8- and 16-bit writes, conditional moves,
+//! shifts by CL and repeated compares are not.
+
+use alloc::vec::Vec;
+
+use iced_x86::{
+    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
+    Mnemonic, OpAccess, OpKind, Register, RflagsBits,
+};
+use memcheck_model::{AccessKind, Pc};
+
+use crate::{Module, Skip, SkipReason, asm::Mem};
+
+/// Registers and flags; see the module's head.
+pub(crate) type Set = u32;
+pub(crate) const FLAGS: Set = 0x3f << 16;
+pub(crate) const ALL: Set = 0x3f_ffff;
+
+/// An access to memory that an instruction makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    /// Index of the instruction.
+    pub insn: u32,
+    pub mem: Mem,
+    pub size: u16,
+    pub kind: AccessKind,
+    pub shape: Shape,
+}
+
+/// How the bytes that an access touches follow from its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// From the operand's address.
+    Plain,
+    /// As plain, and the processor insists on alignment to the size.
+    Aligned,
+    /// `rcx` elements of `size` bytes, in the direction of DF.
+    Repeated,
+    /// The element that holds the bit numbered by this register.
+    Bit(u8),
+}
+
+/// Where an instruction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Next,
+    /// `jmp`.
+    Jump(u64),
+    /// `jcc` with its condition code.
+    Branch(u64, u8),
+    /// `loop`, `jrcxz`: its first bytes up to the displacement are kept.
+    Loop(u64),
+    Call(u64),
+    IndirectJump,
+    IndirectCall,
+    /// `ret`, `ud2`, `hlt` and the like.
+    End,
+    Syscall,
+}
+
+/// One instruction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Insn {
+    pub pc: u64,
+    pub len: u8,
+    /// Where a RIP-relative displacement lies in it (0: none), and its target.
+    pub rip: u8,
+    pub rip_target: u64,
+    pub flow: Flow,
+    pub reads: Set,
+    pub kills: Set,
+    /// Registers written in any way.
+    pub writes: Set,
+    /// `jmp` or `call` operand, for those through a register or memory.
+    pub through: Through,
+    pub lock: bool,
+    /// Destination and source of a copy of an address: `mov`, or `lea` with a displacement (`true`).
+    pub derive: Option<(u8, u8, bool)>,
+}
+
+/// The operand of an indirect jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Through {
+    None,
+    Register(u8),
+    Memory(Mem),
+    /// One that has to be left native (segment override).
+    Other,
+}
+
+/// A decoded extent, or several.
+#[derive(Debug, Default)]
+pub(crate) struct Decoded {
+    pub insns: Vec<Insn>,
+    pub sites: Vec<Site>,
+    pub operands: u32,
+    pub exempt: u32,
+    pub unsupported: u32,
+    /// Addresses of data and code that the function takes (`lea` from rip, displacements of tables).
+    pub taken: Vec<u64>,
+}
+
+/// The number of a general-purpose register, if it is one.
+pub(crate) fn gpr(register: Register) -> Option<u8> {
+    let full = register.full_register();
+    full.is_gpr64().then(|| full.number() as u8)
+}
+
+fn flag_set(bits: u32) -> Set {
+    let pairs = [
+        (RflagsBits::CF, 0),
+        (RflagsBits::PF, 1),
+        (RflagsBits::AF, 2),
+        (RflagsBits::ZF, 3),
+        (RflagsBits::SF, 4),
+        (RflagsBits::OF, 5),
+    ];
+    pairs.iter().filter(|(flag, _)| bits & flag != 0).map(|(_, bit)| 1 << (16 + bit)).sum()
+}
+
+/// The memory operand's address, unless it cannot be recomputed by `lea`.
+fn operand(instruction: &Instruction) -> Option<Mem> {
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    if index.is_vector_register() || base == Register::RIP || base == Register::EIP {
+        return None;
+    }
+    let narrow = base.is_gpr32() || index.is_gpr32();
+    let index =
+        (index != Register::None).then(|| (index.number() as u8, instruction.memory_index_scale() as u8));
+    let mut mem = Mem::at(crate::asm::Gpr(0), instruction.memory_displacement64() as i32);
+    mem.base = (base != Register::None).then(|| base.number() as u8);
+    mem.index = index;
+    mem.narrow = narrow;
+    Some(mem)
+}
+
+fn derive_of(instruction: &Instruction) -> Option<(u8, u8, bool)> {
+    let to = instruction.op0_register().number() as u8;
+    match instruction.code() {
+        Code::Mov_r64_rm64 | Code::Mov_rm64_r64
+            if instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register =>
+        {
+            Some((to, instruction.op1_register().number() as u8, false))
+        }
+        Code::Lea_r64_m
+            if instruction.memory_index() == Register::None && instruction.memory_base().is_gpr64() =>
+        {
+            Some((to, instruction.memory_base().number() as u8, true))
+        }
+        _ => None,
+    }
+}
+
+fn is_shift_by_cl(instruction: &Instruction) -> bool {
+    let last = instruction.op_count().saturating_sub(1);
+    matches!(
+        instruction.mnemonic(),
+        Mnemonic::Shl
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Sal
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Rcl
+            | Mnemonic::Rcr
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
+    ) && (instruction.op_register(last) == Register::CL
+        || instruction.op_kind(last) == OpKind::Immediate8 && instruction.immediate8() & 0x1f == 0)
+}
+
+fn flow_of(instruction: &Instruction) -> Flow {
+    let target = instruction.near_branch_target();
+    match instruction.flow_control() {
+        FlowControl::UnconditionalBranch => Flow::Jump(target),
+        FlowControl::ConditionalBranch if instruction.is_jcc_short_or_near() => {
+            Flow::Branch(target, condition(instruction))
+        }
+        FlowControl::ConditionalBranch => Flow::Loop(target),
+        FlowControl::Call if instruction.is_call_near() => Flow::Call(target),
+        FlowControl::Call => Flow::Syscall,
+        FlowControl::IndirectBranch => Flow::IndirectJump,
+        FlowControl::IndirectCall => Flow::IndirectCall,
+        FlowControl::Return | FlowControl::Exception => Flow::End,
+        FlowControl::Interrupt if instruction.mnemonic() == Mnemonic::Int3 => Flow::End,
+        FlowControl::Interrupt => Flow::Syscall,
+        _ if instruction.mnemonic() == Mnemonic::Hlt => Flow::End,
+        _ if instruction.mnemonic() == Mnemonic::Syscall => Flow::Syscall,
+        _ => Flow::Next,
+    }
+}
+
+/// iced's condition codes in the order of the encodings.
+fn condition(instruction: &Instruction) -> u8 {
+    use iced_x86::ConditionCode as C;
+    match instruction.condition_code() {
+        C::o => 0,
+        C::no => 1,
+        C::b => 2,
+        C::ae => 3,
+        C::e => 4,
+        C::ne => 5,
+        C::be => 6,
+        C::a => 7,
+        C::s => 8,
+        C::ns => 9,
+        C::p => 10,
+        C::np => 11,
+        C::l => 12,
+        C::ge => 13,
+        C::le => 14,
+        _ => 15,
+    }
+}
+
+/// Whether a memory operand is only named, not touched.
+fn is_no_access(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Lea
+            | M::Nop
+            | M::Reservednop
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Prefetchnta
+            | M::Prefetch
+            | M::Prefetchw
+            | M::Prefetchwt1
+            | M::Prefetchit0
+            | M::Prefetchit1
+            | M::Cldemote
+            | M::Clflush
+            | M::Clflushopt
+            | M::Clwb
+            | M::Invlpg
+    )
+}
+
+/// Whether which bytes are touched depends on a mask.
+fn is_masked(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    instruction.op_mask() != Register::None
+        || matches!(
+            instruction.mnemonic(),
+            M::Maskmovdqu
+                | M::Maskmovq
+                | M::Vmaskmovdqu
+                | M::Vmaskmovps
+                | M::Vmaskmovpd
+                | M::Vpmaskmovd
+                | M::Vpmaskmovq
+        )
+}
+
+fn needs_alignment(instruction: &Instruction, size: usize) -> bool {
+    use Mnemonic as M;
+    size >= 16
+        && matches!(
+            instruction.mnemonic(),
+            M::Movaps
+                | M::Movapd
+                | M::Movdqa
+                | M::Movntdq
+                | M::Movntps
+                | M::Movntpd
+                | M::Movntdqa
+                | M::Vmovaps
+                | M::Vmovapd
+                | M::Vmovdqa
+                | M::Vmovdqa32
+                | M::Vmovdqa64
+                | M::Vmovntdq
+                | M::Vmovntps
+                | M::Vmovntpd
+                | M::Vmovntdqa
+        )
+}
+
+/// Decodes `[start, end)` of the module's text, appending.
+pub(crate) fn decode_in(
+    out: &mut Decoded,
+    module: &Module<'_>,
+    start: Pc,
+    end: Pc,
+    want_sites: bool,
+) -> Result<(), Skip> {
+    let unsuitable = Skip { pc: start, reason: SkipReason::Unsuitable };
+    let len = usize::try_from(end.0.saturating_sub(start.0)).map_err(|_| unsuitable)?;
+    let bytes = module.find_text(start).and_then(|text| text.get(..len)).ok_or(unsuitable)?;
+    let mut decoder = Decoder::with_ip(64, bytes, start.0, DecoderOptions::NONE);
+    let mut factory = InstructionInfoFactory::new();
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        let pc = instruction.ip();
+        if instruction.is_invalid() {
+            return Err(Skip { pc: Pc(pc), reason: SkipReason::Undecodable });
+        }
+        if matches!(instruction.code(), Code::Xbegin_rel16 | Code::Xbegin_rel32) {
+            return Err(Skip { pc: Pc(pc), reason: SkipReason::Transaction });
+        }
+        // Valid only right after decoding this instruction.
+        let offsets = decoder.get_constant_offsets(&instruction);
+        let insn = describe(out, &mut factory, &instruction, &offsets, want_sites);
+        out.insns.push(insn);
+    }
+    Ok(())
+}
+
+fn describe(
+    out: &mut Decoded,
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    offsets: &ConstantOffsets,
+    want_sites: bool,
+) -> Insn {
+    let info = factory.info(instruction);
+    let (mut reads, mut kills, mut writes) = (0, 0, 0);
+    for used in info.used_registers() {
+        let Some(number) = gpr(used.register()) else { continue };
+        let whole = used.register().is_gpr64();
+        let bit = 1 << number;
+        match used.access() {
+            OpAccess::Write => {
+                writes |= bit;
+                if whole {
+                    kills |= bit;
+                }
+            }
+            OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
+                writes |= bit;
+                reads |= bit;
+            }
+            OpAccess::Read | OpAccess::CondRead => reads |= bit,
+            _ => {}
+        }
+    }
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    reads |= flag_set(instruction.rflags_read());
+    let conditional = is_shift_by_cl(instruction) || instruction.is_string_instruction() && repeated;
+    if !conditional {
+        kills |= flag_set(instruction.rflags_modified());
+    }
+    let flow = flow_of(instruction);
+    if matches!(flow, Flow::Call(_) | Flow::IndirectCall | Flow::IndirectJump | Flow::End | Flow::Syscall) {
+        (reads, kills) = (ALL, 0);
+    }
+    let segmented = matches!(instruction.memory_segment(), Register::FS | Register::GS);
+    let rip = instruction.is_ip_rel_memory_operand();
+    let through = match flow {
+        Flow::IndirectJump if instruction.op_kind(0) == OpKind::Register => {
+            gpr(instruction.op_register(0)).map_or(Through::Other, Through::Register)
+        }
+        Flow::IndirectJump if rip => Through::Memory(Mem::rip(instruction.ip_rel_memory_address())),
+        Flow::IndirectJump if segmented => Through::Other,
+        Flow::IndirectJump => operand(instruction).map_or(Through::Other, Through::Memory),
+        _ => Through::None,
+    };
+    if rip {
+        out.taken.push(instruction.ip_rel_memory_address());
+    } else if instruction.memory_index() != Register::None {
+        let disp = instruction.memory_displacement64();
+        if (0x1000..1 << 31).contains(&disp) {
+            out.taken.push(disp);
+        }
+    }
+    if want_sites && !is_no_access(instruction) {
+        add_sites(out, instruction, info, repeated, segmented);
+    }
+    Insn {
+        pc: instruction.ip(),
+        len: instruction.len() as u8,
+        rip: if rip { offsets.displacement_offset() as u8 } else { 0 },
+        rip_target: if rip { instruction.ip_rel_memory_address() } else { 0 },
+        flow,
+        reads,
+        kills,
+        writes,
+        through,
+        lock: instruction.has_lock_prefix(),
+        derive: derive_of(instruction),
+    }
+}
+
+fn add_sites(
+    out: &mut Decoded,
+    instruction: &Instruction,
+    info: &iced_x86::InstructionInfo,
+    repeated: bool,
+    segmented: bool,
+) {
+    let is_bit_string =
+        matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+            && instruction.op1_kind() == OpKind::Register;
+    let has_operand = (0..instruction.op_count()).any(|op| instruction.op_kind(op) == OpKind::Memory);
+    let mut operand_done = false;
+    for used in info.used_memory() {
+        let kind = match used.access() {
+            OpAccess::Read | OpAccess::CondRead => AccessKind::Read,
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
+                AccessKind::Write
+            }
+            _ => continue,
+        };
+        let is_string = instruction.is_string_instruction();
+        let stack = matches!(used.base(), Register::RSP | Register::ESP);
+        if stack && (!has_operand || operand_done || instruction.memory_base() != used.base()) {
+            continue;
+        }
+        out.operands += 1;
+        let static_ = used.base() == Register::None && used.index() == Register::None
+            || instruction.is_ip_rel_memory_operand() && !is_string;
+        if stack
+            || static_
+            || segmented && !is_string
+            || matches!(instruction.mnemonic(), Mnemonic::Leave | Mnemonic::Enter)
+        {
+            out.exempt += 1;
+            continue;
+        }
+        let memory_size = used.memory_size();
+        let size = if memory_size.is_broadcast() { memory_size.element_size() } else { memory_size.size() };
+        let size = match instruction.mnemonic() {
+            // The legacy area and the header (SDM vol. 1, 13.4).
+            Mnemonic::Xsave
+            | Mnemonic::Xsavec
+            | Mnemonic::Xsaveopt
+            | Mnemonic::Xrstor
+            | Mnemonic::Xsave64
+            | Mnemonic::Xsavec64
+            | Mnemonic::Xsaveopt64
+            | Mnemonic::Xrstor64 => 576,
+            _ => size,
+        };
+        let mem = if is_string {
+            gpr(used.base())
+                .map(|base| Mem { narrow: used.base().is_gpr32(), ..Mem::at(crate::asm::Gpr(base), 0) })
+        } else if operand_done || !has_operand {
+            None
+        } else {
+            operand(instruction)
+        };
+        let shape = if is_string && repeated {
+            Shape::Repeated
+        } else if is_bit_string {
+            gpr(instruction.op1_register()).map_or(Shape::Plain, Shape::Bit)
+        } else if needs_alignment(instruction, size) {
+            Shape::Aligned
+        } else {
+            Shape::Plain
+        };
+        // A repeated compare ends where it finds what it looks for: its range is not known beforehand.
+        let searches = matches!(
+            instruction.mnemonic(),
+            Mnemonic::Cmpsb
+                | Mnemonic::Cmpsw
+                | Mnemonic::Cmpsd
+                | Mnemonic::Cmpsq
+                | Mnemonic::Scasb
+                | Mnemonic::Scasw
+                | Mnemonic::Scasd
+                | Mnemonic::Scasq
+        );
+        let odd_repeat = shape == Shape::Repeated && (searches || mem.is_some_and(|mem| mem.narrow));
+        operand_done |= !is_string;
+        match mem {
+            Some(mem) if size != 0 && size <= 1024 && !is_masked(instruction) && !odd_repeat => {
+                let insn = out.insns.len() as u32;
+                out.sites.push(Site { insn, mem, size: size as u16, kind, shape });
+            }
+            _ => out.unsupported += 1,
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The copy's bytes: each instruction with what it needs to work at another address, the checks before it, and
+//! behind the last function what the checks' filters could not settle.
+//!
+//! Spill slots: 0 the scratch register, 1 rax under saved flags, 2 and 3 saved flags and work values, 7 a range's
+//! length. Invariant: no slot is live from one original instruction to the next.
+
+use alloc::vec::Vec;
+
+use memcheck_model::Pc;
+
+use crate::{
+    CallTarget, Cell, CodeBlob, Config, Extent, Module, Part, PcMap, Place, Resolver, Skip, SkipReason,
+    Stats, Stress, Syscalls,
+    asm::{Asm, Cond, Gpr, Label, Mem},
+    blob::Run,
+    decode::{Decoded, Flow, Insn, Shape, Site, Through},
+    discover::find_linkage_cell,
+    flow::{Graph, ends, find_insn},
+    plan::{Check, Crossing},
+    prelude::{RANGE_SLOT, Settle},
+};
+
+/// What lies out of line for a check.
+struct Stub<'a> {
+    check: &'a Check,
+    start: Label,
+    resume: Label,
+}
+
+pub(crate) struct Emitter<'a> {
+    config: &'a Config,
+    module: &'a Module<'a>,
+    resolver: &'a dyn Resolver,
+    place: Place,
+    extents: &'a [Extent],
+    code: &'a Decoded,
+    graph: &'a Graph,
+    asm: Asm,
+    /// One for each block.
+    labels: Vec<Label>,
+    stubs: Vec<Stub<'a>>,
+    runs: Vec<Run>,
+    stats: Stats,
+}
+
+impl<'a> Emitter<'a> {
+    pub fn new(
+        config: &'a Config,
+        module: &'a Module<'a>,
+        resolver: &'a dyn Resolver,
+        place: Place,
+        extents: &'a [Extent],
+        code: &'a Decoded,
+        graph: &'a Graph,
+    ) -> Self {
+        let mut asm = Asm::new(place.code.0);
+        let labels = graph.blocks.iter().map(|_| asm.new_label()).collect();
+        let stats = Stats {
+            instructions: code.insns.len() as u32,
+            operands: code.operands,
+            exempt: code.exempt,
+            unsupported: code.unsupported,
+            checked: code.operands - code.exempt - code.unsupported,
+            ..Stats::default()
+        };
+        Self {
+            config,
+            module,
+            resolver,
+            place,
+            extents,
+            code,
+            graph,
+            asm,
+            labels,
+            stubs: Vec::new(),
+            runs: Vec::new(),
+            stats,
+        }
+    }
+
+    pub fn run(mut self, checks: &'a [Check]) -> Result<CodeBlob, Skip> {
+        let mut checks = checks.iter().peekable();
+        for (number, block) in self.graph.blocks.iter().enumerate() {
+            let first = &self.code.insns[block.first as usize];
+            if self.extents.iter().any(|extent| extent.start.0 == first.pc) {
+                let padding = (16 - (self.place.code.0 + u64::from(self.asm.offset())) % 16) % 16;
+                self.asm.raw(&[0xcc; 16][..padding as usize]);
+            }
+            self.asm.bind(self.labels[number]);
+            for index in block.first..block.end {
+                while let Some(check) = checks.next_if(|check| check.at == index) {
+                    self.check(check);
+                }
+                let insn = &self.code.insns[index as usize];
+                self.mark(insn, Part::Instruction);
+                self.insn(insn);
+                if !self.asm.fits {
+                    return Err(Skip { pc: Pc(insn.pc), reason: SkipReason::OutOfReach });
+                }
+            }
+            let last = &self.code.insns[block.end as usize - 1];
+            let after = last.pc + u64::from(last.len);
+            let goes_on = self.code.insns.get(block.end as usize).is_some_and(|next| next.pc == after);
+            if !ends(last.flow) && !goes_on {
+                self.asm.jmp_at(after);
+            }
+        }
+        for stub in core::mem::take(&mut self.stubs) {
+            self.stub(&stub);
+        }
+        self.finish()
+    }
+
+    fn finish(self) -> Result<CodeBlob, Skip> {
+        let base = self.extents[0].start;
+        if !self.asm.fits {
+            return Err(Skip { pc: base, reason: SkipReason::OutOfReach });
+        }
+        let offset_of = |pc: Pc| {
+            let block = self.graph.block_of[find_insn(self.code, pc.0)?];
+            Some((pc, self.asm.offset_of(self.labels[block as usize])))
+        };
+        let entries = self.extents.iter().filter_map(|extent| offset_of(extent.start)).collect();
+        let leader = |block: &crate::flow::Block| offset_of(Pc(self.code.insns[block.first as usize].pc));
+        let jump_targets = self.graph.blocks.iter().filter_map(leader).collect();
+        let pc_map = PcMap { base, runs: self.runs };
+        Ok(CodeBlob { entries, jump_targets, pc_map, stats: self.stats, bytes: self.asm.finish() })
+    }
+
+    fn mark(&mut self, insn: &Insn, part: Part) {
+        let original_offset = (insn.pc - self.extents[0].start.0) as u32;
+        self.runs.push(Run { copy_offset: self.asm.offset(), original_offset, len: insn.len, part });
+    }
+
+    fn slot(&self, index: i32) -> Mem {
+        Mem::fs(self.config.spill_offset + 8 * index)
+    }
+
+    // ---- instructions ----
+
+    fn insn(&mut self, insn: &Insn) {
+        match insn.flow {
+            Flow::Jump(target) => match find_insn(self.code, target) {
+                Some(index) => self.asm.jmp(self.label_of(index)),
+                None => self.leave(target),
+            },
+            Flow::Branch(target, code) => match find_insn(self.code, target) {
+                Some(index) => self.asm.jcc_code(code, self.label_of(index)),
+                None => self.leave_if(code, target),
+            },
+            Flow::Loop(target) => {
+                // loop +2; jmp over the next; jmp target
+                let bytes = self.bytes(insn);
+                self.asm.raw(&bytes[..bytes.len() - 1]);
+                self.asm.raw(&[2]);
+                self.asm.raw(&[0xeb, 5, 0xe9]);
+                match find_insn(self.code, target) {
+                    Some(index) => {
+                        // The same as `jmp`, always in its long form.
+                        self.asm.bytes.pop();
+                        self.asm.jmp_long(self.label_of(index));
+                    }
+                    None => self.asm.rel32(target, 0),
+                }
+            }
+            Flow::Call(target) => self.call(target),
+            Flow::IndirectJump if insn.through != Through::Other => self.indirect_jump(insn),
+            Flow::Syscall if self.config.syscalls == Syscalls::Hooked && self.bytes(insn) == [0x0f, 0x05] => {
+                self.asm.move_rsp(-128);
+                self.asm.push(Gpr::RAX);
+                self.asm.call_mem(Mem::rip(self.place.prelude.0 + Cell::Syscall.offset()));
+                self.asm.raw(&[0x0f, 0x05]);
+            }
+            _ => self.copy(insn),
+        }
+    }
+
+    fn bytes(&self, insn: &Insn) -> &'a [u8] {
+        self.module
+            .find_text(Pc(insn.pc))
+            .and_then(|text| text.get(..usize::from(insn.len)))
+            .unwrap_or_default()
+    }
+
+    fn copy(&mut self, insn: &Insn) {
+        let bytes = self.bytes(insn);
+        if insn.rip == 0 {
+            self.asm.raw(bytes);
+            return;
+        }
+        let at = usize::from(insn.rip);
+        self.asm.raw(&bytes[..at]);
+        self.asm.rel32(insn.rip_target, (bytes.len() - at - 4) as u64);
+        self.asm.raw(&bytes[at + 4..]);
+    }
+
+    fn label_of(&self, insn: usize) -> Label {
+        self.labels[self.graph.block_of[insn] as usize]
+    }
+
+    fn target(&self, target: u64) -> CallTarget {
+        if self.module.is_entry(Pc(target)) {
+            self.resolver.call_target(Pc(target))
+        } else {
+            CallTarget::Original
+        }
+    }
+
+    fn leave(&mut self, target: u64) {
+        match self.target(target) {
+            CallTarget::Slot(slot) => self.asm.jmp_mem(Mem::rip(slot.0)),
+            CallTarget::Direct(copy) => self.asm.jmp_at(copy.0),
+            CallTarget::Original => self.asm.jmp_at(target),
+        }
+    }
+
+    fn leave_if(&mut self, code: u8, target: u64) {
+        match self.target(target) {
+            CallTarget::Slot(slot) => {
+                self.asm.raw(&[0x70 | code ^ 1, 6]);
+                self.asm.jmp_mem(Mem::rip(slot.0));
+            }
+            CallTarget::Direct(copy) => self.asm.jcc_at(code, copy.0),
+            CallTarget::Original => self.asm.jcc_at(code, target),
+        }
+    }
+
+    fn call(&mut self, target: u64) {
+        if let Some(index) = find_insn(self.code, target) {
+            self.asm.call(self.label_of(index));
+            return;
+        }
+        match self.target(target) {
+            CallTarget::Slot(slot) => self.asm.call_mem(Mem::rip(slot.0)),
+            CallTarget::Direct(copy) => self.asm.call_at(copy.0),
+            CallTarget::Original => match find_linkage_cell(self.module, Pc(target)) {
+                Some(cell) if !self.module.is_entry(Pc(target)) => self.asm.call_mem(Mem::rip(cell)),
+                _ => self.asm.call_at(target),
+            },
+        }
+    }
+
+    /// Looks the target up in the module's jump map; what is not there is gone to natively.
+    fn indirect_jump(&mut self, insn: &Insn) {
+        self.stats.indirect_jumps += 1;
+        let cell = |cell: Cell| Mem::rip(self.place.prelude.0 + cell.offset());
+        let (start, bytes, map, base) =
+            (cell(Cell::TextStart), cell(Cell::TextBytes), cell(Cell::JumpMap), cell(Cell::Base));
+        let slots: Vec<Mem> = (0..4).map(|index| self.slot(index)).collect();
+        let asm = &mut self.asm;
+        let go = asm.new_label();
+        asm.store(slots[0], Gpr::RAX);
+        asm.store(slots[1], Gpr::RCX);
+        match insn.through {
+            Through::Register(register) => asm.mov(Gpr::RCX, Gpr(register)),
+            Through::Memory(mem) => asm.load(Gpr::RCX, mem),
+            Through::None | Through::Other => {}
+        }
+        asm.save_flags();
+        asm.store(slots[3], Gpr::RCX);
+        asm.sub_mem(Gpr::RCX, start);
+        asm.cmp_mem(Gpr::RCX, bytes);
+        asm.jcc(Cond::AboveEqual, go);
+        asm.store(slots[2], Gpr::RDX);
+        asm.load(Gpr::RDX, map);
+        asm.load_u32(Gpr::RCX, Mem::indexed(Gpr::RDX, Gpr::RCX, 4, 0));
+        asm.load(Gpr::RDX, slots[2]);
+        asm.test(Gpr::RCX);
+        asm.jcc(Cond::Equal, go);
+        asm.add_mem(Gpr::RCX, base);
+        asm.store(slots[3], Gpr::RCX);
+        asm.bind(go);
+        asm.restore_flags();
+        asm.load(Gpr::RAX, slots[0]);
+        asm.load(Gpr::RCX, slots[1]);
+        asm.jmp_mem(slots[3]);
+    }
+
+    // ---- checks ----
+
+    fn site(&self, check: &Check) -> &'a Site {
+        &self.code.sites[check.members[0] as usize]
+    }
+
+    fn check(&mut self, check: &'a Check) {
+        let insn = self.code.insns[self.site(check).insn as usize];
+        self.mark(&insn, Part::Check);
+        self.stats.checks += 1;
+        if self.config.stress == Stress::On {
+            self.spoil(check);
+        }
+        match check.shape {
+            Shape::Repeated => self.range(self.site(check)),
+            Shape::Bit(register) => self.bit(self.site(check), register),
+            Shape::Plain | Shape::Aligned => self.filter(check),
+        }
+    }
+
+    /// Fills with garbage what liveness calls dead.
+    fn spoil(&mut self, check: &Check) {
+        for register in (0..16).filter(|register| check.dead >> register & 1 != 0) {
+            self.asm.mov_imm(Gpr(register), 0x5bad_0000 | u32::from(register));
+        }
+        if !check.save_flags {
+            self.asm.cmp_imm(Gpr::RSP, 0x55);
+        }
+    }
+
+    fn filter(&mut self, check: &'a Check) {
+        let scratch = Gpr(check.scratch);
+        let rax_lives = check.dead & 1 == 0;
+        self.stats.flags_saved += u32::from(check.save_flags);
+        self.stats.spilled += u32::from(check.spill_scratch);
+        let [slot0, slot1] = [0, 1].map(|index| self.slot(index));
+        let shadow = self.config.shadow_base.cast_signed();
+        let asm = &mut self.asm;
+        let [start, resume] = [(); 2].map(|()| asm.new_label());
+        if check.spill_scratch {
+            asm.store(slot0, scratch);
+        }
+        asm.lea(scratch, check.mem);
+        if check.save_flags {
+            if rax_lives {
+                asm.store(slot1, Gpr::RAX);
+            }
+            asm.save_flags();
+        }
+        if let Crossing::Tested(mask) = check.crossing {
+            asm.test_low(scratch, mask);
+            asm.jcc(Cond::NotEqual, start);
+        }
+        if check.crossing == Crossing::Always {
+            asm.jmp(start);
+        } else {
+            asm.shr3(scratch);
+            for (offset, size) in compares(check.granules) {
+                asm.cmp_mem_zero(size, Mem::at(scratch, shadow + i32::from(offset)));
+                asm.jcc(Cond::NotEqual, start);
+            }
+        }
+        asm.bind(resume);
+        if check.save_flags {
+            asm.restore_flags();
+            if rax_lives {
+                asm.load(Gpr::RAX, slot1);
+            }
+        }
+        if check.spill_scratch {
+            asm.load(scratch, slot0);
+        }
+        self.stubs.push(Stub { check, start, resume });
+    }
+
+    /// Settles each member precisely.
+    fn stub(&mut self, stub: &Stub<'a>) {
+        let check = stub.check;
+        self.asm.bind(stub.start);
+        let kept_rax = check.save_flags && check.dead & 1 == 0;
+        if check.save_flags {
+            self.asm.store(self.slot(2), Gpr::RAX);
+            if kept_rax {
+                self.asm.load(Gpr::RAX, self.slot(1));
+            }
+        }
+        for &member in &check.members {
+            let site = &self.code.sites[member as usize];
+            let insn = self.code.insns[site.insn as usize];
+            self.mark(&insn, Part::Check);
+            for (offset, class) in pieces(site.size) {
+                self.asm.lea(Gpr(check.scratch), site.mem.plus(offset));
+                self.settle(Gpr(check.scratch), Settle { class, kind: site.kind });
+            }
+        }
+        if check.save_flags {
+            self.asm.load(Gpr::RAX, self.slot(2));
+        }
+        self.asm.jmp(stub.resume);
+    }
+
+    /// Calls a settle routine for the address in `register`; flags are lost.
+    fn settle(&mut self, register: Gpr, settle: Settle) {
+        self.asm.move_rsp(-128);
+        self.asm.push(register);
+        self.asm.call_at(self.place.prelude.0 + settle.offset());
+        self.asm.move_rsp(136);
+        self.asm.raw(&[0xa8, settle.description()]);
+    }
+
+    /// Keeps rax, rcx, rdx and the flags in slots 0 to 3; `restore_work` undoes it.
+    fn keep_work(&mut self) {
+        for (index, register) in [Gpr::RAX, Gpr::RCX, Gpr::RDX].into_iter().enumerate() {
+            self.asm.store(self.slot(index as i32), register);
+        }
+        self.asm.save_flags();
+        self.asm.store(self.slot(3), Gpr::RAX);
+        self.asm.load(Gpr::RAX, self.slot(0));
+    }
+
+    fn restore_work(&mut self) {
+        self.asm.load(Gpr::RAX, self.slot(3));
+        self.asm.restore_flags();
+        for (index, register) in [Gpr::RAX, Gpr::RCX, Gpr::RDX].into_iter().enumerate() {
+            self.asm.load(register, self.slot(index as i32));
+        }
+    }
+
+    /// `rcx` elements from the address register on, downwards when DF is set.
+    fn range(&mut self, site: &Site) {
+        let Some(base) = site.mem.base.map(Gpr) else { return };
+        let size = site.size as u8;
+        self.keep_work();
+        let [skip, backwards, settle] = [(); 3].map(|()| self.asm.new_label());
+        self.asm.test(Gpr::RCX);
+        self.asm.jcc(Cond::Equal, skip);
+        let bytes = Mem { base: None, ..Mem::indexed(Gpr::RAX, Gpr::RCX, size, 0) };
+        self.asm.lea(Gpr::RDX, bytes);
+        self.asm.move_rsp(-128);
+        self.asm.raw(&[0x9c, 0x58]); // pushfq; pop rax
+        self.asm.move_rsp(128);
+        self.asm.sar(Gpr::RAX, 8);
+        self.asm.test_low(Gpr::RAX, 4); // DF is bit 10
+        self.asm.jcc(Cond::NotEqual, backwards);
+        self.asm.mov(Gpr::RAX, base);
+        self.asm.jmp(settle);
+        self.asm.bind(backwards);
+        self.asm.mov(Gpr::RAX, base);
+        self.asm.sub(Gpr::RAX, Gpr::RDX);
+        self.asm.lea(Gpr::RAX, Mem::at(Gpr::RAX, i32::from(size)));
+        self.asm.bind(settle);
+        self.asm.store(self.slot(RANGE_SLOT), Gpr::RDX);
+        self.settle(Gpr::RAX, Settle { class: Settle::RANGE, kind: site.kind });
+        self.asm.bind(skip);
+        self.restore_work();
+    }
+
+    /// The element that holds bit number `register` counted from the operand's start (SDM, BT).
+    fn bit(&mut self, site: &Site, register: u8) {
+        let size = site.size as u8;
+        let mem = site.mem;
+        let spare = |candidate: &u8| !mem.uses(*candidate) && *candidate != register;
+        let scratch = [1u8, 2, 0].into_iter().find(spare).unwrap_or(1);
+        if !spare(&scratch) {
+            return; // three registers of the operand are rax, rcx and rdx
+        }
+        self.keep_work();
+        let scratch = Gpr(scratch);
+        match size {
+            8 => self.asm.mov(scratch, Gpr(register)),
+            _ => self.asm.mov_signed(scratch, Gpr(register), size),
+        }
+        self.asm.sar(scratch, 3 + size.trailing_zeros() as u8);
+        let elements = Mem { index: Some((scratch.0, size)), ..mem };
+        self.asm.lea(scratch, elements);
+        if let Some((index, scale)) = mem.index {
+            self.asm.lea(scratch, Mem::indexed(scratch, Gpr(index), scale, 0));
+        }
+        self.settle(scratch, Settle { class: size.trailing_zeros() as u8, kind: site.kind });
+        self.restore_work();
+    }
+}
+
+/// Offsets and sizes of the comparisons that look at exactly `granules` shadow bytes, at most eight.
+fn compares(granules: u8) -> impl Iterator<Item = (u8, u8)> {
+    let largest = 1 << granules.ilog2();
+    let rest = granules - largest;
+    // The second may look at some of the first's again, never beyond the end.
+    let second = rest.next_power_of_two();
+    [(0, largest), (granules - second, second)].into_iter().take(if rest == 0 { 1 } else { 2 })
+}
+
+/// An access of any size as pieces of powers of two: offset and log2 of the size.
+fn pieces(size: u16) -> impl Iterator<Item = (i32, u8)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let rest = size - done;
+        let class = rest.checked_ilog2()?.min(6);
+        let offset = done;
+        done += 1 << class;
+        Some((i32::from(offset), class as u8))
+    })
+}

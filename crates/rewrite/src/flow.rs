@@ -1,0 +1,164 @@
+//! The flow graph of a group of functions: basic blocks, their successors, and where indirect jumps may arrive.
+//!
+//! A block ends after each jump, call, return and system call. Invariant: `blocks` partition `insns` in order, and
+//! each address that a jump, a jump table or a taken label names inside the group starts a block.
+
+use alloc::vec::Vec;
+
+use memcheck_model::Pc;
+
+use crate::{
+    Extent, Module, Skip, SkipReason,
+    decode::{Decoded, Flow},
+};
+
+/// A basic block: instructions `[first, end)`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Block {
+    pub first: u32,
+    pub end: u32,
+    /// Blocks of the group that it leads to.
+    pub next: Vec<u32>,
+    /// Whether it also leads to where nothing is known.
+    pub leaves: bool,
+    /// Whether it is entered from where nothing is known.
+    pub entered: bool,
+}
+
+/// The graph.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub blocks: Vec<Block>,
+    /// For each instruction, its block.
+    pub block_of: Vec<u32>,
+}
+
+/// The index of the instruction that a jump to `pc` reaches. Behind a lock prefix means the locked instruction:
+/// more atomic than asked for, never less.
+pub(crate) fn find_insn(code: &Decoded, pc: u64) -> Option<usize> {
+    match code.insns.binary_search_by_key(&pc, |insn| insn.pc) {
+        Ok(index) => Some(index),
+        Err(after) => after.checked_sub(1).filter(|&at| code.insns[at].lock && code.insns[at].pc + 1 == pc),
+    }
+}
+
+/// Whether control cannot go on behind this kind of instruction.
+pub(crate) fn ends(flow: Flow) -> bool {
+    matches!(flow, Flow::Jump(_) | Flow::IndirectJump | Flow::End)
+}
+
+pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> Result<Graph, Skip> {
+    let count = code.insns.len();
+    let mut leader = alloc::vec![false; count + 1];
+    let mut entered = alloc::vec![false; count + 1];
+    let inside = |pc: u64| extents.iter().any(|extent| extent.contains(Pc(pc)));
+    for extent in extents {
+        if let Some(index) = find_insn(code, extent.start.0) {
+            (leader[index], entered[index]) = (true, true);
+        }
+    }
+    let mut indirect = Vec::new();
+    let mut after_end = false;
+    for (index, insn) in code.insns.iter().enumerate() {
+        if after_end {
+            leader[index] = true;
+        }
+        after_end = insn.flow != Flow::Next;
+        match insn.flow {
+            Flow::Jump(target) | Flow::Branch(target, _) | Flow::Loop(target) if inside(target) => {
+                let into = Skip { pc: Pc(insn.pc), reason: SkipReason::JumpIntoInstruction };
+                leader[find_insn(code, target).ok_or(into)?] = true;
+            }
+            Flow::Call(target) if inside(target) => {
+                let next = insn.pc + u64::from(insn.len);
+                if target == next && !module.is_entry(Pc(target)) {
+                    return Err(Skip { pc: Pc(insn.pc), reason: SkipReason::CallNext });
+                }
+                let into = Skip { pc: Pc(insn.pc), reason: SkipReason::JumpIntoInstruction };
+                let callee = find_insn(code, target).ok_or(into)?;
+                (leader[callee], entered[callee]) = (true, true);
+            }
+            Flow::IndirectJump => indirect.push(index),
+            _ => {}
+        }
+    }
+    let mut arrivals = Vec::new();
+    if !indirect.is_empty() {
+        for &taken in &code.taken {
+            arrivals.extend(table_targets(code, module, taken));
+        }
+        arrivals.extend(code.taken.iter().filter_map(|&taken| find_insn(code, taken)));
+        arrivals.sort_unstable();
+        arrivals.dedup();
+        for &index in &arrivals {
+            leader[index] = true;
+        }
+    }
+    let mut graph = Graph { blocks: Vec::new(), block_of: alloc::vec![0; count] };
+    for (index, &leads) in leader.iter().enumerate().take(count) {
+        if leads || index == 0 {
+            if let Some(last) = graph.blocks.last_mut() {
+                last.end = index as u32;
+            }
+            let entered = entered[index];
+            graph.blocks.push(Block { first: index as u32, end: count as u32, entered, ..Block::default() });
+        }
+        graph.block_of[index] = graph.blocks.len() as u32 - 1;
+    }
+    connect(&mut graph, code, &arrivals);
+    Ok(graph)
+}
+
+fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
+    let mut reached = alloc::vec![false; graph.blocks.len()];
+    for index in 0..graph.blocks.len() {
+        let last = graph.blocks[index].end as usize - 1;
+        let insn = &code.insns[last];
+        let mut next = Vec::new();
+        let mut leaves = false;
+        let mut go = |target: Option<usize>| match target {
+            Some(at) => next.push(graph.block_of[at]),
+            None => leaves = true,
+        };
+        match insn.flow {
+            Flow::Jump(target) => go(find_insn(code, target)),
+            Flow::Branch(target, _) | Flow::Loop(target) => go(find_insn(code, target)),
+            Flow::IndirectJump => {
+                arrivals.iter().for_each(|&arrival| go(Some(arrival)));
+                go(None);
+            }
+            Flow::End => go(None),
+            _ => {}
+        }
+        if !ends(insn.flow) {
+            let after = insn.pc + u64::from(insn.len);
+            go(code.insns.get(last + 1).filter(|next| next.pc == after).map(|_| last + 1));
+        }
+        for &block in &next {
+            reached[block as usize] = true;
+        }
+        graph.blocks[index].next = next;
+        graph.blocks[index].leaves = leaves;
+    }
+    // What nothing in the group leads to is reached in ways that are not seen: landing pads, unrecovered tables.
+    for (block, reached) in graph.blocks.iter_mut().zip(reached) {
+        block.entered |= !reached;
+    }
+}
+
+/// The instructions that a jump table at `table` leads to: 32-bit offsets from itself, or addresses. Taking too
+/// much for a table only makes more blocks.
+fn table_targets(code: &Decoded, module: &Module<'_>, table: u64) -> Vec<usize> {
+    let Some(data) = module.find_constants(Pc(table)) else { return Vec::new() };
+    let relative = data.chunks_exact(4).map_while(|entry| {
+        let offset = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+        find_insn(code, table.wrapping_add_signed(i64::from(offset)))
+    });
+    let mut found: Vec<usize> = relative.collect();
+    found.extend(data.chunks_exact(8).map_while(|entry| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(entry);
+        find_insn(code, u64::from_le_bytes(bytes))
+    }));
+    found
+}

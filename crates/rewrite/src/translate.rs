@@ -1,0 +1,97 @@
+//! From a function's entry to the copy of its group: finds the group, runs the stages.
+
+use alloc::vec::Vec;
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use memcheck_model::Pc;
+
+use crate::{
+    Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Skip, SkipReason,
+    decode::{Decoded, decode_in},
+    emit, flow, live, plan,
+};
+
+/// A target that is larger is taken for a function of its own without looking whether it jumps back.
+const PART_BYTES: u64 = 4096;
+
+/// The functions that must be translated with the one at `entry`, as indices of extents, sorted: those that jumps
+/// into their middle join, as with the parts that compilers split off.
+#[must_use]
+pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
+    let mut group = alloc::vec![entry];
+    let mut next = 0;
+    while let Some(&index) = group.get(next) {
+        next += 1;
+        for target in jumps_out(module, module.extents[index]) {
+            let Some(other) = module.find_extent(target) else { continue };
+            if group.contains(&other) {
+                continue;
+            }
+            let extent = module.extents[other];
+            let joined = target != extent.start
+                || extent.end.0 - extent.start.0 <= PART_BYTES
+                    && jumps_out(module, extent).iter().any(|&back| {
+                        module.extents[index].contains(back) && back != module.extents[index].start
+                    });
+            if joined {
+                group.push(other);
+            }
+        }
+    }
+    group.sort_unstable();
+    group
+}
+
+/// Where direct jumps lead out of an extent.
+fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
+    let len = (extent.end.0 - extent.start.0) as usize;
+    let Some(bytes) = module.find_text(extent.start).and_then(|text| text.get(..len)) else {
+        return Vec::new();
+    };
+    let mut decoder = Decoder::with_ip(64, bytes, extent.start.0, DecoderOptions::NONE);
+    let mut instruction = iced_x86::Instruction::default();
+    let mut out = Vec::new();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        let jumps = matches!(
+            instruction.flow_control(),
+            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+        );
+        let target = Pc(instruction.near_branch_target());
+        if jumps && !extent.contains(target) && out.last() != Some(&target) {
+            out.push(target);
+        }
+    }
+    out
+}
+
+/// The instrumented copy of the functions `group` of `module`, for `place`.
+///
+/// # Errors
+/// When an instruction stands in the way; the functions then stay native.
+pub fn translate(
+    config: &Config,
+    module: &Module<'_>,
+    group: &[usize],
+    resolver: &dyn Resolver,
+    place: Place,
+) -> Result<CodeBlob, Skip> {
+    let extents: Vec<Extent> = group.iter().filter_map(|&index| module.extents.get(index).copied()).collect();
+    let Some(first) = extents.first() else {
+        return Err(Skip { pc: Pc(0), reason: SkipReason::Unsuitable });
+    };
+    let last = extents[extents.len() - 1].end;
+    if last.0 - first.start.0 > u64::from(u32::MAX) {
+        return Err(Skip { pc: first.start, reason: SkipReason::Unsuitable });
+    }
+    let mut code = Decoded::default();
+    for extent in &extents {
+        decode_in(&mut code, module, extent.start, extent.end, config.checks == Checks::On)?;
+    }
+    let graph = flow::build(&code, module, &extents)?;
+    let live = live::analyse(&code, &graph);
+    let frame = live::frame_registers(&code, &graph);
+    let (checks, framed) = plan::plan(&code, &graph, &live, &frame);
+    code.exempt += framed;
+    emit::Emitter::new(config, module, resolver, place, &extents, &code, &graph).run(&checks)
+}
