@@ -1,0 +1,65 @@
+//! What the heap asks of the memory that it manages but never touches itself.
+
+use memcheck_model::{Addr, AddrRange};
+
+/// What memory that nobody may write is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Pattern {
+    /// Redzones. Like the other one no letter, no small number, and eight of it are no canonical address.
+    Redzone = 0xb7,
+    /// Freed chunks.
+    Freed = 0xd9,
+}
+
+/// Why memory must not be accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No chunk was made of it yet.
+    Unused,
+    /// It precedes a chunk.
+    LeftRedzone,
+    /// It follows a chunk.
+    RightRedzone,
+    /// Its chunk was freed.
+    Freed,
+}
+
+/// Bytes of a range that no longer hold its pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The first of them.
+    pub first: Addr,
+    /// The last of them.
+    pub last: Addr,
+    /// How many differ between the two.
+    pub changed: u64,
+}
+
+/// The effects. Ranges lie within the layout; `commit` was called for what is filled, searched or read.
+///
+/// Everything may run before init and in signal handlers.
+pub trait Backend {
+    /// Makes whole pages readable and writable and zero. False when the kernel refuses.
+    fn commit(&self, range: AddrRange) -> bool;
+    /// Gives pages back; an access to them faults until they are committed again, as zeros.
+    fn decommit(&self, range: AddrRange);
+    /// Gives back what the pages hold; they read as zeros.
+    fn discard(&self, range: AddrRange);
+    /// Fills a range.
+    fn fill(&self, range: AddrRange, pattern: Pattern);
+    /// The bytes of a range that differ from its pattern, or `None` when none does.
+    fn find_change(&self, range: AddrRange, pattern: Pattern) -> Option<Change>;
+    /// Copies bytes out.
+    fn read(&self, from: Addr, into: &mut [u8]);
+    /// Marks a range as not to be accessed. Granules that it enters in the middle keep their first bytes.
+    fn poison(&self, range: AddrRange, reason: Reason);
+    /// Marks a range, which starts at a granule, as accessible.
+    fn unpoison(&self, range: AddrRange);
+    /// Keeps signal handlers away from this thread; gives what `leave_critical` needs.
+    fn enter_critical(&self) -> u64;
+    /// Lets them come again.
+    fn leave_critical(&self, before: u64);
+    /// Passes the time until another thread has left a lock.
+    fn relax(&self);
+}

@@ -1,0 +1,248 @@
+//! A chunk's metadata: three words, out of band, so that a target that tramples its heap cannot trample ours.
+//!
+//! ```text
+//!  info    | 63..60 0 | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
+//!  stacks  | 63..32 free StackId                        | 31..0 alloc StackId                                  |
+//!  link    | 63..54 0 | 53..32 free tid                 | 31..0 next ChunkId of whichever list it is in         |
+//! ```
+//!
+//! States: `Unused → Live → Quarantined → Recycled → Live → …`. `Live → Quarantined` is a compare-and-swap, which
+//! decides between threads that free one chunk at once; every other change is made by the chunk's one owner.
+//! All words zero is `Unused`. Sizes of large chunks stand in a table of their own.
+//!
+//! Readers may race with owners: they see a chunk as it was or as it becomes, or stacks of the one with the
+//! state of the other; only texts of reports depend on it.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use memcheck_model::{Addr, AddrRange, Block, BlockState, Function, Size, StackId, ThreadId};
+
+use crate::{ChunkId, size_class::Class};
+
+/// What a slot is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ChunkState {
+    /// No chunk was ever there.
+    Unused = 0,
+    /// Allocated.
+    Live = 1,
+    /// Freed, and not yet to be given out again.
+    Quarantined = 2,
+    /// Freed long ago, and to be given out again at any time; what is known of it is history.
+    Recycled = 3,
+}
+
+/// The word `info`, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Info(pub u64);
+
+const TID_MASK: u64 = (1 << 22) - 1;
+const SIZE_MASK: u64 = (1 << 18) - 1;
+
+impl Info {
+    #[inline]
+    pub const fn live(function: Function, align_shift: u32, small_size: u64, tid: ThreadId) -> Self {
+        Self(
+            ChunkState::Live as u64
+                | (function as u64) << 2
+                | (align_shift as u64) << 14
+                | (small_size & SIZE_MASK) << 20
+                | (tid.0 as u64 & TID_MASK) << 38,
+        )
+    }
+
+    #[inline]
+    pub const fn state(self) -> ChunkState {
+        match self.0 & 3 {
+            0 => ChunkState::Unused,
+            1 => ChunkState::Live,
+            2 => ChunkState::Quarantined,
+            _ => ChunkState::Recycled,
+        }
+    }
+
+    #[inline]
+    pub const fn with_state(self, state: ChunkState) -> Self {
+        Self(self.0 & !3 | state as u64)
+    }
+
+    #[inline]
+    pub const fn freed_by(self, function: Function) -> Self {
+        Self(self.with_state(ChunkState::Quarantined).0 & !(63 << 8) | (function as u64) << 8)
+    }
+
+    #[inline]
+    pub fn alloc_function(self) -> Function {
+        Function::from_code((self.0 >> 2 & 63) as u8).unwrap_or(Function::Malloc)
+    }
+
+    #[inline]
+    pub fn free_function(self) -> Option<Function> {
+        Function::from_code((self.0 >> 8 & 63) as u8)
+    }
+
+    #[inline]
+    pub const fn align_shift(self) -> u32 {
+        (self.0 >> 14 & 63) as u32
+    }
+
+    #[inline]
+    pub const fn small_size(self) -> u64 {
+        self.0 >> 20 & SIZE_MASK
+    }
+
+    pub const fn alloc_tid(self) -> ThreadId {
+        ThreadId((self.0 >> 38 & TID_MASK) as u32)
+    }
+}
+
+/// The metadata of one slot. Zeroed memory is a valid one.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct ChunkMeta {
+    info: AtomicU64,
+    stacks: AtomicU64,
+    link: AtomicU64,
+}
+
+impl ChunkMeta {
+    #[inline]
+    pub(crate) fn info(&self) -> Info {
+        // Acquire pairs with the Release of `set_info`: who sees a chunk live sees its stack and large size.
+        Info(self.info.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn set_info(&self, info: Info) {
+        self.info.store(info.0, Ordering::Release);
+    }
+
+    /// Whether this thread is the one that turned `live` into `freed`.
+    #[inline]
+    pub(crate) fn try_free(&self, live: Info, freed: Info) -> bool {
+        self.info.compare_exchange(live.0, freed.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn set_alloc_stack(&self, stack: StackId) {
+        self.stacks.store(stack.0.into(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn set_free_stack(&self, stack: StackId) {
+        let alloc = self.stacks.load(Ordering::Relaxed) & u64::from(u32::MAX);
+        self.stacks.store(alloc | u64::from(stack.0) << 32, Ordering::Relaxed);
+    }
+
+    pub(crate) fn alloc_stack(&self) -> StackId {
+        StackId(self.stacks.load(Ordering::Relaxed) as u32)
+    }
+
+    pub(crate) fn free_stack(&self) -> StackId {
+        StackId((self.stacks.load(Ordering::Relaxed) >> 32) as u32)
+    }
+
+    /// The next chunk of the list that the owner keeps this one in.
+    #[inline]
+    pub(crate) fn next(&self) -> ChunkId {
+        ChunkId(self.link.load(Ordering::Relaxed) as u32)
+    }
+
+    #[inline]
+    pub(crate) fn set_next(&self, next: ChunkId) {
+        let tid = self.link.load(Ordering::Relaxed) & !u64::from(u32::MAX);
+        self.link.store(tid | u64::from(next.0), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn set_free_tid(&self, tid: ThreadId) {
+        self.link.store(u64::from(tid.0) << 32 | u64::from(ChunkId::NONE.0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn free_tid(&self) -> ThreadId {
+        ThreadId((self.link.load(Ordering::Relaxed) >> 32) as u32)
+    }
+}
+
+/// What is known of a chunk: a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its slot.
+    pub id: ChunkId,
+    /// The address that the allocator function returned.
+    pub start: Addr,
+    /// How many bytes were asked for.
+    pub size: Size,
+    /// What it is now; never `Unused`.
+    pub state: ChunkState,
+    /// The alignment asked for: `1 << align_shift`; zero when none was.
+    pub align_shift: u32,
+    /// Who allocated it.
+    pub allocated_by: Function,
+    /// Who freed it, if it is not live.
+    pub freed_by: Option<Function>,
+    /// Where it was allocated.
+    pub alloc_stack: StackId,
+    /// Where it was freed, if it is not live.
+    pub free_stack: StackId,
+    /// The thread that allocated it.
+    pub alloc_tid: ThreadId,
+    /// The thread that freed it, if it is not live.
+    pub free_tid: ThreadId,
+}
+
+impl Chunk {
+    pub(crate) fn new(id: ChunkId, start: u64, size: u64, info: Info, meta: &ChunkMeta) -> Self {
+        let live = info.state() == ChunkState::Live;
+        Self {
+            id,
+            start: Addr(start),
+            size: Size(size),
+            state: info.state(),
+            align_shift: info.align_shift(),
+            allocated_by: info.alloc_function(),
+            freed_by: if live { None } else { info.free_function() },
+            alloc_stack: meta.alloc_stack(),
+            free_stack: if live { StackId::NONE } else { meta.free_stack() },
+            alloc_tid: info.alloc_tid(),
+            free_tid: if live { ThreadId(0) } else { meta.free_tid() },
+        }
+    }
+
+    /// The user's bytes.
+    #[must_use]
+    pub const fn range(&self) -> AddrRange {
+        match AddrRange::new(self.start, self.size) {
+            Some(range) => range,
+            None => panic!("a chunk ends beyond the address space"),
+        }
+    }
+
+    /// The alignment that was asked for, or zero.
+    #[must_use]
+    pub const fn alignment(&self) -> u64 {
+        if self.align_shift == 0 { 0 } else { 1 << self.align_shift }
+    }
+
+    /// As reports show it.
+    #[must_use]
+    pub fn block(&self) -> Block {
+        Block {
+            start: self.start,
+            size: self.size,
+            state: if self.state == ChunkState::Live { BlockState::Live } else { BlockState::Freed },
+            allocated_by: self.allocated_by,
+            freed_by: self.freed_by,
+            alloc_tid: self.alloc_tid,
+            free_tid: self.free_tid,
+        }
+    }
+}
+
+/// Where a slot's chunk begins, when it was asked for with this alignment.
+#[inline]
+pub(crate) fn user_start(slot_start: u64, class: Class, align_shift: u32) -> u64 {
+    let start = slot_start + class.shape().left_redzone;
+    if align_shift > 4 { start.next_multiple_of(1 << align_shift) } else { start }
+}

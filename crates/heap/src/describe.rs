@@ -1,0 +1,101 @@
+//! What an address is to the heap, and all chunks in turn. Reads metadata only; takes no lock, so it may run in
+//! signal handlers and while other threads are stopped anywhere.
+
+use memcheck_model::Addr;
+
+use crate::{
+    Chunk, ChunkId, ChunkState, Class, Heap,
+    chunk::{Info, user_start},
+    layout::Slot,
+};
+
+impl Heap {
+    /// Whether `addr` lies in the heap's address range.
+    #[must_use]
+    #[inline]
+    pub fn contains(&self, addr: Addr) -> bool {
+        self.layout.range().contains(addr)
+    }
+
+    /// What is known of a slot's chunk.
+    #[must_use]
+    pub fn view(&self, id: ChunkId) -> Chunk {
+        let meta = self.meta(id);
+        let info = meta.info();
+        let slot = self.layout.slot(id);
+        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
+        Chunk::new(id, start, self.size_of(id, slot.class, info), info, meta)
+    }
+
+    fn slot_chunk(&self, slot: Slot) -> Option<Chunk> {
+        if slot.number >= self.centrals[slot.class.index()].frontier() {
+            return None;
+        }
+        let chunk = self.view(self.layout.id(slot));
+        (chunk.state != ChunkState::Unused).then_some(chunk)
+    }
+
+    /// The chunk that `addr` lies in or, in a gap between two, the one it most likely strayed from: a live one
+    /// rather than a freed one, then the nearer, then the one before.
+    #[must_use]
+    pub fn describe(&self, addr: Addr) -> Option<Chunk> {
+        let slot = self.layout.find_slot(addr)?;
+        let here = self.slot_chunk(slot);
+        let Some(here) = here else {
+            return slot.number.checked_sub(1).and_then(|number| self.slot_chunk(Slot { number, ..slot }));
+        };
+        if addr >= here.start {
+            let after_end = addr.0.checked_sub(here.range().end().0);
+            let next = slot.number.checked_add(1).and_then(|number| self.slot_chunk(Slot { number, ..slot }));
+            return Some(match (after_end, next) {
+                // Only a freed chunk gives way to the next one here; the next one's redzone is another slot.
+                (Some(distance), Some(next))
+                    if here.state != ChunkState::Live
+                        && next.state == ChunkState::Live
+                        && next.start.0 - addr.0 <= distance =>
+                {
+                    next
+                }
+                _ => here,
+            });
+        }
+        let before = slot.number.checked_sub(1).and_then(|number| self.slot_chunk(Slot { number, ..slot }));
+        let Some(before) = before else { return Some(here) };
+        let is_live = |chunk: &Chunk| chunk.state == ChunkState::Live;
+        let nearer_before = addr.0.saturating_sub(before.range().end().0) < here.start.0 - addr.0;
+        Some(match (is_live(&before), is_live(&here)) {
+            (true, false) => before,
+            (false, true) => here,
+            _ if nearer_before => before,
+            _ => here,
+        })
+    }
+
+    /// The live chunk that `addr` points to: into it, to its start when it is empty, or just past its end.
+    #[must_use]
+    #[inline]
+    pub fn find_live(&self, addr: Addr) -> Option<Chunk> {
+        let slot = self.layout.find_slot(addr)?;
+        let chunk = self.slot_chunk(slot).filter(|chunk| chunk.state == ChunkState::Live)?;
+        (chunk.start <= addr && addr <= chunk.range().end()).then_some(chunk)
+    }
+
+    pub(crate) fn for_each_slot(&self, mut visit: impl FnMut(ChunkId, Slot, Info)) {
+        for class in Class::all() {
+            for number in 0..self.centrals[class.index()].frontier() {
+                let slot = Slot { class, number };
+                let id = self.layout.id(slot);
+                visit(id, slot, self.meta(id).info());
+            }
+        }
+    }
+
+    /// Visits every live chunk, by class and ascending addresses.
+    pub fn for_each_live(&self, mut visit: impl FnMut(&Chunk)) {
+        self.for_each_slot(|id, _, info| {
+            if info.state() == ChunkState::Live {
+                visit(&self.view(id));
+            }
+        });
+    }
+}

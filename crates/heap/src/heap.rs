@@ -1,0 +1,723 @@
+//! The heap: allocation and freeing over the parts of this crate.
+//!
+//! In: sizes, addresses and who asks ([`Request`], [`Freeing`]). Out: addresses, and what is wrong as data
+//! ([`FreeError`], [`Late`]); reports are made by others. Memory is touched through [`Backend`] alone.
+//!
+//! Invariants: a slot is in one place only: live, in one `Pending` or ring batch, or in one free list. A thread
+//! takes a lock only when a list of its own ran empty or full. Runs before init, in signal handlers (with a cache
+//! of their own, see [`ThreadCache`]), in a child of vfork.
+
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use memcheck_model::{Addr, AddrRange, Damage, Function, Size, StackId, ThreadId};
+
+use crate::{
+    Backend, BatchWords, Chunk, ChunkId, ChunkMeta, ChunkState, Class, Layout, Pattern, Reason, ThreadCache,
+    cache::{List, count},
+    central::Central,
+    chunk::{Info, user_start},
+    layout::Slot,
+    lock::Forker,
+    quarantine::{Pending, Quarantine},
+    redzone::{self, Zones},
+    size_class::{CLASSES, ClassShape, LARGE_REDZONE},
+};
+
+const PAGE: u64 = 4096;
+/// Slots above this size wait in the quarantine of big chunks.
+const BIG_SLOT_BYTES: u64 = 8 << 10;
+/// What the quarantine holds at least, unless told otherwise.
+const QUARANTINE_BYTES: u64 = 16 << 20;
+/// And what big chunks have of their own.
+const BIG_QUARANTINE_BYTES: u64 = 8 << 20;
+/// Of a freed large chunk, this much from its start keeps its pages (and its pattern).
+const LARGE_KEPT_BYTES: u64 = 1 << 16;
+/// How many batches at most leave the quarantine for one that comes.
+const DRAIN_BATCHES: u32 = 4;
+
+/// The memory that the heap's own records live in. Zeroed.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    /// One for each of `Layout::chunk_count`.
+    pub metas: &'static [ChunkMeta],
+    /// Sizes of large chunks: `Layout::large_count`.
+    pub large_sizes: &'static [AtomicU64],
+    /// For the quarantine of small chunks; a power of two.
+    pub small_ring: &'static [BatchWords],
+    /// For that of big ones; a power of two.
+    pub big_ring: &'static [BatchWords],
+}
+
+impl Tables {
+    /// How long the rings are in earnest.
+    pub const RING_BATCHES: usize = crate::quarantine::RING_BATCHES;
+}
+
+/// What a chunk is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// How many bytes.
+    pub size: u64,
+    /// The alignment is `1 << align_shift`; zero for the ordinary one of 16.
+    pub align_shift: u32,
+    /// Who is asked.
+    pub function: Function,
+    /// Where.
+    pub stack: StackId,
+}
+
+/// A chunk was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocated {
+    /// The user's first byte.
+    pub addr: Addr,
+    /// Whether all of the user's bytes are zero.
+    pub zeroed: bool,
+}
+
+/// How a chunk is freed.
+#[derive(Clone, Copy, Debug)]
+pub struct Freeing {
+    /// Who is asked.
+    pub function: Function,
+    /// Where.
+    pub stack: StackId,
+}
+
+/// A chunk was freed: what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Its slot; what is known of it is still there.
+    pub id: ChunkId,
+    /// How many bytes it had.
+    pub size: u64,
+    /// Who allocated it.
+    pub allocated_by: Function,
+    /// The alignment it was asked for with, as a shift, or zero.
+    pub align_shift: u32,
+}
+
+/// Why nothing was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreeError {
+    /// The chunk was freed before.
+    AlreadyFreed(Chunk),
+    /// No chunk starts there.
+    NoChunk,
+}
+
+/// Traces of an earlier write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The chunk that was overrun, or written to after it was freed.
+    pub chunk: Chunk,
+    /// What changed.
+    pub damage: Damage,
+    /// Whether it happened to the chunk's own bytes, after it was freed.
+    pub after_free: bool,
+}
+
+/// Sums over the whole process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Chunks allocated.
+    pub allocs: u64,
+    /// Chunks freed.
+    pub frees: u64,
+    /// Bytes asked for.
+    pub allocated_bytes: u64,
+    /// Bytes freed.
+    pub freed_bytes: u64,
+}
+
+impl Statistics {
+    /// Adds what a cache counted.
+    pub fn add(&mut self, cache: &crate::CacheStatistics) {
+        self.allocs += cache.allocs.load(Ordering::Relaxed);
+        self.frees += cache.frees.load(Ordering::Relaxed);
+        self.allocated_bytes += cache.allocated_bytes.load(Ordering::Relaxed);
+        self.freed_bytes += cache.freed_bytes.load(Ordering::Relaxed);
+    }
+}
+
+/// The heap.
+#[derive(Debug)]
+pub struct Heap {
+    pub(crate) layout: Layout,
+    tables: Tables,
+    pub(crate) centrals: [Central; CLASSES],
+    small_quarantine: Quarantine,
+    big_quarantine: Quarantine,
+    quarantine_bytes: Option<u64>,
+    forker: Forker,
+    retired: crate::CacheStatistics,
+    live_bytes: AtomicI64,
+    peak_bytes: AtomicI64,
+}
+
+impl Heap {
+    /// A heap over these tables. `quarantine_bytes` is what the user wants held back, if anything in particular.
+    #[must_use]
+    pub fn new(layout: Layout, tables: Tables, quarantine_bytes: Option<u64>) -> Self {
+        Self {
+            layout,
+            tables,
+            centrals: [const { Central::new() }; CLASSES],
+            small_quarantine: Quarantine::new(tables.small_ring),
+            big_quarantine: Quarantine::new(tables.big_ring),
+            quarantine_bytes,
+            forker: Forker::default(),
+            retired: crate::CacheStatistics::default(),
+            live_bytes: AtomicI64::new(0),
+            peak_bytes: AtomicI64::new(0),
+        }
+    }
+
+    /// Where the heap lies.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    #[inline]
+    pub(crate) fn meta(&self, id: ChunkId) -> &ChunkMeta {
+        &self.tables.metas[id.0 as usize]
+    }
+
+    fn large_size(&self, id: ChunkId) -> &AtomicU64 {
+        &self.tables.large_sizes[(id.0 - self.layout.first_large_id()) as usize]
+    }
+
+    #[inline]
+    pub(crate) fn size_of(&self, id: ChunkId, class: Class, info: Info) -> u64 {
+        if class.is_large() { self.large_size(id).load(Ordering::Relaxed) } else { info.small_size() }
+    }
+
+    /// Makes a chunk. `None` when there is no memory, or no region for such a size.
+    #[inline]
+    pub fn allocate(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        request: &Request,
+    ) -> Option<Allocated> {
+        let class = Class::find(request.size, request.align_shift)?;
+        if class.is_large() {
+            return self.allocate_large(cache, backend, request, class);
+        }
+        match cache.free[class.index()].pop(self.tables.metas) {
+            Some(id) => Some(self.furnish(cache, backend, request, id)),
+            None => self.allocate_slowly(cache, backend, request, class),
+        }
+    }
+
+    /// As `allocate`, when the thread has no slot of the class. A full region passes the request on to the next.
+    #[cold]
+    fn allocate_slowly(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        request: &Request,
+        mut class: Class,
+    ) -> Option<Allocated> {
+        self.publish_live(cache);
+        while !class.is_large() {
+            if let Some(id) = cache.free[class.index()].pop(self.tables.metas) {
+                return Some(self.furnish(cache, backend, request, id));
+            }
+            cache.free[class.index()] = self.refill(cache.tid, backend, class);
+            if let Some(id) = cache.free[class.index()].pop(self.tables.metas) {
+                return Some(self.furnish(cache, backend, request, id));
+            }
+            class = class.larger()?;
+        }
+        self.allocate_large(cache, backend, request, class)
+    }
+
+    /// Makes a slot of a small class into a live chunk.
+    #[inline]
+    fn furnish(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        request: &Request,
+        id: ChunkId,
+    ) -> Allocated {
+        let slot = self.layout.slot(id);
+        let slot_start = self.layout.slot_start(slot);
+        let meta = self.meta(id);
+        let zeroed = meta.info().state() == ChunkState::Unused;
+        let start = user_start(slot_start, slot.class, request.align_shift);
+        let end = start + request.size;
+        let slot_end = slot_start + slot.class.shape().slot_bytes;
+        meta.set_alloc_stack(request.stack);
+        if request.align_shift > 4 {
+            let left = slot_start + slot.class.shape().left_redzone;
+            backend.poison(range(left, start), Reason::LeftRedzone);
+            backend.fill(redzone::left(left, start), Pattern::Redzone);
+        }
+        backend.unpoison(range(start, end));
+        let slack = range(end, slot_end);
+        if !slack.is_empty() {
+            backend.fill(redzone::right(end, slot_end), Pattern::Redzone);
+            if slot_end - end >= 8 {
+                backend.poison(range(end.next_multiple_of(8), slot_end), Reason::RightRedzone);
+            }
+        }
+        cache.note_alloc(request.size);
+        meta.set_info(Info::live(request.function, request.align_shift, request.size, cache.tid));
+        Allocated { addr: Addr(start), zeroed }
+    }
+
+    /// Slots for a thread that has none of this class: recycled ones, else fresh ones.
+    fn refill(&self, tid: ThreadId, backend: &impl Backend, class: Class) -> List {
+        let central = &self.centrals[class.index()];
+        let shape = class.shape();
+        central.lock.hold(backend, &self.forker, tid, || {
+            let mut all = central.list();
+            if all.count > 0 {
+                let taken = self.split(&mut all, shape.batch);
+                central.set_list(all);
+                return taken;
+            }
+            let first = central.frontier();
+            let wanted = shape.batch.min(self.layout.slot_count(class) - first);
+            if wanted == 0 || !self.carve(backend, central, class, first, wanted) {
+                return List::EMPTY;
+            }
+            let mut fresh = List::EMPTY;
+            for number in (first..first + wanted).rev() {
+                let id = self.layout.id(Slot { class, number });
+                fresh.push(id, self.meta(id));
+            }
+            central.set_frontier(first + wanted);
+            fresh
+        })
+    }
+
+    /// Takes up to `most` chunks off a list.
+    fn split(&self, list: &mut List, most: u32) -> List {
+        let head = list.head;
+        let taken = most.min(list.count);
+        let mut last = head;
+        for _ in 1..taken {
+            last = self.meta(last).next();
+        }
+        if taken > 0 {
+            list.head = self.meta(last).next();
+            list.count -= taken;
+        }
+        List { head, count: taken }
+    }
+
+    /// Prepares the slots `first..first + count` and the redzone behind them. The class's lock is held.
+    fn carve(&self, backend: &impl Backend, central: &Central, class: Class, first: u32, count: u32) -> bool {
+        let ClassShape { slot_bytes, left_redzone, .. } = *class.shape();
+        let region = self.layout.region_start(class);
+        let end = u64::from(first + count) * slot_bytes + left_redzone;
+        let committed = central.committed();
+        if end > committed {
+            // An eighth more than there is keeps mappings few and idle memory little.
+            let step = (64 << 10).max(committed / 8).min(32 << 20);
+            let wanted = end.max(committed + step).next_multiple_of(PAGE);
+            let least = end.next_multiple_of(PAGE);
+            let commit = |to| backend.commit(range(region + committed, region + to));
+            if commit(wanted) {
+                central.set_committed(wanted);
+            } else if commit(least) {
+                central.set_committed(least);
+            } else {
+                return false;
+            }
+        }
+        let start = region + u64::from(first) * slot_bytes;
+        // The redzone at `start` stands already, unless this is the region's first slot.
+        if first == 0 {
+            backend.fill(redzone::left(start, start + left_redzone), Pattern::Redzone);
+            backend.poison(range(start, start + left_redzone), Reason::LeftRedzone);
+        }
+        backend.poison(range(start + left_redzone, region + end), Reason::Unused);
+        for number in 1..=u64::from(count) {
+            let next = start + number * slot_bytes;
+            backend.fill(redzone::left(next, next + left_redzone), Pattern::Redzone);
+            backend.fill(redzone::right(next, next + left_redzone), Pattern::Redzone);
+            backend.poison(range(next, next + left_redzone), Reason::LeftRedzone);
+        }
+        true
+    }
+
+    /// Makes a chunk with pages of its own.
+    #[cold]
+    fn allocate_large(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        request: &Request,
+        mut class: Class,
+    ) -> Option<Allocated> {
+        let id = loop {
+            let central = &self.centrals[class.index()];
+            let id = central.lock.hold(backend, &self.forker, cache.tid, || {
+                let mut all = central.list();
+                if let Some(id) = all.pop(self.tables.metas) {
+                    central.set_list(all);
+                    return Some(id);
+                }
+                let number = central.frontier();
+                (number < self.layout.slot_count(class)).then(|| {
+                    central.set_frontier(number + 1);
+                    self.layout.id(Slot { class, number })
+                })
+            });
+            match id {
+                Some(id) => break id,
+                None => class = class.larger()?,
+            }
+        };
+        let slot = self.layout.slot(id);
+        let start = user_start(self.layout.slot_start(slot), class, request.align_shift);
+        let end = start + request.size;
+        let pages = large_pages(start, end);
+        if !backend.commit(pages) {
+            self.recycle_large(cache.tid, backend, id);
+            return None;
+        }
+        backend.fill(redzone::left(pages.start().0, start), Pattern::Redzone);
+        backend.fill(redzone::right(end, pages.end().0), Pattern::Redzone);
+        backend.poison(range(pages.start().0, start), Reason::LeftRedzone);
+        backend.unpoison(range(start, end));
+        backend.poison(range(end.next_multiple_of(8), pages.end().0), Reason::RightRedzone);
+        let meta = self.meta(id);
+        meta.set_alloc_stack(request.stack);
+        self.large_size(id).store(request.size, Ordering::Relaxed);
+        cache.note_alloc(request.size);
+        self.publish_live(cache);
+        meta.set_info(Info::live(request.function, request.align_shift, 0, cache.tid));
+        Some(Allocated { addr: Addr(start), zeroed: true })
+    }
+
+    /// Puts a large slot, whose pages are decommitted, back.
+    fn recycle_large(&self, tid: ThreadId, backend: &impl Backend, id: ChunkId) {
+        let central = &self.centrals[self.layout.slot(id).class.index()];
+        central.lock.hold(backend, &self.forker, tid, || {
+            let mut all = central.list();
+            all.push(id, self.meta(id));
+            central.set_list(all);
+        });
+    }
+
+    /// The chunk that starts at `addr`, live or not.
+    #[inline]
+    fn chunk_at(&self, addr: Addr) -> Option<(Slot, ChunkId, Info)> {
+        let slot = self.layout.find_slot(addr)?;
+        if slot.number >= self.centrals[slot.class.index()].frontier() {
+            return None;
+        }
+        let id = self.layout.id(slot);
+        let info = self.meta(id).info();
+        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
+        (info.state() != ChunkState::Unused && start == addr.0).then_some((slot, id, info))
+    }
+
+    /// Frees the chunk that starts at `addr`. Damage that comes to light on the way goes to `late`.
+    #[inline]
+    pub fn free(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        addr: Addr,
+        how: &Freeing,
+        late: &mut dyn FnMut(&Late),
+    ) -> Result<Freed, FreeError> {
+        let (slot, id, info) = self.chunk_at(addr).ok_or(FreeError::NoChunk)?;
+        let meta = self.meta(id);
+        if info.state() != ChunkState::Live || !meta.try_free(info, info.freed_by(how.function)) {
+            return Err(FreeError::AlreadyFreed(self.view(id)));
+        }
+        let size = self.size_of(id, slot.class, info);
+        self.check_redzones(backend, id, slot, info, late);
+        meta.set_free_stack(how.stack);
+        meta.set_free_tid(cache.tid);
+        cache.note_free(size);
+        let freed = range(addr.0, addr.0 + size);
+        backend.poison(freed, Reason::Freed);
+        for part in redzone::freed(freed) {
+            backend.fill(part, Pattern::Freed);
+        }
+        let slot_bytes = slot.class.shape().slot_bytes;
+        if slot_bytes <= BIG_SLOT_BYTES {
+            cache.pending_small.put(id, slot_bytes, self.tables.metas);
+            if cache.pending_small.is_due() {
+                self.flush_small(cache, backend, late);
+            }
+        } else {
+            let kept = self.trim(backend, slot.class, freed);
+            cache.pending_big.put(id, kept, self.tables.metas);
+            if cache.pending_big.is_due() {
+                self.flush_big(cache, backend, late);
+            }
+        }
+        Ok(Freed { id, size, allocated_by: info.alloc_function(), align_shift: info.align_shift() })
+    }
+
+    /// Gives back most pages of a freed large chunk. How many bytes it still costs.
+    fn trim(&self, backend: &impl Backend, class: Class, freed: AddrRange) -> u64 {
+        if !class.is_large() {
+            return class.shape().slot_bytes;
+        }
+        let from = (freed.start().0 + LARGE_KEPT_BYTES).next_multiple_of(PAGE);
+        // The last bytes hold a pattern that will be checked.
+        let to = (freed.end().0 - redzone::FREED_TAIL_BYTES) & !(PAGE - 1);
+        if from < to {
+            backend.discard(range(from, to));
+        }
+        LARGE_KEPT_BYTES + 2 * PAGE
+    }
+
+    #[cold]
+    fn flush_small(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+        let batch = core::mem::replace(&mut cache.pending_small, Pending::EMPTY);
+        self.flush(cache, backend, &self.small_quarantine, QUARANTINE_BYTES, batch, late);
+    }
+
+    #[cold]
+    fn flush_big(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+        let batch = core::mem::replace(&mut cache.pending_big, Pending::EMPTY);
+        self.flush(cache, backend, &self.big_quarantine, BIG_QUARANTINE_BYTES, batch, late);
+    }
+
+    /// Hands a thread's frees to the quarantine, and recycles what has waited long enough.
+    fn flush(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        quarantine: &Quarantine,
+        least: u64,
+        batch: Pending,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        self.publish_live(cache);
+        if batch.count == 0 {
+            return;
+        }
+        let live = self.live_bytes.load(Ordering::Relaxed).max(0) as u64;
+        let budget = self.quarantine_bytes.unwrap_or(least + live / 16);
+        let mut drained = [None; DRAIN_BATCHES as usize];
+        quarantine.lock.hold(backend, &self.forker, cache.tid, || {
+            // Drained first, so that a full ring has room; `take_over` gives one when it is full.
+            for place in &mut drained {
+                *place = quarantine.take_over(budget.saturating_sub(batch.bytes));
+            }
+            quarantine.append(batch);
+        });
+        for batch in drained.iter().flatten() {
+            let mut id = batch.head;
+            for _ in 0..batch.count {
+                let next = self.meta(id).next();
+                self.recycle(cache, backend, id, late);
+                id = next;
+            }
+        }
+    }
+
+    /// Makes a chunk that has left the quarantine ready to be given out again.
+    fn recycle(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        id: ChunkId,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let meta = self.meta(id);
+        let info = meta.info();
+        let slot = self.layout.slot(id);
+        self.check_freed(backend, id, slot, info, late);
+        meta.set_info(info.with_state(ChunkState::Recycled));
+        if slot.class.is_large() {
+            let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
+            backend.decommit(large_pages(start, start + self.size_of(id, slot.class, info)));
+            self.recycle_large(cache.tid, backend, id);
+            return;
+        }
+        let list = &mut cache.free[slot.class.index()];
+        list.push(id, meta);
+        let batch = slot.class.shape().batch;
+        if list.count >= 2 * batch + 2 {
+            let mut rest = *list;
+            let surplus = self.split(&mut rest, batch);
+            *list = rest;
+            self.give_back(cache.tid, backend, slot.class, surplus);
+        }
+    }
+
+    /// Puts a thread's list of free slots into the centre.
+    fn give_back(&self, tid: ThreadId, backend: &impl Backend, class: Class, list: List) {
+        if list.count == 0 {
+            return;
+        }
+        let mut last = list.head;
+        for _ in 1..list.count {
+            last = self.meta(last).next();
+        }
+        let central = &self.centrals[class.index()];
+        central.lock.hold(backend, &self.forker, tid, || {
+            let all = central.list();
+            self.meta(last).set_next(all.head);
+            central.set_list(List { head: list.head, count: all.count + list.count });
+        });
+    }
+
+    /// Changes a live chunk's size where it is, if its slot allows. Whether that was done. The caller has made
+    /// sure that nobody else frees it meanwhile, as `realloc` may.
+    pub fn try_resize(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        addr: Addr,
+        request: &Request,
+        late: &mut dyn FnMut(&Late),
+    ) -> bool {
+        let Some((slot, id, info)) = self.chunk_at(addr) else { return false };
+        let slot_end = self.layout.slot_start(slot) + slot.class.shape().slot_bytes;
+        let old = self.size_of(id, slot.class, info);
+        let (start, size) = (addr.0, request.size);
+        let tail = if slot.class.is_large() { LARGE_REDZONE } else { 0 };
+        // A slot much too large would waste it.
+        if info.state() != ChunkState::Live
+            || size > slot_end - start - tail
+            || size < slot.class.shape().capacity / 2
+        {
+            return false;
+        }
+        self.check_redzones(backend, id, slot, info, late);
+        let (old_pages, pages) = (large_pages(start, start + old), large_pages(start, start + size));
+        if slot.class.is_large() {
+            if pages.end() > old_pages.end() && !backend.commit(range(old_pages.end().0, pages.end().0)) {
+                return false;
+            }
+            if pages.end() < old_pages.end() {
+                backend.decommit(range(pages.end().0, old_pages.end().0));
+            }
+            self.large_size(id).store(size, Ordering::Relaxed);
+        }
+        let end = start + size;
+        let zone_end = if slot.class.is_large() { pages.end().0 } else { slot_end };
+        backend.unpoison(range(start, end));
+        backend.fill(redzone::right(end, zone_end), Pattern::Redzone);
+        if end.next_multiple_of(8) < zone_end {
+            backend.poison(range(end.next_multiple_of(8), zone_end), Reason::RightRedzone);
+        }
+        cache.note_free(old);
+        cache.note_alloc(size);
+        self.publish_live(cache);
+        let meta = self.meta(id);
+        meta.set_alloc_stack(request.stack);
+        meta.set_info(Info::live(request.function, info.align_shift(), size, cache.tid));
+        true
+    }
+
+    /// Adds a thread's change of live bytes to the whole, and the highest point it had on the way to the peak.
+    /// Exact for one thread; with several the peak errs by what each did since it last came here: at most a
+    /// batch of chunks.
+    fn publish_live(&self, cache: &mut ThreadCache) {
+        let before = self.live_bytes.fetch_add(cache.live_delta, Ordering::Relaxed);
+        self.peak_bytes.fetch_max(before + cache.live_high, Ordering::Relaxed);
+        cache.live_delta = 0;
+        cache.live_high = 0;
+    }
+
+    /// The most bytes that were live at once, as far as threads have told.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// What retired caches had counted.
+    #[must_use]
+    pub fn retired_statistics(&self) -> Statistics {
+        let mut sums = Statistics::default();
+        sums.add(&self.retired);
+        sums
+    }
+
+    /// Tells the heap what the cache did since it last came to it.
+    pub fn publish(&self, cache: &mut ThreadCache) {
+        self.publish_live(cache);
+    }
+
+    /// Empties a cache whose thread is gone, or whose one call is over.
+    pub fn retire(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+        self.flush_small(cache, backend, late);
+        self.flush_big(cache, backend, late);
+        for class in Class::all().take_while(|class| !class.is_large()) {
+            let list = core::mem::replace(&mut cache.free[class.index()], List::EMPTY);
+            self.give_back(cache.tid, backend, class, list);
+        }
+        let statistics = core::mem::take(&mut cache.statistics);
+        self.retired.allocs.fetch_add(statistics.allocs.into_inner(), Ordering::Relaxed);
+        self.retired.frees.fetch_add(statistics.frees.into_inner(), Ordering::Relaxed);
+        self.retired.allocated_bytes.fetch_add(statistics.allocated_bytes.into_inner(), Ordering::Relaxed);
+        self.retired.freed_bytes.fetch_add(statistics.freed_bytes.into_inner(), Ordering::Relaxed);
+    }
+
+    /// Counts for a process that has just been forked: nothing of its own yet but what it inherited.
+    pub fn forget_thread(&self, cache: &ThreadCache) {
+        let statistics = &cache.statistics;
+        let add = |to: &AtomicU64, from: &AtomicU64| count(to, from.load(Ordering::Relaxed));
+        add(&self.retired.allocs, &statistics.allocs);
+        add(&self.retired.frees, &statistics.frees);
+        add(&self.retired.allocated_bytes, &statistics.allocated_bytes);
+        add(&self.retired.freed_bytes, &statistics.freed_bytes);
+    }
+
+    /// Takes every lock, in order, because `tid` forks. That thread may go on allocating.
+    pub fn lock_for_fork(&self, backend: &impl Backend, tid: ThreadId) {
+        for central in &self.centrals {
+            central.lock.acquire(backend);
+        }
+        self.small_quarantine.lock.acquire(backend);
+        self.big_quarantine.lock.acquire(backend);
+        self.forker.set(tid);
+    }
+
+    /// Gives the locks back, in the parent and in the child.
+    pub fn unlock_after_fork(&self) {
+        self.forker.set(ThreadId(0));
+        self.big_quarantine.lock.release();
+        self.small_quarantine.lock.release();
+        for central in self.centrals.iter().rev() {
+            central.lock.release();
+        }
+    }
+
+    /// What is around a chunk's bytes.
+    pub(crate) fn zones(&self, id: ChunkId, slot: Slot, info: Info) -> Zones {
+        let slot_start = self.layout.slot_start(slot);
+        let shape = slot.class.shape();
+        let start = user_start(slot_start, slot.class, info.align_shift());
+        let end = start + self.size_of(id, slot.class, info);
+        if slot.class.is_large() {
+            let pages = large_pages(start, end);
+            return Zones {
+                left: redzone::left(pages.start().0, start),
+                right: redzone::right(end, pages.end().0),
+            };
+        }
+        let slot_end = slot_start + shape.slot_bytes;
+        Zones {
+            left: redzone::left(slot_start, start),
+            right: redzone::right(end, slot_end + shape.left_redzone),
+        }
+    }
+}
+
+/// The pages of a large chunk, with its redzones.
+fn large_pages(start: u64, end: u64) -> AddrRange {
+    range((start - LARGE_REDZONE) & !(PAGE - 1), (end + LARGE_REDZONE).next_multiple_of(PAGE))
+}
+
+/// `[start, end)`, or nothing at `start` when `end` lies before it.
+#[inline]
+pub(crate) fn range(start: u64, end: u64) -> AddrRange {
+    AddrRange::new(Addr(start), Size(end.saturating_sub(start))).unwrap_or_default()
+}

@@ -1,0 +1,199 @@
+//! Late checks: what redzones and freed chunks are filled with, and whose a change is.
+//!
+//! Bounds, so that big chunks cost what small ones do: of a redzone the [`ZONE_BYTES`] nearest to the chunk, of a
+//! freed chunk its first [`FREED_HEAD_BYTES`] and its last [`FREED_TAIL_BYTES`]. What is written beyond those is
+//! found by access checks only.
+//!
+//! A gap between two chunks is the right redzone of one and the left of the other. A change belongs to the chunk
+//! that it is nearer to, and to the one before the gap when it is as near to both: programs run over the end
+//! more often than over the start.
+
+use memcheck_model::{Addr, AddrRange, Damage, Size};
+
+use crate::{
+    Backend, Change, Chunk, ChunkId, ChunkState, Heap, Late, Pattern,
+    chunk::{Info, user_start},
+    heap::range,
+    layout::Slot,
+};
+
+/// How much of a redzone is filled and checked.
+pub const ZONE_BYTES: u64 = 256;
+/// How much of a freed chunk's start is filled and checked.
+pub const FREED_HEAD_BYTES: u64 = 2048;
+/// How much of its end.
+pub const FREED_TAIL_BYTES: u64 = 256;
+
+/// What is watched before and after a chunk.
+pub(crate) struct Zones {
+    pub left: AddrRange,
+    pub right: AddrRange,
+}
+
+/// The part of `[from, user)` that is watched.
+#[inline]
+pub(crate) fn left(from: u64, user: u64) -> AddrRange {
+    range(from.max(user.saturating_sub(ZONE_BYTES)), user)
+}
+
+/// The part of `[end, to)` that is watched.
+#[inline]
+pub(crate) fn right(end: u64, to: u64) -> AddrRange {
+    range(end, to.min(end + ZONE_BYTES))
+}
+
+/// The parts of a freed chunk that are watched; the second may be empty.
+#[inline]
+pub(crate) fn freed(chunk: AddrRange) -> [AddrRange; 2] {
+    let (start, end) = (chunk.start().0, chunk.end().0);
+    let head_end = end.min(start + FREED_HEAD_BYTES);
+    [range(start, head_end), range(head_end.max(end.saturating_sub(FREED_TAIL_BYTES)), end)]
+}
+
+impl Heap {
+    fn damage(backend: &impl Backend, chunk: &Chunk, change: &Change) -> Damage {
+        let span = change.last.0 - change.first.0 + 1;
+        let mut content = [0; 16];
+        let len = span.min(16) as usize;
+        backend.read(change.first, &mut content[..len]);
+        Damage {
+            first: change.first.offset_from(chunk.start),
+            last: change.last.offset_from(chunk.start),
+            changed: Size(change.changed),
+            content,
+            content_len: len as u8,
+        }
+    }
+
+    /// Tells of a change, and repairs it so that it is told once.
+    fn tell(
+        &self,
+        backend: &impl Backend,
+        chunk: &Chunk,
+        change: &Change,
+        pattern: Pattern,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let damage = Self::damage(backend, chunk, change);
+        backend.fill(range(change.first.0, change.last.0 + 1), pattern);
+        late(&Late { chunk: *chunk, damage, after_free: pattern == Pattern::Freed });
+    }
+
+    /// Looks at the redzones of a chunk that is live, or was until now.
+    #[inline]
+    pub(crate) fn check_redzones(
+        &self,
+        backend: &impl Backend,
+        id: ChunkId,
+        slot: Slot,
+        info: Info,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let zones = self.zones(id, slot, info);
+        if let Some(change) = backend.find_change(zones.right, Pattern::Redzone) {
+            self.judge_right(backend, id, slot, &change, late);
+        }
+        if let Some(change) = backend.find_change(zones.left, Pattern::Redzone) {
+            self.judge_left(backend, id, slot, &change, late);
+        }
+    }
+
+    #[cold]
+    fn judge_right(
+        &self,
+        backend: &impl Backend,
+        id: ChunkId,
+        slot: Slot,
+        change: &Change,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let chunk = self.live_view(id);
+        let slot_end = self.layout.slot_start(slot) + slot.class.shape().slot_bytes;
+        if !slot.class.is_large()
+            && change.first.0 >= slot_end
+            && let Some(next) = self.occupied(Slot { number: slot.number + 1, ..slot })
+            && is_nearer_to_next(change, &chunk, &next)
+        {
+            // It is the next chunk's left redzone, and will be seen with that.
+            return;
+        }
+        self.tell(backend, &chunk, change, Pattern::Redzone, late);
+    }
+
+    #[cold]
+    fn judge_left(
+        &self,
+        backend: &impl Backend,
+        id: ChunkId,
+        slot: Slot,
+        change: &Change,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let chunk = self.live_view(id);
+        if !slot.class.is_large()
+            && let Some(number) = slot.number.checked_sub(1)
+            && let Some(before) = self.occupied(Slot { number, ..slot })
+            && !is_nearer_to_next(change, &before, &chunk)
+        {
+            self.tell(backend, &before, change, Pattern::Redzone, late);
+            return;
+        }
+        self.tell(backend, &chunk, change, Pattern::Redzone, late);
+    }
+
+    /// The chunk of a slot, as long as its memory was not given up.
+    fn occupied(&self, slot: Slot) -> Option<Chunk> {
+        if slot.number >= self.centrals[slot.class.index()].frontier() {
+            return None;
+        }
+        let id = self.layout.id(slot);
+        match self.meta(id).info().state() {
+            ChunkState::Live | ChunkState::Quarantined => Some(self.view(id)),
+            ChunkState::Unused | ChunkState::Recycled => None,
+        }
+    }
+
+    /// The chunk as it was before the call that is freeing it.
+    fn live_view(&self, id: ChunkId) -> Chunk {
+        let meta = self.meta(id);
+        let info = meta.info().with_state(ChunkState::Live);
+        let slot = self.layout.slot(id);
+        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
+        Chunk::new(id, start, self.size_of(id, slot.class, info), info, meta)
+    }
+
+    /// Looks at the bytes of a chunk that is in the quarantine.
+    #[inline]
+    pub(crate) fn check_freed(
+        &self,
+        backend: &impl Backend,
+        id: ChunkId,
+        slot: Slot,
+        info: Info,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
+        let size = self.size_of(id, slot.class, info);
+        for part in freed(range(start, start + size)) {
+            if let Some(change) = backend.find_change(part, Pattern::Freed) {
+                self.tell(backend, &self.view(id), &change, Pattern::Freed, late);
+            }
+        }
+    }
+
+    /// Looks at everything: the redzones of live chunks and the bytes of quarantined ones. For the end of the
+    /// process; chunks that other threads are busy with may be seen half changed, so they must be stopped.
+    pub fn sweep(&self, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+        self.for_each_slot(|id, slot, info| match info.state() {
+            ChunkState::Live => self.check_redzones(backend, id, slot, info, late),
+            ChunkState::Quarantined => self.check_freed(backend, id, slot, info, late),
+            ChunkState::Unused | ChunkState::Recycled => {}
+        });
+    }
+}
+
+fn is_nearer_to_next(change: &Change, before: &Chunk, next: &Chunk) -> bool {
+    let from_end = change.first.offset_from(before.range().end());
+    let to_start = next.start.offset_from(Addr(change.last.0 + 1));
+    to_start < from_end
+}
