@@ -1,10 +1,12 @@
 //! The order in which the shim begins: called by the loader before the target's own constructors.
 
-use crate::{channel, lifecycle, modules, stacks};
+use crate::{channel, heap, lifecycle, modules, stacks};
 
 extern "C" fn begin() {
     stacks::begin(channel::connect().num_callers);
+    heap::begin();
     modules::begin();
+    heap::look_for_others();
     lifecycle::begin();
 }
 

@@ -12,6 +12,8 @@ extern crate alloc;
 pub mod channel;
 pub mod detour;
 pub mod engine;
+pub mod exports;
+pub mod heap;
 mod init;
 pub mod libc_symbols;
 pub mod lifecycle;

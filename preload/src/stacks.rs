@@ -196,6 +196,9 @@ pub fn refused() -> u64 {
 macro_rules! with_caller {
     ($($name:ident => $body:path, $sp:literal, $bp:literal;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`, with its caller's frame handed on.")]
+        ///
+        /// # Safety
+        /// To be called as the function of that name is declared.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name() {

@@ -74,6 +74,24 @@ pub fn reserve_fixed(addr: memcheck_model::Addr, len: u64) -> Result<(), Errno> 
     Ok(())
 }
 
+/// Reserves exactly `len` bytes of address space at `addr`, which fault until they are made accessible.
+pub fn reserve_inaccessible(addr: memcheck_model::Addr, len: u64) -> Result<(), Errno> {
+    let flags = MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    // SAFETY: MAP_FIXED_NOREPLACE touches no existing mapping.
+    let mapped = unsafe { syscall(SYS_MMAP, [addr.0, len, 0, flags, u64::MAX, 0]) }?;
+    if mapped != addr.0 {
+        unmap(mapped as *mut u8, len as usize);
+        return Err(EEXIST);
+    }
+    Ok(())
+}
+
+/// Unmaps what the caller alone knew of.
+pub fn unmap(start: *mut u8, len: usize) {
+    // SAFETY: the caller mapped it and no longer uses it.
+    let _ = unsafe { syscall(SYS_MUNMAP, [start as u64, len as u64, 0, 0, 0, 0]) };
+}
+
 /// Ends the process by SIGABRT, whatever its disposition.
 pub fn abort() -> ! {
     loop {

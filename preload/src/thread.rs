@@ -9,6 +9,10 @@ use core::{
     cell::Cell,
 };
 
+use memcheck_model::ThreadId;
+
+use crate::{heap::ThreadHeap, sys::process};
+
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
@@ -33,6 +37,10 @@ pub struct ThreadBlock {
     pub exec_buffer_bytes: Cell<usize>,
     /// The mapping that the stack pointer was last seen in: its first byte and its end.
     pub stack: [Cell<u64>; 2],
+    /// The thread's part of the heap, once it has allocated.
+    pub heap: Cell<Option<&'static ThreadHeap>>,
+    /// Where libc keeps the thread's errno, or zero before that was asked.
+    pub errno: Cell<u64>,
 }
 
 /// The thread block's offset from the thread pointer (`fs:0`), in bytes; negative. The same in every thread.
@@ -56,4 +64,13 @@ pub fn current() -> &'static ThreadBlock {
     }
     // SAFETY: the block lives as long as its thread, and only that thread asks for it here.
     unsafe { &*block }
+}
+
+/// The calling thread's kernel id, asked once.
+pub fn id() -> ThreadId {
+    let tid = &current().tid;
+    if tid.get() == 0 {
+        tid.set(process::tid());
+    }
+    ThreadId(tid.get())
 }

@@ -1,12 +1,12 @@
 //! What the other parts of the shim do at the turns of the process' life. Each function names the parts in the
 //! order in which they must act; a part adds its line here.
 //!
-//! Lock order, which `before_fork` takes and the `after_fork_…` give back in reverse: (no part holds a lock
-//! across a call of libc, so that fork, which libc serialises, needs none of them today).
+//! Lock order, which `before_fork` takes and the `after_fork_…` give back in reverse: the heap's (see
+//! `memcheck_heap`'s `lock`). No other part holds a lock across a call of libc.
 
 use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
 
-use crate::{maps, stacks};
+use crate::{heap, maps, stacks};
 use memcheck_stack::Registers;
 
 /// What an address is, with where its block came from and went.
@@ -30,24 +30,42 @@ impl Described {
 }
 
 /// The process is about to end, its memory still as the target left it.
-pub fn at_end() {}
+pub fn at_end() {
+    heap::at_end();
+}
 
 /// The calling thread is about to fork.
-pub fn before_fork() {}
+pub fn before_fork() {
+    heap::before_fork();
+}
 
 /// The calling thread has forked.
-pub fn after_fork_in_parent() {}
+pub fn after_fork_in_parent() {
+    heap::after_fork_in_parent();
+}
 
 /// The calling thread is a forked child's only one.
-pub fn after_fork_in_child() {}
+pub fn after_fork_in_child() {
+    heap::after_fork_in_child();
+}
 
 /// Describes an address of the target, also a wild one, for a thread with this stack pointer.
 pub fn describe(addr: Addr, rsp: Addr) -> Described {
-    Described {
-        place: maps::describe(addr, rsp),
+    let mut described = Described {
+        place: Place::None,
         allocated: ([Pc(0); MAX_FRAMES], 0),
         freed: ([Pc(0); MAX_FRAMES], 0),
-    }
+    };
+    described.place = match heap::describe(addr) {
+        None => maps::describe(addr, rsp),
+        Some(None) => Place::HeapUnused,
+        Some(Some(chunk)) => {
+            described.allocated.1 = stacks::frames_in(chunk.alloc_stack, &mut described.allocated.0).len();
+            described.freed.1 = stacks::frames_in(chunk.free_stack, &mut described.freed.0).len();
+            Place::Block(chunk.block())
+        }
+    };
+    described
 }
 
 /// The stack at a signal's `ucontext_t`, the interrupted instruction first.

@@ -1,0 +1,57 @@
+//! The allocator functions that the target calls instead of libc's and libstdc++'s.
+//!
+//! Each exported symbol is a few instructions that hand its caller's frame on (see [`crate::stacks`]); the bodies
+//! are ordinary functions. They take raw numbers, because that is the C ABI, and nothing here touches what the
+//! target's pointers point to, but for `posix_memalign`'s result and `malloc_info`'s stream.
+//!
+//! May run before any initialiser, in any thread and in signal handlers. `errno` is set as glibc sets it.
+
+pub mod c;
+pub mod cxx;
+pub mod info;
+mod native;
+
+use memcheck_model::{Addr, Detail, ErrorKind, Function, Place};
+
+use crate::{
+    heap::{self, Call, Content},
+    stacks::Caller,
+};
+
+/// What `errno` becomes.
+const ENOMEM: i32 = 12;
+const EINVAL: i32 = 22;
+/// What every block is a multiple of anyway.
+const ORDINARY_ALIGN: u64 = 16;
+
+const fn call(function: Function, entry_sp: u64, bp: u64) -> Call {
+    Call { function, caller: Caller { entry_sp, bp } }
+}
+
+/// A block of `size` bytes, or null and ENOMEM.
+#[inline]
+fn block(
+    heap: &'static memcheck_heap::Heap,
+    call: &Call,
+    size: u64,
+    align_shift: u32,
+    content: Content,
+) -> u64 {
+    match heap::allocate(heap, call, size, align_shift, content) {
+        Some(addr) => addr.0,
+        None => {
+            native::set_errno(ENOMEM);
+            0
+        }
+    }
+}
+
+/// The shift for an alignment that is a power of two; zero when every block has it.
+const fn align_shift(align: u64) -> u32 {
+    if align <= ORDINARY_ALIGN { 0 } else { align.trailing_zeros() }
+}
+
+#[cold]
+fn report_alignment(call: &Call, align: u64) {
+    heap::report(ErrorKind::BadAlignment, call, Addr::NULL, Place::None, None, Detail::Alignment(align));
+}

@@ -1,0 +1,111 @@
+//! libc's and libstdc++'s own functions, found in their symbol tables when they are needed: the shim does not
+//! import them.
+//!
+//! Invariant: what is found once stays: neither library is ever unloaded from a process that uses it.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{libc_symbols, thread};
+
+/// A function of libc, looked up at most once; zero before that, one when there is none.
+pub struct LibcFunction {
+    name: &'static [u8],
+    address: AtomicU64,
+}
+
+impl LibcFunction {
+    pub const fn new(name: &'static [u8]) -> Self {
+        Self { name, address: AtomicU64::new(0) }
+    }
+
+    pub fn find(&self) -> Option<u64> {
+        match self.address.load(Ordering::Relaxed) {
+            0 => {
+                let found = libc_symbols::find_libc().and_then(|libc| libc.find(self.name));
+                let address = found.map_or(1, |entry| entry.start);
+                // Not kept while libc is not loaded yet.
+                if found.is_some() || libc_symbols::find_libc().is_some() {
+                    self.address.store(address, Ordering::Relaxed);
+                }
+                found.map(|entry| entry.start)
+            }
+            1 => None,
+            address => Some(address),
+        }
+    }
+}
+
+static ERRNO_LOCATION: LibcFunction = LibcFunction::new(b"__errno_location");
+static MALLOC: LibcFunction = LibcFunction::new(b"__libc_malloc");
+static CALLOC: LibcFunction = LibcFunction::new(b"__libc_calloc");
+static REALLOC: LibcFunction = LibcFunction::new(b"__libc_realloc");
+static FREE: LibcFunction = LibcFunction::new(b"__libc_free");
+static MEMALIGN: LibcFunction = LibcFunction::new(b"__libc_memalign");
+static USABLE_SIZE: LibcFunction = LibcFunction::new(b"malloc_usable_size");
+static FPUTS: LibcFunction = LibcFunction::new(b"fputs");
+
+/// Calls a function of three words at most that gives one.
+fn call(function: &LibcFunction, arguments: [u64; 3]) -> Option<u64> {
+    let address = function.find()?;
+    // SAFETY: the address of libc's function of that name. More arguments than it takes do no harm in the x86-64
+    // calling convention, and a void function's result is not used.
+    let function: extern "C" fn(u64, u64, u64) -> u64 = unsafe { core::mem::transmute(address) };
+    Some(function(arguments[0], arguments[1], arguments[2]))
+}
+
+/// Sets the calling thread's `errno`.
+#[cold]
+pub fn set_errno(value: i32) {
+    // Kept in the thread's block: where a thread's errno is does not change.
+    let kept = &thread::current().errno;
+    if kept.get() == 0 {
+        kept.set(call(&ERRNO_LOCATION, [0; 3]).unwrap_or(0));
+    }
+    let at = kept.get() as *mut i32;
+    if !at.is_null() {
+        // SAFETY: `__errno_location` of this thread gave it.
+        unsafe { at.write(value) };
+    }
+}
+
+/// For a process without a heap of ours.
+pub fn malloc(size: u64) -> u64 {
+    call(&MALLOC, [size, 0, 0]).unwrap_or(0)
+}
+
+/// For a process without a heap of ours.
+pub fn calloc(count: u64, size: u64) -> u64 {
+    call(&CALLOC, [count, size, 0]).unwrap_or(0)
+}
+
+/// For a process without a heap of ours.
+pub fn realloc(block: u64, size: u64) -> u64 {
+    call(&REALLOC, [block, size, 0]).unwrap_or(0)
+}
+
+/// For a process without a heap of ours.
+pub fn memalign(align: u64, size: u64) -> u64 {
+    call(&MEMALIGN, [align, size, 0]).unwrap_or(0)
+}
+
+/// For a process without a heap of ours.
+pub fn free(block: u64) {
+    call(&FREE, [block, 0, 0]);
+}
+
+/// For a process without a heap of ours.
+pub fn usable_size(block: u64) -> u64 {
+    call(&USABLE_SIZE, [block, 0, 0]).unwrap_or(0)
+}
+
+/// Writes a zero-terminated text to a `FILE`.
+pub fn put_text(text: &[u8], stream: u64) -> bool {
+    debug_assert_eq!(text.last(), Some(&0));
+    call(&FPUTS, [text.as_ptr() as u64, stream, 0]).is_some()
+}
+
+/// `operator new` as libstdc++ has it, or zero.
+pub fn find_operator_new() -> u64 {
+    let library = libc_symbols::find_loader().and_then(|loader| loader.symbols_of(b"libstdc++.so.6"));
+    library.and_then(|symbols| symbols.find(b"_Znwm")).map_or(0, |entry| entry.start)
+}
