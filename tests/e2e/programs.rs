@@ -398,7 +398,8 @@ fn environment(mut command: Command, workload: &Workload, folder: &Path) -> Resu
         .stdin(stdin)
         .current_dir(folder)
         .env_clear()
-        .envs([("PATH", "/usr/bin:/bin"), ("HOME", "/nonexistent"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")])
+        .env("HOME", folder.parent().unwrap_or(folder))
+        .envs([("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")])
         .envs([("PYTHONHASHSEED", "0"), ("TERM", "dumb"), ("DEBUGINFOD_URLS", ""), ("NO_COLOR", "1")])
         .envs(std::env::var_os("XDG_RUNTIME_DIR").map(|value| ("XDG_RUNTIME_DIR", value)));
     Ok(command)

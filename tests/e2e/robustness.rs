@@ -186,11 +186,11 @@ fn environment() -> Result<(), String> {
 fn unwritable_report() -> Result<(), String> {
     let scratch = exec::scratch()?;
     let mut command = exec::memcheck();
-    command.arg("--json=/nonexistent/report.json").arg(stubborn()?).args(["clean", "0"]);
+    command.arg("--json=/proc/nonexistent/report.json").arg(stubborn()?).args(["clean", "0"]);
     let outcome = exec::run(&mut command, scratch.path())?;
     must_be("status", "exit 125", &outcome.status)?;
     let said = String::from_utf8_lossy(&outcome.stderr);
-    if said.contains("/nonexistent/report.json") { Ok(()) } else { Err(format!("it said: {said}")) }
+    if said.contains("/proc/nonexistent/report.json") { Ok(()) } else { Err(format!("it said: {said}")) }
 }
 
 fn unknown_option() -> Result<(), String> {
