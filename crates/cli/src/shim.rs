@@ -1,7 +1,7 @@
 //! The shim as a file that the loader can preload: the launcher carries its bytes and unpacks them once for
 //! each user and content.
 //!
-//! Invariants: the directory is the user's own with mode 0700, so nobody else can put another file there; the
+//! Invariants: the directory is the user's own and nobody else may write to it; the
 //! file's content is compared on each start, so that a damaged one is replaced; a new file appears by rename.
 
 use std::{
@@ -23,6 +23,9 @@ use nix::{
 
 /// Names a shim to use instead of the embedded one; for the project's own tests.
 const OVERRIDE_VARIABLE: &str = "MEMCHECK_SHIM";
+
+/// Others may read and execute, not write: a file that only its owner may change.
+const PLACE_MODE: u32 = 0o755;
 
 /// Why there is no place for the shim.
 #[derive(Debug)]
@@ -65,7 +68,10 @@ pub fn unpack(content: &[u8]) -> Result<PathBuf, NoPlace> {
         return Ok(path.into());
     }
     let variable = |name| std::env::var_os(name).filter(|value| Path::new(value).is_absolute());
+    // A program that root starts may give up its rights and execute others: they must still find the shim.
+    let system = geteuid().is_root().then(|| PathBuf::from("/var/cache/memcheck"));
     let places = [
+        system,
         variable("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("memcheck")),
         variable("HOME").map(|home| Path::new(&home).join(".cache/memcheck")),
         Some(std::env::temp_dir().join(format!("memcheck-{}", geteuid()))),
@@ -84,7 +90,7 @@ fn unpack_to(place: &Path, content: &[u8]) -> Result<PathBuf, Obstacle> {
     if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':' | b'\t' | b'\n' | b'$')) {
         return Err(Obstacle::Separator);
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(Obstacle::Io)?;
+    fs::DirBuilder::new().recursive(true).mode(PLACE_MODE).create(place).map_err(Obstacle::Io)?;
     let metadata = fs::symlink_metadata(place).map_err(Obstacle::Io)?;
     if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
         return Err(Obstacle::Foreign);
@@ -109,7 +115,7 @@ fn unpack_to(place: &Path, content: &[u8]) -> Result<PathBuf, Obstacle> {
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let _ = fs::remove_file(path);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(PLACE_MODE).open(path)?;
     file.write_all(content)
 }
 
