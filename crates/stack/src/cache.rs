@@ -1,25 +1,26 @@
 //! Rules by return address, shared by all threads.
 //!
 //! ```text
-//!  entry: bit 63      31 30       0        index = top 15 bits of hash(pc), 48 bits
-//!             tag        rule              tag   = the other 33
+//!  entry: bit 63      30 29       0        set = top 14 bits of hash(pc), 48 bits
+//!             tag        rule              tag = the other 34
 //! ```
 //!
-//! `hash(pc) = pc · ODD mod 2^48` loses nothing, so index and tag together *are* the address: an entry is one word,
-//! never torn, and a hit is never another address' rule. No locks; may run in signal handlers.
+//! `hash(pc) = pc · ODD mod 2^48` loses nothing, so set and tag together *are* the address: an entry is one word,
+//! never torn, and a hit is never another address' rule. A set has two entries, and a new rule goes to the first and
+//! pushes what was there to the second. No locks; may run in signal handlers.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Rule;
 
 const PC_BITS: u32 = 48;
-const INDEX_BITS: u32 = 15;
-const TAG_BITS: u32 = PC_BITS - INDEX_BITS;
+const SET_BITS: u32 = 14;
+const TAG_BITS: u32 = PC_BITS - SET_BITS;
 /// Odd, so that multiplication mod 2^48 is one to one; its high bits mix the low bits of addresses upwards.
 const ODD: u64 = 0x9e37_79b9_7f4b;
 
 /// How many entries a rule cache has.
-pub const RULE_CACHE_ENTRIES: usize = 1 << INDEX_BITS;
+pub const RULE_CACHE_ENTRIES: usize = 2 << SET_BITS;
 
 const _: () = assert!(TAG_BITS + Rule::BITS == 64);
 
@@ -36,23 +37,25 @@ impl<'a> RuleCache<'a> {
         Self { entries }
     }
 
-    fn place(&self, pc: u64) -> (&'a AtomicU64, u64) {
-        let hash = pc.wrapping_mul(ODD) & ((1 << PC_BITS) - 1);
-        (&self.entries[(hash >> TAG_BITS) as usize], hash & ((1 << TAG_BITS) - 1))
-    }
-
     /// The rule for `pc`, from the cache or else from `resolve`, which is then remembered.
     #[inline]
     pub fn get(&self, pc: u64, resolve: impl FnOnce() -> Rule) -> Rule {
-        let (entry, tag) = self.place(pc);
-        // Relaxed: the word is all there is.
-        let found = entry.load(Ordering::Relaxed);
-        if found >> Rule::BITS == tag && found != 0 {
-            return Rule::decode((found & ((1 << Rule::BITS) - 1)) as u32);
+        let hash = pc.wrapping_mul(ODD) & ((1 << PC_BITS) - 1);
+        let set = (hash >> TAG_BITS) as usize * 2;
+        let tag = hash & ((1 << TAG_BITS) - 1);
+        let (first, second) = (&self.entries[set], &self.entries[set + 1]);
+        for entry in [first, second] {
+            // Relaxed: the word is all there is.
+            let found = entry.load(Ordering::Relaxed);
+            let bits = (found & ((1 << Rule::BITS) - 1)) as u32;
+            if found >> Rule::BITS == tag && bits != 0 {
+                return Rule::decode(bits);
+            }
         }
         let rule = resolve();
         if pc >> PC_BITS == 0 {
-            entry.store(tag << Rule::BITS | u64::from(rule.encode()), Ordering::Relaxed);
+            second.store(first.load(Ordering::Relaxed), Ordering::Relaxed);
+            first.store(tag << Rule::BITS | u64::from(rule.encode()), Ordering::Relaxed);
         }
         rule
     }

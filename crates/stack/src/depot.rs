@@ -76,11 +76,13 @@ impl<'a> Depot<'a> {
     fn publish(&self, word: &AtomicU64, tag: u64, header: u64, frames: &[Pc]) -> Result<StackId, u64> {
         let words = frames.len() + 1;
         // The first two words of the store are its own.
-        let start = self.store[0].fetch_add(words as u64, Ordering::Relaxed) as usize + 2;
-        let Some(to) = self.store.get(start..start.saturating_add(words)) else {
-            self.store[0].fetch_sub(words as u64, Ordering::Relaxed);
+        let room = self.store.len().saturating_sub(2 + words) as u64;
+        let take = |used: u64| (used <= room).then_some(used + words as u64);
+        let Ok(used) = self.store[0].fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) else {
             return Ok(self.refuse());
         };
+        let start = used as usize + 2;
+        let to = &self.store[start..start + words];
         to[0].store(header, Ordering::Relaxed);
         for (to, pc) in to[1..].iter().zip(frames) {
             to.store(pc.0, Ordering::Relaxed);

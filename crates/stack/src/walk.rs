@@ -62,18 +62,21 @@ pub fn walk_in(start: Registers, kind: PcKind, process: &impl Process, out: &mut
 fn step(at: Registers, kind: PcKind, process: &impl Process) -> Option<(Registers, PcKind)> {
     match process.rule(at.pc, kind) {
         Rule::Frame { base, cfa_words, rbp_words } => {
-            let from = match base {
-                CfaBase::Rsp => at.sp,
-                CfaBase::Rbp => at.bp,
+            let offset = u64::from(cfa_words) * 8;
+            let cfa = match base {
+                CfaBase::Rsp => at.sp.wrapping_add(offset),
+                CfaBase::Rbp => at.bp.wrapping_add(offset),
+                CfaBase::SavedRsp => process.read(at.sp.wrapping_add(offset))?.wrapping_add(8),
+                CfaBase::Realigned => process.read(at.bp.wrapping_sub(offset))?,
             };
-            let cfa = from.wrapping_add(u64::from(cfa_words) * 8);
             if cfa <= at.sp {
                 return None;
             }
             let pc = process.read(cfa - 8)?;
-            let bp = match rbp_words {
-                0 => at.bp,
-                words => process.read(cfa.wrapping_sub(u64::from(words) * 8))?,
+            let bp = match (base, rbp_words) {
+                (CfaBase::Realigned, _) => process.read(at.bp)?,
+                (_, 0) => at.bp,
+                (_, words) => process.read(cfa.wrapping_sub(u64::from(words) * 8))?,
             };
             (pc != 0).then_some((Registers { pc, sp: cfa, bp }, PcKind::Return))
         }
