@@ -8,7 +8,7 @@ use memcheck_model::Pc;
 use crate::{
     Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Skip, SkipReason,
     decode::{Decoded, decode_in},
-    emit, flow, live, plan,
+    emit, flow, is_linkage_stub, live, plan,
 };
 
 /// A target that is larger is taken for a function of its own without looking whether it jumps back.
@@ -24,7 +24,8 @@ pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
         next += 1;
         for target in jumps_out(module, module.extents[index]) {
             let Some(other) = module.find_extent(target) else { continue };
-            if group.contains(&other) {
+            // A tail call through the PLT, whose entries may share one extent.
+            if group.contains(&other) || is_linkage_stub(module, target) {
                 continue;
             }
             let extent = module.extents[other];
