@@ -18,7 +18,6 @@ mod oracle;
 mod programs;
 mod refusals;
 mod report;
-#[expect(dead_code, reason = "joins the trials with the heap")]
 mod robustness;
 mod traps;
 
@@ -45,6 +44,7 @@ fn main() {
             trials.extend(programs::trials());
             trials.extend(traps::trials());
             trials.extend(refusals::trials());
+            trials.extend(robustness::trials());
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

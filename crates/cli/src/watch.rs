@@ -39,6 +39,9 @@ use crate::{
 /// enough that a forgotten background job does not look like a hang.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The same for processes that left the session: daemons stay, but what they did while they started is told.
+const DAEMON_GRACE: Duration = Duration::from_millis(500);
+
 /// The sleep of a thread on the doorbell; only bounds how late a lost wake-up is noticed.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -161,15 +164,16 @@ impl Watch {
         Outcome { tree: self.tree, end, remarks }
     }
 
-    /// Waits for the processes that remain in our session.
+    /// Waits for the processes that remain.
     fn linger(&mut self, collector: &mut dyn Collector) -> Vec<String> {
-        let deadline = Instant::now() + GRACE;
+        let start = Instant::now();
         let session = session_of(0);
         loop {
             self.pass(collector);
-            let waits = self.held.values().any(|held| session.is_some() && session_of(held.pid) == session);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !waits || left.is_zero() || self.sleep(Some(left)) {
+            let grace = |held: &Held| if session_of(held.pid) == session { GRACE } else { DAEMON_GRACE };
+            let grace = self.held.values().map(grace).max().unwrap_or_default();
+            let left = grace.saturating_sub(start.elapsed());
+            if left.is_zero() || self.sleep(Some(left)) {
                 break;
             }
         }
