@@ -1,7 +1,7 @@
 //! Translates every function of the ELF files named, and says how fast, how well, and what was refused.
 //!
-//! `cargo run --release -p memcheck-rewrite --example survey -- /lib/x86_64-linux-gnu/libc.so.6`; with
-//! `--disassemble` as the first argument also compares the instructions of each copy with objdump's view of it.
+//! `cargo run --release -p memcheck-rewrite --example survey -- [--write=FILE] /lib/x86_64-linux-gnu/libc.so.6`;
+//! with `--write` the code goes to a file for a disassembler to look at.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -120,7 +120,7 @@ fn main() {
                 }
                 Err(skip) => {
                     let name = format!("{}", skip.reason);
-                    if skips.get(&name).is_none() || std::env::var_os("VERBOSE").is_some() {
+                    if !skips.contains_key(&name) || std::env::var_os("VERBOSE").is_some() {
                         println!(
                             "  first {name}: {} in the function at {}",
                             skip.pc, module.extents[entry].start

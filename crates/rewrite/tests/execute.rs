@@ -107,7 +107,7 @@ fn block(size: u64) -> u64 {
     for granule in 0..size / 8 {
         write(SHADOW + start / 8 + granule, &[0]);
     }
-    if size % 8 != 0 {
+    if !size.is_multiple_of(8) {
         write(SHADOW + (start + size) / 8, &[(size % 8) as u8]);
     }
     start

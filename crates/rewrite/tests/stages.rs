@@ -1,0 +1,188 @@
+//! Bytes in, disassembly of the copy out: golden files, and one test for each thing that must be refused or handled
+//! with care. `BLESS=1` writes the golden files anew.
+
+use std::{fs, path::Path, process::Command};
+
+use memcheck_model::{Addr, Pc};
+use memcheck_rewrite::{
+    CallTarget, Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Segment, Skip, SkipReason, Stress,
+    Syscalls, discover, find_group, translate,
+};
+
+const TEXT: u64 = 0x1000;
+const PLACE: Place = Place { code: Addr(0x10_1000), prelude: Addr(0x10_0000) };
+
+struct NoSlots;
+impl Resolver for NoSlots {
+    fn call_target(&self, _: Pc) -> CallTarget {
+        CallTarget::Original
+    }
+}
+
+fn config() -> Config {
+    Config {
+        shadow_base: 0x7fff_8000,
+        spill_offset: -64,
+        checks: Checks::On,
+        stress: Stress::Off,
+        syscalls: Syscalls::Native,
+    }
+}
+
+fn module<'a>(bytes: &'a [u8], cuts: &[u64]) -> Module<'a> {
+    let mut starts = vec![0];
+    starts.extend(cuts);
+    let ends = cuts.iter().copied().chain([bytes.len() as u64]);
+    let extent = |(start, end): (&u64, u64)| Extent { start: Pc(TEXT + start), end: Pc(TEXT + end) };
+    let extents = starts.iter().zip(ends).map(extent).collect();
+    Module { text: vec![Segment { start: Pc(TEXT), bytes }], constants: Vec::new(), extents }
+}
+
+fn copy_of(bytes: &[u8], cuts: &[u64]) -> Result<CodeBlob, Skip> {
+    let module = module(bytes, cuts);
+    translate(&config(), &module, &find_group(&module, 0), &NoSlots, PLACE)
+}
+
+fn reason(bytes: &[u8], cuts: &[u64]) -> Option<SkipReason> {
+    copy_of(bytes, cuts).err().map(|skip| skip.reason)
+}
+
+fn disassemble(bytes: &[u8], at: u64, name: &str) -> String {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{at:x}.bin"));
+    fs::write(&file, bytes).unwrap();
+    let output = Command::new("objdump")
+        .args(["-D", "-b", "binary", "-m", "i386:x86-64", "-M", "intel", "--no-show-raw-insn"])
+        .arg(format!("--adjust-vma={at:#x}"))
+        .arg(&file)
+        .output()
+        .expect("objdump runs");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("  ") && line.contains(":\t"));
+    lines.map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn check_golden(name: &str, bytes: &[u8]) {
+    let blob = copy_of(bytes, &[]).expect("translatable");
+    let text = format!(
+        "original\n{}copy\n{}{:?}\n",
+        disassemble(bytes, TEXT, name),
+        disassemble(&blob.bytes, PLACE.code.0, name),
+        blob.stats
+    );
+    assert!(!text.contains("(bad)"), "{text}");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&golden, &text).unwrap();
+    }
+    assert_eq!(text, fs::read_to_string(&golden).unwrap_or_default(), "{}", golden.display());
+}
+
+#[test]
+fn golden_group_of_fields() {
+    // mov rax,[rdi+8]; mov rcx,[rdi+16]; add rax,rcx; mov [rdi+24],rax; ret
+    check_golden(
+        "group_of_fields",
+        &[0x48, 0x8b, 0x47, 8, 0x48, 0x8b, 0x4f, 16, 0x48, 1, 0xc8, 0x48, 0x89, 0x47, 24, 0xc3],
+    );
+}
+
+#[test]
+fn golden_check_moves_above_a_compare() {
+    // cmp esi,edx; mov rcx,[rdi]; jl +1; nop; xor eax,eax; ret
+    check_golden(
+        "check_moves_above_a_compare",
+        &[0x39, 0xf2, 0x48, 0x8b, 0x0f, 0x7c, 1, 0x90, 0x31, 0xc0, 0xc3],
+    );
+}
+
+#[test]
+fn golden_live_flags_are_saved() {
+    // mov [rdi],rsi; ret: everything is live
+    check_golden("live_flags_are_saved", &[0x48, 0x89, 0x37, 0xc3]);
+}
+
+#[test]
+fn golden_frame_is_exempt() {
+    // push rbp; mov rbp,rsp; mov [rbp-8],rdi; mov rax,[rbp-8]; leave; ret
+    check_golden(
+        "frame_is_exempt",
+        &[0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0x7d, 0xf8, 0x48, 0x8b, 0x45, 0xf8, 0xc9, 0xc3],
+    );
+}
+
+#[test]
+fn golden_string_instruction() {
+    check_golden("string_instruction", &[0xf3, 0x48, 0xab, 0xc3]); // rep stosq; ret
+}
+
+#[test]
+fn golden_indirect_jump() {
+    check_golden("indirect_jump", &[0xff, 0xe0]); // jmp rax
+}
+
+#[test]
+fn golden_short_loops_reach_far() {
+    // xor eax,eax; add eax,[rdi]; loop -4; jrcxz +1; nop; ret
+    check_golden("short_loops_reach_far", &[0x31, 0xc0, 3, 7, 0xe2, 0xfc, 0xe3, 1, 0x90, 0xc3]);
+}
+
+#[test]
+fn undecodable_bytes_are_refused() {
+    assert_eq!(reason(&[0x90, 6, 0xc3], &[]), Some(SkipReason::Undecodable));
+}
+
+#[test]
+fn transactions_are_refused() {
+    assert_eq!(reason(&[0xc7, 0xf8, 0, 0, 0, 0, 0xc3], &[]), Some(SkipReason::Transaction));
+}
+
+#[test]
+fn call_of_the_next_instruction_is_refused() {
+    assert_eq!(reason(&[0xe8, 0, 0, 0, 0, 0x58, 0xc3], &[]), Some(SkipReason::CallNext));
+}
+
+#[test]
+fn call_of_the_adjacent_function_is_a_call() {
+    assert_eq!(reason(&[0xe8, 0, 0, 0, 0, 0x58, 0xc3], &[5]), None);
+}
+
+#[test]
+fn jump_into_an_instruction_is_refused() {
+    assert_eq!(reason(&[0x75, 1, 0xb8, 0, 0, 0, 0, 0xc3], &[]), Some(SkipReason::JumpIntoInstruction));
+}
+
+#[test]
+fn jump_behind_a_lock_prefix_reaches_the_locked_instruction() {
+    // je +1; lock cmpxchg [rdi],ecx; ret
+    let blob = copy_of(&[0x74, 1, 0xf0, 0x0f, 0xb1, 0x0f, 0xc3], &[]).expect("translatable");
+    assert!(blob.jump_targets.iter().any(|(pc, _)| *pc == Pc(TEXT + 2)));
+}
+
+#[test]
+fn parts_that_jump_back_into_a_function_join_it() {
+    // 0: jne 5 (the part); nop; ret; nop │ 5: jmp 2
+    let bytes = [0x75, 3, 0x90, 0xc3, 0x90, 0xeb, 0xfb];
+    assert_eq!(find_group(&module(&bytes, &[5]), 0), [0, 1]);
+    assert_eq!(copy_of(&bytes, &[5]).expect("translatable").entries.len(), 2);
+}
+
+#[test]
+fn return_addresses_map_back_exactly() {
+    // call 0x2000; mov rax,[rax]; ret: what follows the call in the copy is a check
+    let blob = copy_of(&[0xe8, 0xfb, 0x0f, 0, 0, 0x48, 0x8b, 0, 0xc3], &[]).expect("translatable");
+    let call = blob.pc_map.find_copy(Pc(TEXT)).expect("the call has a copy");
+    assert_eq!(blob.pc_map.find_return(call + 5), Some(Pc(TEXT + 5)));
+    assert_eq!(blob.pc_map.find_origin(call + 5).map(|origin| origin.pc), Some(Pc(TEXT + 5)));
+}
+
+#[test]
+fn functions_without_unwind_entries_are_found_by_their_callers() {
+    // 0: call 8; ret; nops │ 8: ret; nops
+    let mut bytes = [0x90; 64];
+    bytes[..6].copy_from_slice(&[0xe8, 3, 0, 0, 0, 0xc3]);
+    bytes[8] = 0xc3;
+    let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
+    let first = Extent { start: Pc(TEXT), end: Pc(TEXT + 6) };
+    let found = discover(&text, &[first], &[]);
+    assert_eq!(found, [first, Extent { start: Pc(TEXT + 8), end: Pc(TEXT + 64) }]);
+}
