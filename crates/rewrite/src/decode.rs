@@ -313,14 +313,18 @@ pub(crate) fn decode_in(
     Ok(())
 }
 
-fn describe(
-    out: &mut Decoded,
-    factory: &mut InstructionInfoFactory,
-    instruction: &Instruction,
-    offsets: &ConstantOffsets,
-    want_sites: bool,
-) -> Insn {
-    let info = factory.info(instruction);
+/// What an instruction reads and writes.
+struct Effects {
+    reads: Set,
+    kills: Set,
+    writes: Set,
+}
+
+fn is_repeated(instruction: &Instruction) -> bool {
+    instruction.has_rep_prefix() || instruction.has_repne_prefix()
+}
+
+fn effects_of(instruction: &Instruction, info: &iced_x86::InstructionInfo) -> Effects {
     let (mut reads, mut kills, mut writes) = (0, 0, 0);
     for used in info.used_registers() {
         let Some(number) = gpr(used.register()) else { continue };
@@ -341,12 +345,49 @@ fn describe(
             _ => {}
         }
     }
-    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
     reads |= flag_set(instruction.rflags_read());
-    let conditional = is_shift_by_cl(instruction) || instruction.is_string_instruction() && repeated;
+    let conditional =
+        is_shift_by_cl(instruction) || instruction.is_string_instruction() && is_repeated(instruction);
     if !conditional {
         kills |= flag_set(instruction.rflags_modified());
     }
+    Effects { reads, kills, writes }
+}
+
+/// How many instructions of a callee are looked at.
+const CALLEE_LOOK: usize = 12;
+
+/// What the code at `at` overwrites before reading it, as far as its first instructions show.
+pub(crate) fn overwritten_at(module: &Module<'_>, at: Pc, factory: &mut InstructionInfoFactory) -> Set {
+    let Some(bytes) = module.find_text(at) else { return 0 };
+    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
+    let (mut live, mut dead) = (0, 0);
+    let mut instruction = Instruction::default();
+    for _ in 0..CALLEE_LOOK {
+        if !decoder.can_decode() {
+            break;
+        }
+        decoder.decode_out(&mut instruction);
+        if instruction.is_invalid() || flow_of(&instruction) != Flow::Next {
+            break;
+        }
+        let effects = effects_of(&instruction, factory.info(&instruction));
+        live |= effects.reads & !dead;
+        dead |= effects.kills & !live;
+    }
+    dead
+}
+
+fn describe(
+    out: &mut Decoded,
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    offsets: &ConstantOffsets,
+    want_sites: bool,
+) -> Insn {
+    let info = factory.info(instruction);
+    let Effects { mut reads, mut kills, writes } = effects_of(instruction, info);
+    let repeated = is_repeated(instruction);
     let flow = flow_of(instruction);
     if matches!(flow, Flow::Call(_) | Flow::IndirectCall | Flow::IndirectJump | Flow::End | Flow::Syscall) {
         (reads, kills) = (ALL, 0);

@@ -1,20 +1,49 @@
 //! Which registers and flags may still be read, before each instruction; and which registers hold addresses of the
 //! own stack frame.
 //!
-//! Liveness is strict: at returns, calls, system calls, indirect jumps and jumps out of the group everything is
-//! live, because hand-written assembly and interprocedural register allocation keep to no ABI.
+//! Liveness is strict: at returns, system calls, indirect jumps and jumps out of the group everything is live,
+//! because hand-written assembly and interprocedural register allocation keep to no ABI. At a direct call what the
+//! callee's first instructions overwrite before reading is dead; where a call leaves the module or goes through a
+//! pointer it keeps to the ABI, which gives flags no meaning (psABI 3.2.1).
 //! `live(before i) = reads(i) ∪ (live(after i) \ kills(i))`
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
+
+use iced_x86::InstructionInfoFactory;
+use memcheck_model::Pc;
 
 use crate::{
-    decode::{ALL, Decoded, Flow, Set},
+    Module,
+    decode::{ALL, Decoded, FLAGS, Flow, Set, overwritten_at},
+    discover::find_linkage_cell,
     flow::Graph,
 };
+
+/// r11 is the linkage stubs' own scratch register (psABI 3.2.3, table 3.4).
+const R11: Set = 1 << 11;
 
 const RSP: Set = 1 << 4;
 /// What a called function gives back unchanged (psABI 3.2.1): rbx, rsp, rbp, r12 to r15.
 const CALLEE_SAVED: Set = 0xf038;
+
+/// Takes from what calls read what is certainly dead there.
+pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
+    let mut factory = InstructionInfoFactory::new();
+    let mut known = BTreeMap::new();
+    for insn in &mut code.insns {
+        insn.reads &= match insn.flow {
+            Flow::Call(target) => !*known.entry(target).or_insert_with(|| {
+                if find_linkage_cell(module, Pc(target)).is_some() {
+                    FLAGS | R11
+                } else {
+                    overwritten_at(module, Pc(target), &mut factory)
+                }
+            }),
+            Flow::IndirectCall => !FLAGS,
+            _ => ALL,
+        };
+    }
+}
 
 /// For each instruction what is live before it.
 pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {

@@ -90,6 +90,7 @@ pub fn translate(
         decode_in(&mut code, module, extent.start, extent.end, config.checks == Checks::On)?;
     }
     let graph = flow::build(&code, module, &extents)?;
+    live::refine_calls(&mut code, module);
     let live = live::analyse(&code, &graph);
     let frame = live::frame_registers(&code, &graph);
     let (checks, framed) = plan::plan(&code, &graph, &live, &frame);
