@@ -160,7 +160,7 @@ pub fn look_for_others() {
 /// The process ends: looks at all redzones and freed chunks, and leaves the final statistics.
 pub fn at_end() {
     let Some(heap) = find() else { return };
-    if channel::is_watched() {
+    if channel::is_watched() && threads::is_sound() {
         heap.sweep(&memory::Memory, &mut errors::report_late_at_end);
     }
     store_statistics();

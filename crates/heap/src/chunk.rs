@@ -1,7 +1,7 @@
 //! A chunk's metadata: three words, out of band, so that a target that tramples its heap cannot trample ours.
 //!
 //! ```text
-//!  info    | 63..60 0 | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
+//!  info    | 63..61 0 | 60 settled | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
 //!  stacks  | 63..32 free StackId                        | 31..0 alloc StackId                                  |
 //!  link    | 63..54 0 | 53..32 free tid                 | 31..0 next ChunkId of whichever list it is in         |
 //! ```
@@ -11,7 +11,8 @@
 //! All words zero is `Unused`. Sizes of large chunks stand in a table of their own.
 //!
 //! Readers may race with owners: they see a chunk as it was or as it becomes, or stacks of the one with the
-//! state of the other; only texts of reports depend on it.
+//! state of the other; only texts of reports depend on it. `settled` says that a freed chunk's pattern is in
+//! place, so that whoever looks at chunks of other threads does not take an unfinished free for damage.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +38,7 @@ pub enum ChunkState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Info(pub u64);
 
+const SETTLED: u64 = 1 << 60;
 const TID_MASK: u64 = (1 << 22) - 1;
 const SIZE_MASK: u64 = (1 << 18) - 1;
 
@@ -70,6 +72,14 @@ impl Info {
     #[inline]
     pub const fn freed_by(self, function: Function) -> Self {
         Self(self.with_state(ChunkState::Quarantined).0 & !(63 << 8) | (function as u64) << 8)
+    }
+
+    pub const fn settled(self) -> Self {
+        Self(self.0 | SETTLED)
+    }
+
+    pub const fn is_settled(self) -> bool {
+        self.0 & SETTLED != 0
     }
 
     #[inline]

@@ -431,7 +431,8 @@ impl Heap {
     ) -> Result<Freed, FreeError> {
         let (slot, id, info) = self.chunk_at(addr).ok_or(FreeError::NoChunk)?;
         let meta = self.meta(id);
-        if info.state() != ChunkState::Live || !meta.try_free(info, info.freed_by(how.function)) {
+        let freed_info = info.freed_by(how.function);
+        if info.state() != ChunkState::Live || !meta.try_free(info, freed_info) {
             return Err(FreeError::AlreadyFreed(self.view(id)));
         }
         let size = self.size_of(id, slot.class, info);
@@ -444,6 +445,7 @@ impl Heap {
         for part in redzone::freed(freed) {
             backend.fill(part, Pattern::Freed);
         }
+        meta.set_info(freed_info.settled());
         let slot_bytes = slot.class.shape().slot_bytes;
         if slot_bytes <= BIG_SLOT_BYTES {
             cache.pending_small.put(id, slot_bytes, self.tables.metas);

@@ -182,12 +182,21 @@ impl Heap {
     }
 
     /// Looks at everything: the redzones of live chunks and the bytes of quarantined ones. For the end of the
-    /// process; chunks that other threads are busy with may be seen half changed, so they must be stopped.
+    /// process. Other threads may go on: what they have begun and not finished is passed over.
     pub fn sweep(&self, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        self.for_each_slot(|id, slot, info| match info.state() {
-            ChunkState::Live => self.check_redzones(backend, id, slot, info, late),
-            ChunkState::Quarantined => self.check_freed(backend, id, slot, info, late),
-            ChunkState::Unused | ChunkState::Recycled => {}
+        self.for_each_slot(|id, slot, info| {
+            let mut unless_changed = |found: &Late| {
+                if self.meta(id).info() == info {
+                    late(found);
+                }
+            };
+            match info.state() {
+                ChunkState::Live => self.check_redzones(backend, id, slot, info, &mut unless_changed),
+                ChunkState::Quarantined if info.is_settled() => {
+                    self.check_freed(backend, id, slot, info, &mut unless_changed);
+                }
+                ChunkState::Quarantined | ChunkState::Unused | ChunkState::Recycled => {}
+            }
         });
     }
 }

@@ -9,7 +9,7 @@
 
 use core::{
     cell::{Cell, UnsafeCell},
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence},
 };
 
 use memcheck_heap::{Heap, Late, Statistics, ThreadCache};
@@ -37,6 +37,10 @@ pub struct ThreadHeap {
     busy: Cell<bool>,
     cache: UnsafeCell<ThreadCache>,
 }
+
+/// Whether this process was forked from one with other threads: chunks that those were busy with may be half
+/// changed, and will stay so.
+static MAY_HOLD_HALVES: AtomicBool = AtomicBool::new(false);
 
 static ALL: AtomicPtr<ThreadHeap> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -145,6 +149,11 @@ pub fn statistics(heap: &Heap) -> Statistics {
     sums
 }
 
+/// Whether everything in the heap is as some thread meant to leave it.
+pub fn is_sound() -> bool {
+    !MAY_HOLD_HALVES.load(Ordering::Relaxed)
+}
+
 /// The calling thread is about to fork: nobody shall be in the middle of something that is shared.
 pub fn before_fork(heap: &'static Heap) {
     // No handler of this thread may come between the first lock and the word that lets it pass.
@@ -176,8 +185,8 @@ pub fn after_fork_in_child(heap: &'static Heap) {
             each.pid.store(pid, Ordering::Relaxed);
             // SAFETY: this thread's own cache; it is forking, not allocating.
             unsafe { &mut *each.cache.get() }.set_tid(ThreadId(tid));
-        } else {
-            each.owner.store(ABANDONED, Ordering::Relaxed);
+        } else if each.owner.swap(ABANDONED, Ordering::Relaxed) != ABANDONED {
+            MAY_HOLD_HALVES.store(true, Ordering::Relaxed);
         }
     }
 }
