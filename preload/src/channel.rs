@@ -174,10 +174,21 @@ fn connect_quietly() {
     }
 }
 
+/// Tells the launcher that there will be another process, so that it does not take a parent that ends at once
+/// for the end of all.
+pub fn before_fork() {
+    if let Some(header) = header() {
+        header.begin_fork();
+    }
+}
+
 /// Claims a stream of its own for a child of fork. Called from the fork handler; `own_stream` does the same for
 /// children of a raw `clone`.
 pub fn after_fork_in_child() {
     let _ = own_stream();
+    if let Some(header) = header() {
+        header.end_fork();
+    }
 }
 
 /// Maps the channel that the environment names.

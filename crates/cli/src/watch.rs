@@ -42,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The same for processes that left the session: daemons stay, but what they did while they started is told.
 const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a forked child may take to claim its stream when everybody else has ended.
+const BIRTH: Duration = Duration::from_millis(200);
+
 /// The sleep of a thread on the doorbell; only bounds how late a lost wake-up is noticed.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -169,10 +172,13 @@ impl Watch {
         let start = Instant::now();
         let session = session_of(0);
         loop {
+            // Read before the streams are: who is not counted any more has one.
+            let is_being_born = self.channel.header().forking() > 0;
             self.pass(collector);
             let grace = |held: &Held| if session_of(held.pid) == session { GRACE } else { DAEMON_GRACE };
             let grace = self.held.values().map(grace).max().unwrap_or_default();
-            let left = grace.saturating_sub(start.elapsed());
+            let birth = if is_being_born { BIRTH } else { Duration::ZERO };
+            let left = grace.max(birth).saturating_sub(start.elapsed());
             if left.is_zero() || self.sleep(Some(left)) {
                 break;
             }

@@ -54,8 +54,8 @@ pub struct Header {
     serials: AtomicU32,
     /// How many processes found no stream.
     unwatched: AtomicU32,
-    /// The launcher wants every process of the tree to stop (an error and `--exit-on-first-error`).
-    _reserved: AtomicU32,
+    /// How many forks have begun whose child has no stream yet; a fork that failed stays counted.
+    forking: AtomicU32,
 }
 
 /// What one process owns.
@@ -194,6 +194,21 @@ impl Header {
     #[must_use]
     pub fn unwatched(&self) -> u32 {
         self.unwatched.load(Ordering::Relaxed)
+    }
+
+    /// Says that a process forks.
+    pub fn begin_fork(&self) {
+        self.forking.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says that a forked child has its stream. The launcher, which reads a zero here, also sees the stream.
+    pub fn end_fork(&self) {
+        self.forking.fetch_sub(1, Ordering::Release);
+    }
+
+    /// How many forked children may be about to take a stream.
+    pub fn forking(&self) -> u32 {
+        self.forking.load(Ordering::Acquire)
     }
 
     /// Takes a stream for the process `pid`.
@@ -358,7 +373,7 @@ mod tests {
         streams_used: AtomicU32::new(0),
         serials: AtomicU32::new(0),
         unwatched: AtomicU32::new(0),
-        _reserved: AtomicU32::new(0),
+        forking: AtomicU32::new(0),
     };
 
     #[test]

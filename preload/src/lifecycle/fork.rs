@@ -8,6 +8,7 @@ use crate::{channel, lifecycle, thread};
 
 /// Called in the parent before it forks. Takes what must not be held by a thread that the child lacks.
 pub extern "C" fn before() {
+    channel::before_fork();
     super::parts::before_fork();
 }
 
