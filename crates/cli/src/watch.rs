@@ -302,14 +302,19 @@ impl Watch {
     fn read_ready(&mut self, index: usize, collector: &mut dyn Collector) {
         let stream = &self.channel.streams()[index];
         loop {
+            // A thread may fill slots behind the one that was just looked at and then one that comes next. What
+            // it sent before the last record seen is there when the slots are looked at again.
+            let Some(last) =
+                stream.slots().iter().filter_map(|slot| slot.ready()).map(|(sequence, _)| sequence).max()
+            else {
+                return;
+            };
             let mut ready: Vec<_> = stream
                 .slots()
                 .iter()
                 .filter_map(|slot| slot.ready().map(|(sequence, state)| (sequence, state, slot)))
+                .filter(|&(sequence, ..)| sequence <= last)
                 .collect();
-            if ready.is_empty() {
-                return;
-            }
             ready.sort_by_key(|&(sequence, ..)| sequence);
             for (_, state, slot) in ready {
                 let mut copy = [0; SLOT_WORDS];
