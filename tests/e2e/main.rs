@@ -42,6 +42,7 @@ fn main() {
 
             trials.extend(injected::trials());
             trials.extend(programs::trials());
+            trials.extend(robustness::trials());
             trials.extend(traps::trials());
             trials.extend(refusals::trials());
             trials.extend(robustness::trials());

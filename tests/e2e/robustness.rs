@@ -27,7 +27,7 @@ const ENDINGS: &[Ending] = &[
     ("is_killed", &["kill"], "signal SIGKILL", 1000, 1),
     ("forks_100_children", &["fork-100"], "exit 99", 100, 101),
     ("executes_itself", &["exec"], "exit 99", 1001, 2),
-    ("becomes_a_daemon", &["daemon"], "exit 99", 1, 2),
+    ("leaves_a_child_behind", &["outlive"], "exit 99", 1, 2),
     ("uses_vfork", &["vfork"], "exit 99", 1, 1),
     ("changes_its_root", &["chroot", "/proc"], "exit 99", 1000, 1),
 ];
