@@ -39,13 +39,11 @@ fn main() {
         }
         Err(_) => {
             trials.extend(grid::trials());
-
             trials.extend(injected::trials());
             trials.extend(programs::trials());
             trials.extend(robustness::trials());
             trials.extend(traps::trials());
             trials.extend(refusals::trials());
-            trials.extend(robustness::trials());
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
