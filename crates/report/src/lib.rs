@@ -11,9 +11,10 @@
 //! files ([`Sources`]), to show lines of them.
 #![forbid(unsafe_code)]
 
-mod explain;
+mod catalogue;
 mod finding;
 mod fingerprint;
+mod format;
 mod frame;
 mod help;
 mod leak_record;
@@ -27,9 +28,11 @@ mod source;
 mod system_call;
 mod text;
 mod words;
+mod xml;
 
-pub use explain::explain;
+pub use catalogue::{CATALOGUE, Entry, explain, find_entry, page};
 pub use finding::{AccessRecord, BlockRecord, BlockStatus, Finding, Level, Operation, Traces};
+pub use format::{Format, ReadError, read};
 pub use frame::{Frame, NamedAddress, Symbol, Trim};
 pub use leak_record::{LeakRecord, Losses};
 pub use process::{Coverage, Exit, HeapUse, Process};
