@@ -1,4 +1,90 @@
 //! The rewriting engine's hold on the running target: shadow memory, code memory, translation on first call,
 //! and what emitted code calls when a check fails.
 
+pub mod code_memory;
+pub mod gate;
+pub mod image;
+pub mod install;
+pub mod native;
 pub mod shadow_map;
+pub mod slow_path;
+
+use core::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use memcheck_rewrite::{SPILL_SLOTS, SkipReason};
+use memcheck_wire::{Counter, Notice, NoticeKind, Record};
+
+use crate::{channel, thread};
+
+const REASONS: [SkipReason; 6] = [
+    SkipReason::Undecodable,
+    SkipReason::JumpIntoInstruction,
+    SkipReason::CallNext,
+    SkipReason::Transaction,
+    SkipReason::OutOfReach,
+    SkipReason::Unsuitable,
+];
+/// How many functions stayed native for each reason, and last for want of code memory.
+static NATIVE: [AtomicU64; REASONS.len() + 1] = [const { AtomicU64::new(0) }; REASONS.len() + 1];
+
+fn count_native(reason: Option<SkipReason>, functions: u64) {
+    let place = reason.and_then(|reason| REASONS.iter().position(|&known| known == reason));
+    NATIVE[place.unwrap_or(REASONS.len())].fetch_add(functions, Ordering::Relaxed);
+    channel::counter(Counter::FunctionsNative).fetch_add(functions, Ordering::Relaxed);
+}
+
+/// Tells the launcher why functions stayed native.
+pub fn report_coverage() {
+    for (place, count) in NATIVE.iter().enumerate() {
+        let count = count.load(Ordering::Relaxed);
+        if count == 0 {
+            continue;
+        }
+        let mut text = TextBuffer::default();
+        let _ = match REASONS.get(place) {
+            Some(reason) => core::fmt::write(&mut text, format_args!("{count} {reason}")),
+            None => core::fmt::write(&mut text, format_args!("{count} no room for code")),
+        };
+        channel::send(&Record::Notice(Notice { kind: NoticeKind::Coverage, text: &text.bytes[..text.len] }));
+    }
+}
+
+/// A short text, cut when it does not fit.
+struct TextBuffer {
+    bytes: [u8; 128],
+    len: usize,
+}
+
+impl Default for TextBuffer {
+    fn default() -> Self {
+        Self { bytes: [0; 128], len: 0 }
+    }
+}
+
+impl core::fmt::Write for TextBuffer {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for (to, &byte) in self.bytes[self.len..].iter_mut().zip(text.as_bytes()) {
+            *to = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+/// What a check may have put aside when a signal came; a handler that runs checks of its own must not change it.
+pub struct Spilled([u64; SPILL_SLOTS]);
+
+/// A handler of the target is about to run.
+pub fn save_spill() -> Spilled {
+    Spilled(thread::current().spill.each_ref().map(Cell::get))
+}
+
+/// It returned.
+pub fn restore_spill(spilled: &Spilled) {
+    for (slot, &word) in thread::current().spill.iter().zip(&spilled.0) {
+        slot.set(word);
+    }
+}

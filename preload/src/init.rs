@@ -1,10 +1,12 @@
 //! The order in which the shim begins: called by the loader before the target's own constructors.
 
-use crate::{channel, heap, lifecycle, modules, stacks};
+use crate::{channel, engine, heap, lifecycle, modules, stacks};
 
 extern "C" fn begin() {
-    stacks::begin(channel::connect().num_callers);
+    let options = channel::connect();
+    stacks::begin(options.num_callers);
     heap::begin();
+    engine::install::begin(&options);
     modules::begin();
     heap::look_for_others();
     lifecycle::begin();

@@ -20,6 +20,7 @@ use memcheck_wire::{Module as ModuleRecord, Record};
 
 use crate::{
     channel, detour,
+    engine::{image::ProgramHeader, install},
     libc_symbols::{Linked, Loader, find_loader},
     stacks,
     sys::process,
@@ -164,11 +165,13 @@ pub fn changes() -> u32 {
 }
 
 fn refresh(loader: Loader) {
+    let eager = channel::connect().eager;
     for entry in &ENTRIES[..USED.load(Ordering::Relaxed)] {
         let Some(module) = entry.read() else { continue };
         if !loader.modules().any(|linked| entry.is_linked_as(&linked)) {
             entry.0[END].store(0, Ordering::Release);
             channel::send(&Record::ModuleUnloaded(module.range.start()));
+            install::module_unloaded(module.range.start());
         }
     }
     for linked in loader.modules() {
@@ -184,6 +187,7 @@ fn refresh(loader: Loader) {
         entry.publish(&module, linked.entry);
         USED.store(used.max(place + 1), Ordering::Release);
         announce(&linked, &headers, &module);
+        install::module_loaded(linked.path, module.bias, headers.as_table(), eager);
     }
     CHANGES.fetch_add(1, Ordering::Release);
     stacks::forget_rules();
@@ -241,6 +245,13 @@ impl Headers {
         // SAFETY: the loader read the same headers, which lie in the module's first segment.
         let bytes = unsafe { core::slice::from_raw_parts(at as *const u8, (count * HEADER_BYTES) as usize) };
         Some(Self { bytes, bias: linked.bias })
+    }
+
+    /// The headers as the table that they are.
+    fn as_table(&self) -> &'static [ProgramHeader] {
+        let count = self.bytes.len() / HEADER_BYTES as usize;
+        // SAFETY: as many headers lie there, aligned as the gABI has them, as long as the module is loaded.
+        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr().cast(), count) }
     }
 
     fn segments(&self) -> impl Iterator<Item = Segment> {

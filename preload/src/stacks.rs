@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use memcheck_model::{MAX_FRAMES, Pc, StackId};
 use memcheck_stack::{Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, walk_in};
 
-use crate::{maps, modules, sys, thread};
+use crate::{engine::install, maps, modules, sys, thread};
 
 static RULES: [AtomicU64; RULE_CACHE_ENTRIES] = [const { AtomicU64::new(0) }; RULE_CACHE_ENTRIES];
 /// User addresses have 47 bits: the next one tells a rule for an instruction from one for a return address.
@@ -132,20 +132,47 @@ impl Process for OwnStack {
     }
 
     fn is_code(&self, pc: u64) -> bool {
+        let pc = original(pc, PcKind::Return);
         modules::find(pc).is_some_and(|module| module.code.contains(memcheck_model::Addr(pc)))
     }
 }
 
 #[cold]
 fn resolve(pc: u64, kind: PcKind) -> Rule {
-    let lookup = if kind == PcKind::Exact { pc } else { Pc(pc).call_site().0 };
+    let lookup =
+        if kind == PcKind::Exact { original(pc, kind) } else { Pc(original(pc, kind)).call_site().0 };
     let info = modules::find(lookup).and_then(|module| module.unwind_info());
     info.map_or(Rule::Unknown, |info| info.rule_at(lookup))
 }
 
+/// What stands for `pc` in the program's own code, when `pc` lies in a copy.
+fn original(pc: u64, kind: PcKind) -> u64 {
+    match kind {
+        PcKind::Exact => install::find_origin(pc).map_or(pc, |origin| origin.pc.0),
+        PcKind::Return => install::find_return(pc).map_or(pc, |pc| pc.0),
+    }
+}
+
+/// The frames with what stands for each in the program's own code. The first is an instruction or not.
+fn originals(frames: &mut [Pc], first: PcKind) {
+    if !install::is_on() {
+        return;
+    }
+    for (index, pc) in frames.iter_mut().enumerate() {
+        *pc = Pc(original(pc.0, if index == 0 { first } else { PcKind::Return }));
+    }
+}
+
 /// The stack of an exported function's caller, the return address to it first.
-#[inline]
 pub fn capture_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
+    let len = capture_raw_in(caller, frames).len();
+    originals(&mut frames[..len], PcKind::Return);
+    &frames[..len]
+}
+
+/// The same as it stands on the stack: return addresses may lie in copies.
+#[inline]
+fn capture_raw_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
     let stack = OwnStack::at(caller.entry_sp);
     let Some(pc) = stack.read(caller.entry_sp) else { return &[] };
     let start = Registers { pc, sp: caller.entry_sp + 8, bp: caller.bp };
@@ -159,7 +186,7 @@ pub fn capture_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
 pub fn capture_id(caller: Caller) -> StackId {
     let Some(depot) = depot() else { return StackId::NONE };
     let mut frames = [Pc(0); MAX_FRAMES];
-    depot.intern(capture_in(caller, &mut frames))
+    depot.intern(capture_raw_in(caller, &mut frames))
 }
 
 /// The stack at an interrupted instruction, that instruction first.
@@ -177,12 +204,15 @@ pub fn capture_interrupted_in(at: Registers, frames: &mut [Pc; MAX_FRAMES]) -> &
         }
         _ => walk_in(at, PcKind::Exact, &stack, &mut frames[..depth]),
     };
+    originals(&mut frames[..len], PcKind::Exact);
     &frames[..len]
 }
 
 /// The frames of an interned stack.
 pub fn frames_in(id: StackId, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
-    depot().map_or(&[], |depot| depot.get_in(id, frames))
+    let len = depot().map_or(0, |depot| depot.get_in(id, frames).len());
+    originals(&mut frames[..len], PcKind::Return);
+    &frames[..len]
 }
 
 /// How many stacks found no room in the depot.

@@ -6,7 +6,7 @@
 
 use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
 
-use crate::{heap, maps, stacks};
+use crate::{engine, heap, maps, stacks};
 use memcheck_stack::Registers;
 
 /// What an address is, with where its block came from and went.
@@ -32,20 +32,25 @@ impl Described {
 /// The process is about to end, its memory still as the target left it.
 pub fn at_end() {
     heap::at_end();
+    engine::report_coverage();
 }
 
 /// The calling thread is about to fork.
 pub fn before_fork() {
     heap::before_fork();
+    engine::install::before_fork();
 }
 
 /// The calling thread has forked.
 pub fn after_fork_in_parent() {
+    engine::install::after_fork();
     heap::after_fork_in_parent();
 }
 
 /// The calling thread is a forked child's only one.
 pub fn after_fork_in_child() {
+    engine::install::after_fork();
+    engine::install::after_fork_in_child();
     heap::after_fork_in_child();
 }
 
@@ -76,12 +81,14 @@ pub fn capture_context_in(frames: &mut [Pc; MAX_FRAMES], context: u64) -> &[Pc] 
 }
 
 /// What a handler of the target must find unchanged when it returns to a check.
-pub struct Kept;
+pub struct Kept(engine::Spilled);
 
 /// A handler of the target is about to run.
 pub fn enter_handler() -> Kept {
-    Kept
+    Kept(engine::save_spill())
 }
 
 /// It returned.
-pub fn leave_handler(_: Kept) {}
+pub fn leave_handler(kept: Kept) {
+    engine::restore_spill(&kept.0);
+}

@@ -1,0 +1,142 @@
+//! Memory for emitted code, one arena a module, within reach of the module's own code and data.
+//!
+//! ```text
+//!  arena   near the module: readable, executable            ─┐ the same pages
+//!  alias   anywhere:        readable, writable              ─┘ of one memfd
+//! ```
+//!
+//! No page is ever writable and executable through one mapping, and other threads may run the arena's code while
+//! more is written. Pages of a memfd are shared with a forked child, so the child, before it writes, moves what
+//! was written so far to a memfd of its own; the page at `GENERATION`, which fork wipes, tells it to.
+//!
+//! Invariants: `used <= capacity`; bytes below `used` never change until the arena is dropped; everything from
+//! the module's first to last byte is within `REACH` of every byte of the arena.
+//!
+//! Runs under the engine's lock only.
+
+use memcheck_model::{Addr, AddrRange, Size};
+
+use crate::sys::{self, Errno, memory};
+
+/// How far apart a rel32 operand can refer, less room for a large displacement added to a symbol.
+const REACH: u64 = (1 << 31) - (1 << 20);
+/// How far apart places are that are tried for an arena.
+const STEP: u64 = 1 << 20;
+
+/// The code memory of one module.
+#[derive(Debug)]
+pub struct Arena {
+    base: Addr,
+    alias: Addr,
+    capacity: u64,
+    used: u64,
+    /// The value of `Generation::current` when the memfd was made.
+    generation: u64,
+}
+
+/// Tells a forked child from the process that made an arena; a child of vfork shares its parent's memory and
+/// its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(pub u64);
+
+impl Arena {
+    /// Makes an arena of `capacity` bytes within reach of all of `module`.
+    pub fn new(module: AddrRange, capacity: Size, generation: Generation) -> Result<Self, Errno> {
+        let capacity = capacity.0.next_multiple_of(4096);
+        let base = find_gap(module, capacity).ok_or(sys::EEXIST)?;
+        let alias = map_pages(base, capacity, false)?;
+        Ok(Self { base, alias, capacity, used: 0, generation: generation.0 })
+    }
+
+    /// Where the next `append` puts its bytes.
+    pub fn cursor(&self) -> Addr {
+        Addr(self.base.0 + self.used)
+    }
+
+    /// The arena's addresses.
+    pub fn range(&self) -> AddrRange {
+        AddrRange::new(self.base, Size(self.capacity)).unwrap_or_default()
+    }
+
+    /// How many bytes hold code.
+    pub fn used(&self) -> Size {
+        Size(self.used)
+    }
+
+    /// Writes code at the cursor; false when the arena is full or a forked child could not get its own.
+    pub fn append(&mut self, code: &[u8], generation: Generation) -> bool {
+        if code.len() as u64 > self.capacity - self.used || !self.own_pages(generation) {
+            return false;
+        }
+        let to = (self.alias.0 + self.used) as *mut u8;
+        // SAFETY: `alias .. alias + capacity` is our writable mapping; nobody else writes it, and nobody runs the
+        // bytes from `used` on before their address is published.
+        unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len()) };
+        // Copies begin at cache lines' halves, as compilers align functions.
+        self.used = (self.used + code.len() as u64).next_multiple_of(16).min(self.capacity);
+        true
+    }
+
+    /// In a forked child: replaces pages shared with the parent by copies. Running threads see the same bytes
+    /// before and after: the kernel replaces a mapping under its lock.
+    fn own_pages(&mut self, generation: Generation) -> bool {
+        if self.generation == generation.0 {
+            return true;
+        }
+        let Ok(alias) = map_copy(self.base, self.capacity, self.used) else { return false };
+        memory::unmap(self.alias, self.capacity);
+        self.alias = alias;
+        self.generation = generation.0;
+        true
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        memory::unmap(self.base, self.capacity);
+        memory::unmap(self.alias, self.capacity);
+    }
+}
+
+/// Maps fresh pages executable at `base` and writable elsewhere; gives the latter.
+fn map_pages(base: Addr, capacity: u64, replace: bool) -> Result<Addr, Errno> {
+    let file = memory::SharedPages::new(capacity)?;
+    let alias = file.map_writable(capacity)?;
+    file.map_executable(base, capacity, replace).inspect_err(|_| memory::unmap(alias, capacity))?;
+    Ok(alias)
+}
+
+/// As `map_pages`, with the first `used` bytes at `base` kept.
+fn map_copy(base: Addr, capacity: u64, used: u64) -> Result<Addr, Errno> {
+    let file = memory::SharedPages::new(capacity)?;
+    let alias = file.map_writable(capacity)?;
+    // SAFETY: `used` bytes of the arena are readable code; the alias is fresh, writable and as large.
+    unsafe { core::ptr::copy_nonoverlapping(base.0 as *const u8, alias.0 as *mut u8, used as usize) };
+    file.map_executable(base, capacity, true).inspect_err(|_| memory::unmap(alias, capacity))?;
+    Ok(alias)
+}
+
+/// A free range of `len` bytes as near to the module as there is. Above first: that is where the loader leaves
+/// room; below a module lie those loaded after it.
+pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
+    let above = module.end().0.next_multiple_of(STEP);
+    let most_above = (module.start().0 + REACH).checked_sub(len)?;
+    let below = module.start().0.checked_sub(len)? & !(STEP - 1);
+    let least_below = module.end().0.saturating_sub(REACH).max(1 << 16);
+    let mut distance = 0;
+    loop {
+        let candidates = [
+            Some(above + distance).filter(|&start| start <= most_above),
+            below.checked_sub(distance).filter(|&start| start >= least_below),
+        ];
+        if candidates == [None, None] {
+            return None;
+        }
+        for start in candidates.into_iter().flatten() {
+            if memory::is_free(Addr(start), len) {
+                return Some(Addr(start));
+            }
+        }
+        distance += STEP * 16;
+    }
+}

@@ -1,0 +1,215 @@
+//! The two ways from emitted code into the shim, and back: to have a function translated, and to report an
+//! access.
+//!
+//! Both are reached with the same stack, whatever the registers and flags hold:
+//! ```text
+//!  rsp      first word        translate: the module's index      report: return address in emitted code
+//!  rsp+8    second word       translate: the function's index    report: the address that was accessed
+//!  rsp+16   128 bytes         the red zone, which may be in use
+//!  rsp+144                    the target's own stack pointer
+//! ```
+//! The handler runs on a stack of the engine's, under its gate's lock, with signals blocked; it puts into the
+//! second word where to go on. The gate then restores every register and flag, takes both words and the step
+//! over the red zone off the stack, and goes there.
+//!
+//! Vector state: the shim is compiled for baseline x86-64 and names no vector register beyond xmm0 to xmm15;
+//! legacy SSE instructions leave the upper parts of ymm and zmm alone (Intel SDM vol. 1, 14.1.1), and neither
+//! k0-k7 nor zmm16-zmm31 are touched. So fxsave's 512 bytes are all there is to save.
+
+use core::{
+    arch::global_asm,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use memcheck_model::Addr;
+
+use crate::sys;
+
+/// The target's registers as the gate found them, lowest address first.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    /// r15 down to r8.
+    pub r15_to_r8: [u64; 8],
+    /// rdi.
+    pub rdi: u64,
+    /// rsi.
+    pub rsi: u64,
+    /// rbp.
+    pub rbp: u64,
+    /// rbx.
+    pub rbx: u64,
+    /// rdx.
+    pub rdx: u64,
+    /// rcx.
+    pub rcx: u64,
+    /// rax.
+    pub rax: u64,
+    /// The flags.
+    pub rflags: u64,
+    /// See the module's head.
+    pub first: u64,
+    /// See the module's head; the handler leaves the address to go on at here.
+    pub second: u64,
+}
+
+impl Frame {
+    /// The target's stack pointer.
+    pub fn rsp(&self) -> u64 {
+        core::ptr::from_ref(self) as u64 + size_of::<Self>() as u64 + 128
+    }
+}
+
+/// How large each of the two stacks is. The translator recurses nowhere deeply; error events are some KiB.
+const STACK_BYTES: usize = 256 << 10;
+
+/// One gate's lock and stack.
+#[repr(C)]
+pub struct Gate {
+    lock: AtomicU32,
+    stack_top: AtomicU64,
+}
+
+impl Gate {
+    const fn new() -> Self {
+        Self { lock: AtomicU32::new(0), stack_top: AtomicU64::new(0) }
+    }
+
+    /// Takes the gate's lock from the shim's own code. The caller has signals blocked.
+    pub fn lock(&self) {
+        // Acquire pairs with the Release of `unlock`, and with the plain store of the gate (x86 stores release).
+        while self.lock.swap(1, Ordering::Acquire) != 0 {
+            sys::process::yield_now();
+        }
+    }
+
+    /// Gives it back.
+    pub fn unlock(&self) {
+        self.lock.store(0, Ordering::Release);
+    }
+}
+
+/// For translating; its lock is the engine's lock.
+pub static TRANSLATE: Gate = Gate::new();
+/// For reporting.
+pub static REPORT: Gate = Gate::new();
+
+/// Maps the gates' stacks. Once, before any emitted code runs.
+pub fn prepare() -> bool {
+    [&TRANSLATE, &REPORT].into_iter().all(|gate| {
+        let Some(stack) = sys::map_anonymous(STACK_BYTES) else { return false };
+        gate.stack_top.store(stack as u64 + STACK_BYTES as u64, Ordering::Release);
+        true
+    })
+}
+
+/// Where stubs go to have their function translated.
+pub fn translate_entry() -> Addr {
+    Addr(memcheck_translate_gate as *const () as u64)
+}
+
+/// Where emitted checks go that failed.
+pub fn report_entry() -> Addr {
+    Addr(memcheck_report_gate as *const () as u64)
+}
+
+unsafe extern "C" {
+    fn memcheck_translate_gate();
+    fn memcheck_report_gate();
+}
+
+extern "C" fn on_translate(frame: &mut Frame) {
+    frame.second = super::install::translate_for(frame.first, frame.second).0;
+}
+
+extern "C" fn on_report(frame: &mut Frame) {
+    super::slow_path::report(frame);
+}
+
+global_asm!(
+    ".macro memcheck_gate name, gate, handler",
+    ".globl \\name",
+    ".hidden \\name",
+    ".type \\name,@function",
+    "\\name:",
+    "pushfq",
+    "push rax",
+    "push rcx",
+    "push rdx",
+    "push rbx",
+    "push rbp",
+    "push rsi",
+    "push rdi",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "cld",
+    "mov rbx, rsp",
+    // rt_sigprocmask(SIG_SETMASK, all, old, 8)
+    "push 0",
+    "mov rdx, rsp",
+    "push -1",
+    "mov rsi, rsp",
+    "mov edi, 2",
+    "mov r10d, 8",
+    "mov eax, 14",
+    "syscall",
+    "lea r12, [rip + \\gate]",
+    "2: mov eax, 1",
+    "xchg eax, [r12]",
+    "test eax, eax",
+    "jz 3f",
+    "mov eax, 24", // sched_yield
+    "syscall",
+    "jmp 2b",
+    "3: mov r13, rsp",
+    "mov rsp, [r12 + 8]",
+    "sub rsp, 512",
+    "fxsave64 [rsp]",
+    "mov rdi, rbx",
+    "call \\handler",
+    "fxrstor64 [rsp]",
+    "mov rsp, r13",
+    "mov dword ptr [r12], 0",
+    // rt_sigprocmask(SIG_SETMASK, old, none, 8)
+    "lea rsi, [rsp + 8]",
+    "xor edx, edx",
+    "mov edi, 2",
+    "mov r10d, 8",
+    "mov eax, 14",
+    "syscall",
+    "mov rsp, rbx",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdi",
+    "pop rsi",
+    "pop rbp",
+    "pop rbx",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "popfq",
+    "lea rsp, [rsp + 8]",
+    "ret 128",
+    ".endm",
+    ".text",
+    ".p2align 4",
+    "memcheck_gate memcheck_translate_gate, {translate}, {on_translate}",
+    ".p2align 4",
+    "memcheck_gate memcheck_report_gate, {report}, {on_report}",
+    translate = sym TRANSLATE,
+    report = sym REPORT,
+    on_translate = sym on_translate,
+    on_report = sym on_report,
+);

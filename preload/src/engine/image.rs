@@ -1,0 +1,314 @@
+//! One ELF image as it lies in memory: its segments, and where its functions are.
+//!
+//! In: addresses of program headers that the loader mapped. Out: ranges. Everything read here was mapped by the
+//! loader and is checked against the image's own segments; what does not fit ends the reading.
+//!
+//! Source: ELF gABI (program headers, dynamic section); LSB 5.0 10.6 (`.eh_frame`, `.eh_frame_hdr`).
+//!
+//! Runs under the engine's lock: allocates.
+
+use alloc::vec::Vec;
+
+use memcheck_model::{Addr, AddrRange, Pc, Size};
+
+const PT_LOAD: u32 = 1;
+const PT_DYNAMIC: u32 = 2;
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+const DT_RELA: u64 = 7;
+const DT_RELASZ: u64 = 8;
+const DT_JMPREL: u64 = 23;
+const DT_PLTRELSZ: u64 = 2;
+const R_X86_64_IRELATIVE: u64 = 37;
+const DT_STRTAB: u64 = 5;
+const DT_SYMTAB: u64 = 6;
+const DT_GNU_HASH: u64 = 0x6fff_fef5;
+
+/// One program header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramHeader {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    _physical: u64,
+    file_size: u64,
+    memory_size: u64,
+    _align: u64,
+}
+
+/// A symbol of the dynamic symbol table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    name: u32,
+    info: u8,
+    _other: u8,
+    section: u16,
+    /// Its stated address.
+    pub value: u64,
+    /// Its size.
+    pub size: u64,
+}
+
+impl Symbol {
+    /// Whether it is a function that is resolved by calling it (STT_GNU_IFUNC).
+    pub fn is_ifunc(&self) -> bool {
+        self.info & 15 == 10 && self.section != 0
+    }
+
+    /// Whether it is a function (STT_FUNC).
+    pub fn is_function(&self) -> bool {
+        self.info & 15 == 2 && self.section != 0
+    }
+}
+
+/// An image in memory.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What the loader added to stated addresses.
+    pub bias: u64,
+    /// From the first to the last mapped byte.
+    pub range: AddrRange,
+    /// The executable segments.
+    pub text: Vec<AddrRange>,
+    loads: Vec<AddrRange>,
+    constants: Vec<AddrRange>,
+    eh_frame_header: Option<Addr>,
+    dynamic: Option<Addr>,
+}
+
+impl Image {
+    /// The image whose program headers lie at `headers`.
+    pub fn new(bias: u64, headers: &[ProgramHeader]) -> Option<Self> {
+        let actual = |header: &ProgramHeader| {
+            AddrRange::new(Addr(bias.wrapping_add(header.address)), Size(header.memory_size))
+        };
+        let loads: Vec<_> =
+            headers.iter().filter(|header| header.kind == PT_LOAD).filter_map(actual).collect();
+        let range = AddrRange::between(
+            loads.iter().map(|range| range.start()).min()?,
+            loads.iter().map(|range| range.end()).max()?,
+        )?;
+        let text = headers.iter().filter(|h| h.kind == PT_LOAD && h.flags & PF_X != 0).filter_map(actual);
+        let start_of = |kind| headers.iter().find(|h| h.kind == kind).and_then(actual).map(|r| r.start());
+        Some(Self {
+            bias,
+            range,
+            text: text.collect(),
+            constants: headers
+                .iter()
+                .filter(|h| h.kind == PT_LOAD && h.flags & (PF_W | PF_X) == 0)
+                .filter_map(actual)
+                .collect(),
+            loads,
+            eh_frame_header: start_of(PT_GNU_EH_FRAME),
+            dynamic: start_of(PT_DYNAMIC),
+        })
+    }
+
+    /// The program headers of the image whose ELF header lies at `base`.
+    pub fn headers_at(base: Addr) -> Option<&'static [ProgramHeader]> {
+        // SAFETY: the caller found `base` in the loader's list: an ELF header is mapped there.
+        let header = unsafe { core::slice::from_raw_parts(base.0 as *const u8, 64) };
+        if header[..4] != *b"\x7fELF" {
+            return None;
+        }
+        let offset = u64::from_le_bytes(header[32..40].try_into().ok()?);
+        let count = u16::from_le_bytes(header[56..58].try_into().ok()?);
+        let first = (base.0 + offset) as *const ProgramHeader;
+        // SAFETY: the loader maps the headers with the first segment (the gABI asks it of no one, but every
+        // linker does it, and the loader itself relies on PT_PHDR being mapped).
+        Some(unsafe { core::slice::from_raw_parts(first, count.into()) })
+    }
+
+    /// The bytes from `at` to the end of the segment that holds it.
+    pub fn bytes_from(&self, at: Addr) -> Option<&'static [u8]> {
+        let load = self.loads.iter().find(|load| load.contains(at))?;
+        let len = load.end().0 - at.0;
+        // SAFETY: the segment is mapped readable as long as the module is loaded.
+        Some(unsafe { core::slice::from_raw_parts(at.0 as *const u8, len as usize) })
+    }
+
+    /// The bytes of a range within one segment.
+    pub fn bytes(&self, range: AddrRange) -> Option<&'static [u8]> {
+        self.bytes_from(range.start())?.get(..range.size().0 as usize)
+    }
+
+    /// The functions that call frame information describes, in order, without overlaps or empty ones.
+    pub fn functions(&self) -> Vec<AddrRange> {
+        let mut found = self.find_fde_ranges().unwrap_or_default();
+        found.retain(|range| {
+            !range.is_empty()
+                && self.text.iter().any(|t| t.start() <= range.start() && range.end() <= t.end())
+        });
+        found.sort_unstable_by_key(|range| (range.start(), range.end()));
+        let mut functions: Vec<AddrRange> = Vec::with_capacity(found.len());
+        for range in found {
+            if functions.last().is_none_or(|last| last.end() <= range.start()) {
+                functions.push(range);
+            }
+        }
+        functions
+    }
+
+    fn find_fde_ranges(&self) -> Option<Vec<AddrRange>> {
+        let header_at = self.eh_frame_header?;
+        let header = self.bytes_from(header_at)?;
+        // version 1, eh_frame pointer pcrel sdata4, count udata4, table datarel sdata4: what every linker writes.
+        if header.get(..4)? != [1, 0x1b, 3, 0x3b] {
+            return None;
+        }
+        let count = u32::from_le_bytes(header.get(8..12)?.try_into().ok()?);
+        let table = header.get(12..)?.chunks_exact(8).take(count as usize);
+        let mut ranges = Vec::with_capacity(count as usize);
+        for entry in table {
+            let word =
+                |at: usize| i32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+            let start = Addr(header_at.0.wrapping_add_signed(word(0).into()));
+            let fde = Addr(header_at.0.wrapping_add_signed(word(4).into()));
+            if let Some(size) = self.find_fde_size(fde) {
+                ranges.extend(AddrRange::new(start, size));
+            }
+        }
+        Some(ranges)
+    }
+
+    /// The length of the code that the FDE at `at` covers.
+    fn find_fde_size(&self, at: Addr) -> Option<Size> {
+        let fde = self.bytes_from(at)?;
+        let u32_at = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
+        };
+        let to_cie = u32_at(fde, 4)?;
+        let cie = self.bytes_from(Addr(at.0 + 4 - u64::from(to_cie)))?;
+        if is_signal_frame(cie) {
+            return None;
+        }
+        let size_at = match pointer_encoding(cie)? & 0x0f {
+            0x00 | 0x04 | 0x0c => return Some(Size(u64::from_le_bytes(fde.get(16..24)?.try_into().ok()?))),
+            0x03 | 0x0b => 12,
+            _ => return None,
+        };
+        Some(Size(u32_at(fde, size_at)?.into()))
+    }
+
+    fn dynamic_value(&self, tag: u64) -> Option<u64> {
+        let table = self.bytes_from(self.dynamic?)?;
+        let word = |entry: &[u8], at: usize| entry[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+        table
+            .chunks_exact(16)
+            .take_while(|entry| word(entry, 0) != 0)
+            .find(|entry| word(entry, 0) == tag)
+            .map(|entry| word(entry, 8))
+    }
+
+    /// Calls `each` with every symbol of the dynamic symbol table that the GNU hash table knows, and its name.
+    pub fn for_each_symbol(&self, mut each: impl FnMut(&Symbol, &[u8])) -> Option<()> {
+        let hash = self.bytes_from(Addr(self.dynamic_value(DT_GNU_HASH)?))?;
+        let symbols = Addr(self.dynamic_value(DT_SYMTAB)?);
+        let names = self.bytes_from(Addr(self.dynamic_value(DT_STRTAB)?))?;
+        let word = |at: usize| hash.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let (buckets, first, bloom) = (word(0)? as usize, word(4)? as usize, word(8)? as usize);
+        let buckets_at = 16 + bloom * 8;
+        let chains_at = buckets_at + buckets * 4;
+        let mut last = 0;
+        for bucket in 0..buckets {
+            last = last.max(word(buckets_at + bucket * 4)? as usize);
+        }
+        while last >= first && word(chains_at + (last - first) * 4)? & 1 == 0 {
+            last += 1;
+        }
+        for index in first..=last {
+            let at = Addr(symbols.0 + (index * size_of::<Symbol>()) as u64);
+            if self.bytes_from(at)?.len() < size_of::<Symbol>() {
+                return None;
+            }
+            // SAFETY: as many bytes are mapped there, and the table is aligned (gABI).
+            let symbol = unsafe { *(at.0 as *const Symbol) };
+            let name = names.get(symbol.name as usize..)?;
+            let name = &name[..name.iter().position(|&byte| byte == 0)?];
+            each(&symbol, name);
+        }
+        Some(())
+    }
+
+    /// Read-only segments without code.
+    pub fn constants(&self) -> impl Iterator<Item = &AddrRange> {
+        self.constants.iter()
+    }
+
+    /// What the loader's calls of the module's own resolvers gave (psABI, R_X86_64_IRELATIVE).
+    pub fn for_each_resolved(&self, mut each: impl FnMut(Pc)) {
+        for (table, size) in [(DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)] {
+            let (Some(table), Some(size)) = (self.dynamic_value(table), self.dynamic_value(size)) else {
+                continue;
+            };
+            let Some(bytes) = self.bytes_from(Addr(table)).and_then(|bytes| bytes.get(..size as usize))
+            else {
+                continue;
+            };
+            for entry in bytes.chunks_exact(24) {
+                let word = |at: usize| entry[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+                let place = Addr(self.bias.wrapping_add(word(0)));
+                if word(8) & u64::from(u32::MAX) == R_X86_64_IRELATIVE
+                    && let Some(cell) = self.bytes_from(place).and_then(|bytes| bytes.get(..8))
+                {
+                    each(Pc(cell.try_into().map_or(0, u64::from_le_bytes)));
+                }
+            }
+        }
+    }
+
+    /// The actual address of a symbol's value.
+    pub fn actual(&self, symbol: &Symbol) -> Pc {
+        Pc(self.bias.wrapping_add(symbol.value))
+    }
+}
+
+/// Whether the code is what handlers of signals return to: debuggers know it by its bytes, and its FDE begins before
+/// its entry.
+fn is_signal_frame(cie: &[u8]) -> bool {
+    let augmentation = cie.get(9..).unwrap_or_default();
+    augmentation.iter().take_while(|&&byte| byte != 0).any(|&byte| byte == b'S')
+}
+
+/// How the FDEs of a CIE encode addresses: the 'R' of its augmentation.
+fn pointer_encoding(cie: &[u8]) -> Option<u8> {
+    let augmentation = cie.get(9..)?;
+    let len = augmentation.iter().position(|&byte| byte == 0)?;
+    let letters = &augmentation[..len];
+    if letters.first() != Some(&b'z') {
+        return Some(0);
+    }
+    let mut at = 9 + len + 1;
+    let skip_leb = |at: &mut usize| {
+        while cie.get(*at)? & 0x80 != 0 {
+            *at += 1;
+        }
+        *at += 1;
+        Some(())
+    };
+    skip_leb(&mut at)?; // code alignment
+    skip_leb(&mut at)?; // data alignment
+    skip_leb(&mut at)?; // return address register
+    skip_leb(&mut at)?; // length of what follows
+    for &letter in &letters[1..] {
+        match letter {
+            b'R' => return cie.get(at).copied(),
+            b'P' => {
+                at += match cie.get(at)? & 0x0f {
+                    0x00 | 0x04 | 0x0c => 9,
+                    0x03 | 0x0b => 5,
+                    _ => return None,
+                };
+            }
+            b'L' => at += 1,
+            b'S' | b'B' => {}
+            _ => return None,
+        }
+    }
+    Some(0)
+}

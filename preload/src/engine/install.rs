@@ -1,0 +1,474 @@
+//! Leading every function of a module into the engine, and each to its copy once it is called.
+//!
+//! ```text
+//!  original entry   jmp stub                          5 bytes, over the function's first
+//!  stub             jmp *slot(%rip)                   slot: the thunk, later the copy
+//!  thunk            lea -128(%rsp),%rsp; push function; push module; jmp *gate(%rip)
+//! ```
+//! Arena of a module: prelude, gate's address, stubs with thunks, copies. Slots lie in pages of their own near it,
+//! because code memory is never writable.
+//!
+//! A function that is refused gets its first bytes back.
+//!
+//! Invariants: `ENGINE` is touched under `gate::TRANSLATE`'s lock with signals blocked; a slot holds the address of
+//! code that stays; extents never change once stubs were made for them.
+
+use alloc::vec::Vec;
+use core::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use memcheck_model::{Addr, AddrRange, Pc, Size};
+use memcheck_rewrite::{
+    CallTarget, Checks, CodeBlob, Config, Extent, Module, Origin, PRELUDE_BYTES, PcMap, Place, Resolver,
+    Segment, SkipReason, Stress, Syscalls, discover, find_group, is_linkage_stub, prelude, translate,
+};
+use memcheck_wire::{Counter, Options};
+
+use super::{
+    code_memory::{Arena, Generation, find_gap},
+    gate,
+    image::{Image, ProgramHeader},
+    native, shadow_map,
+};
+use crate::{
+    channel,
+    sys::{self, file, memory, memory::Protection, signal},
+    thread,
+};
+
+/// The jump over an entry.
+const JUMP_BYTES: u64 = 5;
+/// What a stub with its thunk takes.
+const STUB_BYTES: u64 = 32;
+/// Copies are four to six times their originals, with some that grow more.
+const GROWTH: u64 = 10;
+/// An arena for a module of a few functions.
+const LEAST_CAPACITY: u64 = 1 << 20;
+
+/// One module under the engine.
+struct Watched {
+    image: Image,
+    module: Module<'static>,
+    /// The pristine copies of its text, to be unmapped.
+    pristine: Vec<AddrRange>,
+    arena: Arena,
+    /// One for each extent.
+    slots: &'static [AtomicU64],
+    slot_range: AddrRange,
+    jump_map: &'static [core::sync::atomic::AtomicU32],
+    jump_map_range: AddrRange,
+    text: AddrRange,
+    /// The functions that are copied without checks: they read beyond what they were given, on purpose.
+    unchecked: Vec<usize>,
+    /// What is in the arena, by address.
+    copies: Vec<Copied>,
+}
+
+/// One blob in the arena.
+struct Copied {
+    range: AddrRange,
+    map: PcMap,
+}
+
+/// Everything the engine knows.
+struct Engine {
+    config: Config,
+    generation: u64,
+    /// By index, which thunks push; none where a module was unloaded.
+    modules: Vec<Option<Watched>>,
+}
+
+struct EngineCell(UnsafeCell<Option<Engine>>);
+// SAFETY: touched only under the lock of `gate::TRANSLATE`.
+unsafe impl Sync for EngineCell {}
+static ENGINE: EngineCell = EngineCell(UnsafeCell::new(None));
+/// Whether the engine runs: set once, at init.
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+/// Whether functions are led into the engine.
+pub fn is_on() -> bool {
+    IS_ON.load(Ordering::Acquire)
+}
+
+/// Calls `act` with the engine, under its lock. Not from within the engine.
+fn with_engine<R>(act: impl FnOnce(&mut Engine) -> R) -> Option<R> {
+    if !is_on() {
+        return None;
+    }
+    let mask = signal::set_mask(u64::MAX);
+    gate::TRANSLATE.lock();
+    // SAFETY: the lock is held.
+    let result = unsafe { &mut *ENGINE.0.get() }.as_mut().map(act);
+    gate::TRANSLATE.unlock();
+    signal::set_mask(mask);
+    result
+}
+
+/// Prepares the engine, if the shadow is there and accesses are to be checked. Before modules are announced; in the
+/// process' only thread.
+pub fn begin(options: &Options) {
+    if !options.access_checks || !shadow_map::is_active() || !gate::prepare() {
+        return;
+    }
+    let spill_offset = thread::block_offset() + core::mem::offset_of!(thread::ThreadBlock, spill) as isize;
+    let config = Config {
+        shadow_base: memcheck_shadow::SHADOW_BASE as u32,
+        spill_offset: spill_offset as i32,
+        checks: Checks::On,
+        stress: if options.stress { Stress::On } else { Stress::Off },
+        syscalls: Syscalls::Native,
+    };
+    // SAFETY: the process' only thread.
+    unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, modules: Vec::new() }) };
+    IS_ON.store(true, Ordering::Release);
+    channel::counter(Counter::AccessChecks).store(1, Ordering::Relaxed);
+}
+
+/// A module was mapped: `path` and its program headers. None of its code runs yet.
+pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: bool) {
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    if name.starts_with(b"ld-linux")
+        || name.starts_with(b"libmemcheck_preload")
+        || name.starts_with(b"linux-vdso")
+    {
+        return;
+    }
+    with_engine(|engine| {
+        let Some(image) = Image::new(bias, headers) else { return };
+        let index = engine.modules.len();
+        let Some(watched) = engine.watch(index, image, name.starts_with(b"libc.so")) else { return };
+        engine.modules.push(Some(watched));
+        if eager {
+            let count = engine.modules[index].as_ref().map_or(0, |watched| watched.module.extents.len());
+            for function in 0..count {
+                let is_new =
+                    engine.modules[index].as_ref().is_some_and(|watched| watched.is_at_thunk(function));
+                if is_new {
+                    engine.translate(index, function);
+                }
+            }
+        }
+    });
+}
+
+/// The module that began at `start` was unmapped.
+pub fn module_unloaded(start: Addr) {
+    with_engine(|engine| {
+        for place in &mut engine.modules {
+            if place.as_ref().is_some_and(|watched| watched.image.range.start() == start)
+                && let Some(watched) = place.take()
+            {
+                for range in watched.pristine.iter().chain([&watched.slot_range, &watched.jump_map_range]) {
+                    memory::unmap(range.start(), range.size().0);
+                }
+            }
+        }
+    });
+}
+
+/// A forked child's copies are its own from its next translation on.
+pub fn after_fork_in_child() {
+    with_engine(|engine| engine.generation += 1);
+}
+
+/// The gate's lock, for fork: a child must not find it held.
+pub fn before_fork() {
+    if is_on() {
+        gate::TRANSLATE.lock();
+        gate::REPORT.lock();
+    }
+}
+
+/// Gives back what `before_fork` took.
+pub fn after_fork() {
+    if is_on() {
+        gate::REPORT.unlock();
+        gate::TRANSLATE.unlock();
+    }
+}
+
+/// The gate calls this, under its lock: translates a function and says where to go on.
+pub fn translate_for(module: u64, function: u64) -> Addr {
+    // SAFETY: the gate holds the lock.
+    match unsafe { &mut *ENGINE.0.get() } {
+        Some(engine) => engine.translate(module as usize, function as usize),
+        // No thunk exists without the engine.
+        None => sys::abort(),
+    }
+}
+
+/// Where an address of a copy came from.
+pub fn find_origin(pc: u64) -> Option<Origin> {
+    with_engine(|engine| engine.find(pc, |map, offset| map.find_origin(offset)))?
+}
+
+/// The original return address for one in a copy.
+pub fn find_return(pc: u64) -> Option<Pc> {
+    // The call may be the copy's last instruction: look from its last byte.
+    with_engine(|engine| engine.find(pc.wrapping_sub(1), |map, offset| map.find_return(offset + 1)))?
+}
+
+impl Watched {
+    fn thunk(&self, function: usize) -> u64 {
+        self.stub(function) + 6
+    }
+
+    fn stub(&self, function: usize) -> u64 {
+        self.arena.range().start().0 + PRELUDE_BYTES as u64 + 16 + function as u64 * STUB_BYTES
+    }
+
+    fn is_at_thunk(&self, function: usize) -> bool {
+        self.slots[function].load(Ordering::Acquire) == self.thunk(function)
+    }
+
+    /// The function's first bytes as the file has them.
+    fn pristine_entry(&self, function: usize) -> Option<[u8; JUMP_BYTES as usize]> {
+        let entry = self.module.extents[function].start;
+        self.module.find_text(entry)?.get(..JUMP_BYTES as usize)?.try_into().ok()
+    }
+}
+
+impl Resolver for Watched {
+    fn call_target(&self, entry: Pc) -> CallTarget {
+        match self.module.extents.binary_search_by_key(&entry, |extent| extent.start) {
+            Ok(function) if self.slots[function].load(Ordering::Relaxed) != 0 => {
+                CallTarget::Slot(Addr(self.slots[function].as_ptr() as u64))
+            }
+            _ => CallTarget::Original,
+        }
+    }
+}
+
+/// Fresh pages near or anywhere, as words of type `T`.
+fn zeroed<T>(at: Option<Addr>, count: usize) -> Option<(&'static [T], AddrRange)> {
+    let bytes = (count * size_of::<T>()).max(1).next_multiple_of(4096);
+    let start = match at {
+        Some(at) => memory::map_at(at, bytes as u64).ok().map(|()| at)?,
+        None => Addr(sys::map_anonymous(bytes)? as u64),
+    };
+    // SAFETY: fresh zeroed pages, as many as are needed; `T` is an atomic integer, for which zero is valid. They are
+    // unmapped only with their module, when no code of it runs.
+    let words = unsafe { core::slice::from_raw_parts(start.0 as *const T, count) };
+    Some((words, AddrRange::new(start, Size(bytes as u64))?))
+}
+
+impl Engine {
+    /// Takes a module: finds its functions, makes its arena, leads its functions into it.
+    fn watch(&mut self, index: usize, image: Image, is_libc: bool) -> Option<Watched> {
+        let mut text = Vec::new();
+        let mut pristine = Vec::new();
+        for range in &image.text {
+            let bytes = image.bytes(*range)?;
+            let copy = sys::map_anonymous(bytes.len().next_multiple_of(4096))?;
+            // SAFETY: the fresh mapping is as large as the segment.
+            let bytes = unsafe {
+                core::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+                core::slice::from_raw_parts(copy, bytes.len())
+            };
+            text.push(Segment { start: Pc(range.start().0), bytes });
+            pristine
+                .extend(AddrRange::new(Addr(copy as u64), Size(bytes.len().next_multiple_of(4096) as u64)));
+        }
+        let hull = AddrRange::between(image.text.first()?.start(), image.text.last()?.end())?;
+        let unwind: Vec<Extent> = image
+            .functions()
+            .into_iter()
+            .map(|range| Extent { start: Pc(range.start().0), end: Pc(range.end().0) })
+            .collect();
+        let mut symbols = Vec::new();
+        image.for_each_symbol(|symbol, _| {
+            if symbol.is_function() || symbol.is_ifunc() {
+                let start = image.actual(symbol);
+                symbols.push(Extent { start, end: Pc(start.0 + symbol.size) });
+            }
+        });
+        let extents = discover(&text, &unwind, &symbols);
+        let constants = image
+            .constants()
+            .filter_map(|range| Some(Segment { start: Pc(range.start().0), bytes: image.bytes(*range)? }))
+            .collect();
+        let module = Module { text, constants, extents };
+        let unchecked = if is_libc { native::find_over_readers(&image, &module) } else { Vec::new() };
+
+        let capacity = (hull.size().0 * GROWTH + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY)
+            .min(1 << 30)
+            .next_multiple_of(4096);
+        let mut arena = Arena::new(image.range, Size(capacity), Generation(self.generation)).ok()?;
+        let slot_bytes = (module.extents.len() as u64 * 8 + 8).next_multiple_of(4096);
+        let near = find_gap(image.range, slot_bytes);
+        let (slots, slot_range) = zeroed::<AtomicU64>(near, module.extents.len())?;
+        let (jump_map, jump_map_range) = zeroed(None, hull.size().0 as usize)?;
+        let base = arena.range().start().0;
+        let cells =
+            [gate::report_entry().0, 0, hull.start().0, hull.size().0, jump_map_range.start().0, base];
+        let mut head = prelude(&self.config, cells);
+        head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
+        head.extend_from_slice(&[0; 8]);
+        let stubs_at = base + head.len() as u64;
+        for function in 0..module.extents.len() {
+            stub_in(&mut head, base, index, function, &slots[function], stubs_at - 16);
+        }
+        if !arena.append(&head, Generation(self.generation)) {
+            return None;
+        }
+        let watched = Watched {
+            image,
+            module,
+            pristine,
+            arena,
+            slots,
+            slot_range,
+            jump_map,
+            jump_map_range,
+            text: hull,
+            unchecked,
+            copies: Vec::new(),
+        };
+        watched.lead();
+        Some(watched)
+    }
+
+    /// Translates a function with its group, and says where it is from now on.
+    fn translate(&mut self, module: usize, function: usize) -> Addr {
+        let generation = Generation(self.generation);
+        let Some(Some(watched)) = self.modules.get_mut(module) else { sys::abort() };
+        if !watched.is_at_thunk(function) {
+            // Another thread was faster.
+            return Addr(watched.slots[function].load(Ordering::Acquire));
+        }
+        let group = find_group(&watched.module, function);
+        let is_unchecked = watched.unchecked.binary_search(&function).is_ok();
+        let config =
+            Config { checks: if is_unchecked { Checks::Off } else { self.config.checks }, ..self.config };
+        let place = Place { code: watched.arena.cursor(), prelude: watched.arena.range().start() };
+        let made = translate(&config, &watched.module, &group, watched, place);
+        let blob = match made {
+            Ok(blob) if watched.arena.append(&blob.bytes, generation) => blob,
+            Ok(_) => return watched.leave_native(&group, function, None),
+            Err(skip) => return watched.leave_native(&group, function, Some(skip.reason)),
+        };
+        watched.publish(&group, place.code, blob);
+        Addr(watched.slots[function].load(Ordering::Acquire))
+    }
+
+    fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {
+        let watched =
+            self.modules.iter().flatten().find(|watched| watched.arena.range().contains(Addr(pc)))?;
+        let after = watched.copies.partition_point(|copied| copied.range.start().0 <= pc);
+        let copied = &watched.copies[after.checked_sub(1)?];
+        let offset = u32::try_from(pc - copied.range.start().0).ok()?;
+        copied.range.contains(Addr(pc)).then(|| ask(&copied.map, offset))?
+    }
+}
+
+/// Appends a stub and its thunk, and lets the slot lead to the thunk.
+fn stub_in(head: &mut Vec<u8>, base: u64, module: usize, function: usize, slot: &AtomicU64, gate_cell: u64) {
+    let stub = base + head.len() as u64;
+    let relative = |to: u64, after: u64| (to.wrapping_sub(after) as i32).to_le_bytes();
+    head.extend_from_slice(&[0xff, 0x25]);
+    head.extend_from_slice(&relative(slot.as_ptr() as u64, stub + 6));
+    slot.store(stub + 6, Ordering::Release);
+    head.extend_from_slice(&[0x48, 0x8d, 0x64, 0x24, 0x80]);
+    head.push(0x68);
+    head.extend_from_slice(&(function as u32).to_le_bytes());
+    head.push(0x68);
+    head.extend_from_slice(&(module as u32).to_le_bytes());
+    head.extend_from_slice(&[0xff, 0x25]);
+    head.extend_from_slice(&relative(gate_cell, stub + 27));
+    head.extend_from_slice(&[0xcc; 5]);
+}
+
+impl Watched {
+    /// Overwrites the entries of all functions that have room for the jump. None of the code runs yet.
+    fn lead(&self) {
+        let mut led = 0u64;
+        for text in &self.image.text {
+            let first = text.start().0 & !4095;
+            let len = text.end().0.next_multiple_of(4096) - first;
+            if memory::protect(first, len, Protection::ReadWrite).is_err() {
+                continue;
+            }
+            for (function, extent) in self.module.extents.iter().enumerate() {
+                if !text.contains(Addr(extent.start.0)) {
+                    continue;
+                }
+                let is_short = extent.end.0 - extent.start.0 < JUMP_BYTES;
+                if is_short || is_linkage_stub(&self.module, extent.start) {
+                    // Its slot is empty: calls go to the original.
+                    self.slots[function].store(0, Ordering::Release);
+                    continue;
+                }
+                let mut jump = [0xe9; JUMP_BYTES as usize];
+                let distance = self.stub(function).wrapping_sub(extent.start.0 + JUMP_BYTES) as i32;
+                jump[1..].copy_from_slice(&distance.to_le_bytes());
+                // SAFETY: the entry's page was just made writable; the function has as many bytes.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(jump.as_ptr(), extent.start.0 as *mut u8, jump.len())
+                };
+                led += 1;
+            }
+            // When the pages cannot be made executable again, the process cannot go on either way.
+            let _ = memory::protect(first, len, Protection::ReadExecute);
+        }
+        let add = |counter, amount| channel::counter(counter).fetch_add(amount, Ordering::Relaxed);
+        add(Counter::Modules, 1);
+        add(Counter::Functions, led);
+        add(Counter::TextBytes, self.text.size().0);
+    }
+
+    /// Enters the blob, whose bytes stand at `code`, everywhere.
+    fn publish(&mut self, group: &[usize], code: Addr, blob: CodeBlob) {
+        let prelude = self.arena.range().start().0;
+        for &(original, offset) in &blob.jump_targets {
+            if let Some(entry) = self.jump_map.get((original.0 - self.text.start().0) as usize) {
+                entry.store((code.0 + u64::from(offset) - prelude) as u32, Ordering::Relaxed);
+            }
+        }
+        if let Some(range) = AddrRange::new(code, Size(blob.bytes.len() as u64)) {
+            // Arenas only grow: the list stays sorted.
+            self.copies.push(Copied { range, map: blob.pc_map });
+        }
+        for (entry, offset) in blob.entries {
+            if let Ok(function) = self.module.extents.binary_search_by_key(&entry, |extent| extent.start)
+                && self.slots[function].load(Ordering::Relaxed) != 0
+            {
+                // Release: whoever goes through the slot finds the code and its map entries.
+                self.slots[function].store(code.0 + u64::from(offset), Ordering::Release);
+            }
+        }
+        let bytes: u64 = group
+            .iter()
+            .map(|&index| self.module.extents[index].end.0 - self.module.extents[index].start.0)
+            .sum();
+        let add = |counter, amount| channel::counter(counter).fetch_add(amount, Ordering::Relaxed);
+        add(Counter::FunctionsTranslated, group.len() as u64);
+        add(Counter::TextBytesTranslated, bytes);
+        add(Counter::CodeBytes, blob.bytes.len() as u64);
+        add(Counter::CheckSites, blob.stats.checked.into());
+        add(Counter::ChecksSaved, u64::from(blob.stats.checked.saturating_sub(blob.stats.checks)));
+    }
+
+    /// Gives the functions of a group their first bytes back; they run as they are from now on.
+    fn leave_native(&self, group: &[usize], function: usize, reason: Option<SkipReason>) -> Addr {
+        for &index in group {
+            let entry = self.module.extents[index].start;
+            if self.slots[index].load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let is_restored = self
+                .pristine_entry(index)
+                .is_some_and(|bytes| file::write_own_memory(entry.0, &bytes).is_ok());
+            if !is_restored && index == function {
+                // Nothing can run it: the kernel keeps us from our own text, and the jump leads back here.
+                sys::abort();
+            }
+            if is_restored {
+                self.slots[index].store(entry.0, Ordering::Release);
+            }
+        }
+        super::count_native(reason, group.len() as u64);
+        Addr(self.module.extents[function].start.0)
+    }
+}

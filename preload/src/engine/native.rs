@@ -1,0 +1,34 @@
+//! Which functions of libc read beyond what they were given, on purpose: the string and memory functions written for
+//! vector registers, which load whole aligned vectors. Their copies have no checks of their own.
+//!
+//! They are known by how they are chosen: each is what a resolver gave (STT_GNU_IFUNC and R_X86_64_IRELATIVE, "ELF
+//! Handling of Indirect Functions"). libc has no other indirect functions but those that the kernel's vdso serves.
+//!
+//! Runs before the module's entries are overwritten, under the engine's lock.
+
+use alloc::vec::Vec;
+
+use memcheck_model::Pc;
+use memcheck_rewrite::{Module, find_group};
+
+use super::image::Image;
+
+/// The functions of libc that resolvers chose, and the parts that belong to them: indices of extents, sorted.
+pub fn find_over_readers(image: &Image, module: &Module<'_>) -> Vec<usize> {
+    let mut chosen = Vec::new();
+    image.for_each_resolved(|target| chosen.push(target));
+    image.for_each_symbol(|symbol, _| {
+        if symbol.is_ifunc() {
+            // SAFETY: an indirect function's resolver: takes nothing on x86-64, gives an address, and was made to run as
+            // early as during relocation.
+            let resolver: extern "C" fn() -> u64 = unsafe { core::mem::transmute(image.actual(symbol).0) };
+            chosen.push(Pc(resolver()));
+        }
+    });
+    let mut functions: Vec<usize> = chosen.iter().filter_map(|&target| module.find_extent(target)).collect();
+    let parts: Vec<usize> = functions.iter().flat_map(|&function| find_group(module, function)).collect();
+    functions.extend(parts);
+    functions.sort_unstable();
+    functions.dedup();
+    functions
+}

@@ -1,0 +1,49 @@
+//! What happens to an access that a check refused: it is described and reported, then done.
+//!
+//! Runs on the report gate's stack, under its lock, with signals blocked; see `gate`.
+
+use memcheck_model::{
+    Access, Addr, AddrRange, BlockState, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Place, Size, ThreadId,
+};
+use memcheck_rewrite::{REPORT_RESUME, describe_report};
+use memcheck_stack::Registers;
+
+use super::{gate::Frame, shadow_map};
+use crate::{channel, lifecycle::parts, stacks, sys::process, thread};
+
+/// The spill slot that holds a range's length.
+const RANGE_SLOT: usize = memcheck_rewrite::SPILL_SLOTS - 1;
+
+/// Reports the access of a check; `frame.first` is the return address in the copy, `frame.second` the address.
+pub fn report(frame: &mut Frame) {
+    let (at, addr) = (frame.first, Addr(frame.second));
+    frame.second = at + REPORT_RESUME;
+    // SAFETY: the rewriter put ten bytes of description after each call that leads here.
+    let description = describe_report(unsafe { &*(at as *const [u8; 10]) });
+    let size = description.size_bytes.unwrap_or_else(|| thread::current().spill[RANGE_SLOT].get());
+    let Some(range) = AddrRange::new(addr, Size(size)) else { return };
+    // The check may have met a state that another thread has changed since.
+    let Some(bad) = shadow_map::find_bad(range) else { return };
+    let rsp = Addr(frame.rsp());
+    let described = parts::describe(bad, rsp);
+    let kind = match described.place {
+        Place::Block(block) if block.state == BlockState::Freed => ErrorKind::HeapUseAfterFree,
+        Place::Block(_) => ErrorKind::HeapBufferOverflow,
+        _ => ErrorKind::WildAccess,
+    };
+    let mut frames = [Pc(0); MAX_FRAMES];
+    let registers = Registers { pc: at, sp: rsp.0, bp: frame.rbp };
+    channel::report(&ErrorEvent {
+        kind,
+        tid: ThreadId(process::tid()),
+        function: None,
+        access: Some(Access { kind: description.kind, addr, size: Size(size) }),
+        address: addr,
+        place: described.place,
+        detail: Detail::None,
+        exact_top: true,
+        stack: stacks::capture_interrupted_in(registers, &mut frames),
+        allocated: described.allocated(),
+        freed: described.freed(),
+    });
+}
