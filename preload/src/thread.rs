@@ -37,15 +37,12 @@ pub struct ThreadBlock {
     pub exec_buffer_bytes: Cell<usize>,
     /// The mapping that the stack pointer was last seen in: its first byte and its end.
     pub stack: [Cell<u64>; 2],
-<<<<<<< HEAD
     /// The thread's part of the heap, once it has allocated.
     pub heap: Cell<Option<&'static ThreadHeap>>,
     /// Where libc keeps the thread's errno, or zero before that was asked.
     pub errno: Cell<u64>,
-=======
     /// Where emitted checks keep registers; see `engine`.
     pub spill: [Cell<u64>; memcheck_rewrite::SPILL_SLOTS],
->>>>>>> b18f3cd ([engine] lead functions to instrumented copies on their first call)
 }
 
 /// The thread block's offset from the thread pointer (`fs:0`), in bytes; negative. The same in every thread.

@@ -98,12 +98,12 @@ pub fn unmap(addr: u64, len: usize) {
     }
 }
 
-<<<<<<< HEAD
 /// Writes to standard error; an error there is nobody's to be told of.
 pub fn write_to_standard_error(text: &[u8]) {
     // SAFETY: the kernel reads `text`.
     let _ = unsafe { syscall(SYS_WRITE, [2, text.as_ptr() as u64, text.len() as u64, 0, 0, 0]) };
-=======
+}
+
 /// Writes to memory of this process that it may not write, by way of the kernel (proc(5), `/proc/pid/mem`).
 pub fn write_own_memory(addr: u64, bytes: &[u8]) -> Result<(), Errno> {
     const SYS_PWRITE64: i64 = 18;
@@ -112,5 +112,4 @@ pub fn write_own_memory(addr: u64, bytes: &[u8]) -> Result<(), Errno> {
     // SAFETY: the kernel reads `bytes`; what is overwritten is up to the caller.
     let written = unsafe { syscall(SYS_PWRITE64, args) }?;
     if written == bytes.len() as u64 { Ok(()) } else { Err(Errno(5)) }
->>>>>>> b18f3cd ([engine] lead functions to instrumented copies on their first call)
 }
