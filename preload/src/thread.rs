@@ -56,6 +56,14 @@ pub fn block_offset() -> isize {
     offset
 }
 
+/// The thread pointer, which tells threads apart (psABI 3.4.2).
+pub fn pointer() -> u64 {
+    let pointer: u64;
+    // SAFETY: `fs:0` holds the thread pointer itself.
+    unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly, pure)) };
+    pointer
+}
+
 /// The calling thread's block.
 pub fn current() -> &'static ThreadBlock {
     let block: *const ThreadBlock;

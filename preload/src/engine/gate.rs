@@ -18,12 +18,12 @@
 
 use core::{
     arch::global_asm,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use memcheck_model::Addr;
 
-use crate::sys;
+use crate::{sys, thread};
 
 /// The target's registers as the gate found them, lowest address first.
 #[repr(C)]
@@ -63,29 +63,46 @@ impl Frame {
 /// How large each of the two stacks is. The translator recurses nowhere deeply; error events are some KiB.
 const STACK_BYTES: usize = 256 << 10;
 
-/// One gate's lock and stack.
+/// One gate's lock and stack. The lock holds the thread pointer of the thread that has it: fork keeps it while libc
+/// forks, in code that may have to be translated, so the same thread may pass again.
 #[repr(C)]
 pub struct Gate {
-    lock: AtomicU32,
+    lock: AtomicU64,
     stack_top: AtomicU64,
+}
+
+/// Whether `Gate::lock` took the lock or the thread had it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is to be given back.
+    Now,
+    /// Whoever took it gives it back.
+    Before,
 }
 
 impl Gate {
     const fn new() -> Self {
-        Self { lock: AtomicU32::new(0), stack_top: AtomicU64::new(0) }
+        Self { lock: AtomicU64::new(0), stack_top: AtomicU64::new(0) }
     }
 
     /// Takes the gate's lock from the shim's own code. The caller has signals blocked.
-    pub fn lock(&self) {
-        // Acquire pairs with the Release of `unlock`, and with the plain store of the gate (x86 stores release).
-        while self.lock.swap(1, Ordering::Acquire) != 0 {
-            sys::process::yield_now();
+    pub fn lock(&self) -> Taken {
+        let own = thread::pointer();
+        loop {
+            // Acquire pairs with the Release of `unlock`, and with the plain store of the gate (x86 stores release).
+            match self.lock.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Taken::Now,
+                Err(owner) if owner == own => return Taken::Before,
+                Err(_) => sys::process::yield_now(),
+            }
         }
     }
 
     /// Gives it back.
-    pub fn unlock(&self) {
-        self.lock.store(0, Ordering::Release);
+    pub fn unlock(&self, taken: Taken) {
+        if taken == Taken::Now {
+            self.lock.store(0, Ordering::Release);
+        }
     }
 }
 
@@ -160,10 +177,14 @@ global_asm!(
     "mov eax, 14",
     "syscall",
     "lea r12, [rip + \\gate]",
-    "2: mov eax, 1",
-    "xchg eax, [r12]",
-    "test eax, eax",
+    "mov r14, fs:[0]",
+    "2: xor eax, eax",
+    "xor r15d, r15d", // nothing to keep
+    "lock cmpxchg [r12], r14",
     "jz 3f",
+    "mov r15d, 1",
+    "cmp rax, r14",
+    "je 3f",
     "mov eax, 24", // sched_yield
     "syscall",
     "jmp 2b",
@@ -175,7 +196,10 @@ global_asm!(
     "call \\handler",
     "fxrstor64 [rsp]",
     "mov rsp, r13",
-    "mov dword ptr [r12], 0",
+    "test r15d, r15d",
+    "jnz 4f",
+    "mov qword ptr [r12], 0",
+    "4:",
     // rt_sigprocmask(SIG_SETMASK, old, none, 8)
     "lea rsi, [rsp + 8]",
     "xor edx, edx",

@@ -98,10 +98,10 @@ fn with_engine<R>(act: impl FnOnce(&mut Engine) -> R) -> Option<R> {
         return None;
     }
     let mask = signal::set_mask(u64::MAX);
-    gate::TRANSLATE.lock();
+    let taken = gate::TRANSLATE.lock();
     // SAFETY: the lock is held.
     let result = unsafe { &mut *ENGINE.0.get() }.as_mut().map(act);
-    gate::TRANSLATE.unlock();
+    gate::TRANSLATE.unlock(taken);
     signal::set_mask(mask);
     result
 }
@@ -173,19 +173,19 @@ pub fn after_fork_in_child() {
     with_engine(|engine| engine.generation += 1);
 }
 
-/// The gate's lock, for fork: a child must not find it held.
+/// The gates' locks, for fork: a child must not find another thread's work half done.
 pub fn before_fork() {
     if is_on() {
-        gate::TRANSLATE.lock();
         gate::REPORT.lock();
+        gate::TRANSLATE.lock();
     }
 }
 
 /// Gives back what `before_fork` took.
 pub fn after_fork() {
     if is_on() {
-        gate::REPORT.unlock();
-        gate::TRANSLATE.unlock();
+        gate::TRANSLATE.unlock(gate::Taken::Now);
+        gate::REPORT.unlock(gate::Taken::Now);
     }
 }
 
