@@ -30,10 +30,29 @@ const REASONS: [SkipReason; 6] = [
 /// How many functions stayed native for each reason, and last for want of code memory.
 static NATIVE: [AtomicU64; REASONS.len() + 1] = [const { AtomicU64::new(0) }; REASONS.len() + 1];
 
+/// What the engine counted in this process and, before it was forked, in its parents.
+static COVERAGE: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; Counter::ALL.len()];
+
+fn count(counter: Counter, amount: u64) {
+    COVERAGE[counter as usize].fetch_add(amount, Ordering::Relaxed);
+    channel::counter(counter).fetch_add(amount, Ordering::Relaxed);
+}
+
+/// A forked child has the copies of its parent: they count for its coverage too.
+pub fn after_fork_in_child() {
+    for (&counter, count) in Counter::ALL.iter().zip(&COVERAGE) {
+        let count = count.load(Ordering::Relaxed);
+        if count != 0 {
+            channel::counter(counter).store(count, Ordering::Relaxed);
+        }
+    }
+    install::after_fork_in_child();
+}
+
 fn count_native(reason: Option<SkipReason>, functions: u64) {
     let place = reason.and_then(|reason| REASONS.iter().position(|&known| known == reason));
     NATIVE[place.unwrap_or(REASONS.len())].fetch_add(functions, Ordering::Relaxed);
-    channel::counter(Counter::FunctionsNative).fetch_add(functions, Ordering::Relaxed);
+    count(Counter::FunctionsNative, functions);
 }
 
 /// Tells the launcher why functions stayed native.

@@ -18,7 +18,9 @@ pub mod parts;
 pub mod program_file;
 pub mod signals;
 
-use crate::{channel, detour, libc_symbols};
+use memcheck_model::{Addr, Pc};
+
+use crate::{channel, detour, engine::install, libc_symbols};
 
 /// Leads libc's entries here and takes the ending signals. Call it once, in the process' only thread, before
 /// code of the target runs.
@@ -33,7 +35,11 @@ pub fn begin() {
         }
         let lead = |name: &[u8], handler: u64| {
             // SAFETY: each handler below has the signature of the function by this name and stands for it.
-            libc.find(name).is_some_and(|entry| unsafe { detour::install(entry, handler) }.is_ok())
+            let is_led = |entry: detour::Entry| unsafe { detour::install(entry, handler) }.is_ok();
+            libc.find(name).filter(|&entry| is_led(entry)).is_some_and(|entry| {
+                install::detoured(Pc(entry.start), Addr(handler));
+                true
+            })
         };
         lead(b"_exit", end::exit_process as *const () as u64);
         lead(b"_Exit", end::exit_process as *const () as u64);

@@ -49,4 +49,4 @@ pub use config::{CallTarget, Checks, Config, Place, Resolver, SPILL_SLOTS, Stres
 pub use discover::{discover, is_linkage_stub};
 pub use module::{Extent, Module, Segment};
 pub use prelude::{Cell, PRELUDE_BYTES, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude};
-pub use translate::{find_group, translate};
+pub use translate::{find_group, jumps_out, translate};

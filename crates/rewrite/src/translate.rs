@@ -43,8 +43,9 @@ pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
     group
 }
 
-/// Where direct jumps lead out of an extent.
-fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
+/// Where direct jumps lead out of an extent: to its other parts, and to what it calls last.
+#[must_use]
+pub fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
     let len = (extent.end.0 - extent.start.0) as usize;
     let Some(bytes) = module.find_text(extent.start).and_then(|text| text.get(..len)) else {
         return Vec::new();

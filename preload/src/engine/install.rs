@@ -28,12 +28,11 @@ use memcheck_wire::{Counter, Options};
 
 use super::{
     code_memory::{Arena, Generation, find_gap},
-    gate,
+    count, gate,
     image::{Image, ProgramHeader},
     native, shadow_map,
 };
 use crate::{
-    channel,
     sys::{self, file, memory, memory::Protection, signal},
     thread,
 };
@@ -123,7 +122,7 @@ pub fn begin(options: &Options) {
     // SAFETY: the process' only thread.
     unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, modules: Vec::new() }) };
     IS_ON.store(true, Ordering::Release);
-    channel::counter(Counter::AccessChecks).store(1, Ordering::Relaxed);
+    count(Counter::AccessChecks, 1);
 }
 
 /// A module was mapped: `path` and its program headers. None of its code runs yet.
@@ -163,6 +162,17 @@ pub fn module_unloaded(start: Addr) {
                 for range in watched.pristine.iter().chain([&watched.slot_range, &watched.jump_map_range]) {
                     memory::unmap(range.start(), range.size().0);
                 }
+            }
+        }
+    });
+}
+
+/// The function that begins at `entry` was led to `handler`: copies call the handler.
+pub fn detoured(entry: Pc, handler: Addr) {
+    with_engine(|engine| {
+        for watched in engine.modules.iter().flatten() {
+            if let Ok(function) = watched.module.extents.binary_search_by_key(&entry, |extent| extent.start) {
+                watched.slots[function].store(handler.0, Ordering::Release);
             }
         }
     });
@@ -307,8 +317,8 @@ impl Engine {
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
         head.extend_from_slice(&[0; 8]);
         let stubs_at = base + head.len() as u64;
-        for function in 0..module.extents.len() {
-            stub_in(&mut head, base, index, function, &slots[function], stubs_at - 16);
+        for (function, slot) in slots.iter().enumerate() {
+            stub_in(&mut head, base, index, function, slot, stubs_at - 16);
         }
         if !arena.append(&head, Generation(self.generation)) {
             return None;
@@ -412,10 +422,9 @@ impl Watched {
             // When the pages cannot be made executable again, the process cannot go on either way.
             let _ = memory::protect(first, len, Protection::ReadExecute);
         }
-        let add = |counter, amount| channel::counter(counter).fetch_add(amount, Ordering::Relaxed);
-        add(Counter::Modules, 1);
-        add(Counter::Functions, led);
-        add(Counter::TextBytes, self.text.size().0);
+        count(Counter::Modules, 1);
+        count(Counter::Functions, led);
+        count(Counter::TextBytes, self.text.size().0);
     }
 
     /// Enters the blob, whose bytes stand at `code`, everywhere.
@@ -432,7 +441,7 @@ impl Watched {
         }
         for (entry, offset) in blob.entries {
             if let Ok(function) = self.module.extents.binary_search_by_key(&entry, |extent| extent.start)
-                && self.slots[function].load(Ordering::Relaxed) != 0
+                && self.arena.range().contains(Addr(self.slots[function].load(Ordering::Relaxed)))
             {
                 // Release: whoever goes through the slot finds the code and its map entries.
                 self.slots[function].store(code.0 + u64::from(offset), Ordering::Release);
@@ -442,19 +451,18 @@ impl Watched {
             .iter()
             .map(|&index| self.module.extents[index].end.0 - self.module.extents[index].start.0)
             .sum();
-        let add = |counter, amount| channel::counter(counter).fetch_add(amount, Ordering::Relaxed);
-        add(Counter::FunctionsTranslated, group.len() as u64);
-        add(Counter::TextBytesTranslated, bytes);
-        add(Counter::CodeBytes, blob.bytes.len() as u64);
-        add(Counter::CheckSites, blob.stats.checked.into());
-        add(Counter::ChecksSaved, u64::from(blob.stats.checked.saturating_sub(blob.stats.checks)));
+        count(Counter::FunctionsTranslated, group.len() as u64);
+        count(Counter::TextBytesTranslated, bytes);
+        count(Counter::CodeBytes, blob.bytes.len() as u64);
+        count(Counter::CheckSites, blob.stats.checked.into());
+        count(Counter::ChecksSaved, u64::from(blob.stats.checked.saturating_sub(blob.stats.checks)));
     }
 
     /// Gives the functions of a group their first bytes back; they run as they are from now on.
     fn leave_native(&self, group: &[usize], function: usize, reason: Option<SkipReason>) -> Addr {
         for &index in group {
             let entry = self.module.extents[index].start;
-            if self.slots[index].load(Ordering::Relaxed) == 0 {
+            if !self.arena.range().contains(Addr(self.slots[index].load(Ordering::Relaxed))) {
                 continue;
             }
             let is_restored = self

@@ -2,14 +2,14 @@
 //! vector registers, which load whole aligned vectors. Their copies have no checks of their own.
 //!
 //! They are known by how they are chosen: each is what a resolver gave (STT_GNU_IFUNC and R_X86_64_IRELATIVE, "ELF
-//! Handling of Indirect Functions"). libc has no other indirect functions but those that the kernel's vdso serves.
+//! Handling of Indirect Functions"), or what such a one jumps to. libc has no other indirect functions but those that the kernel's vdso serves.
 //!
 //! Runs before the module's entries are overwritten, under the engine's lock.
 
 use alloc::vec::Vec;
 
 use memcheck_model::Pc;
-use memcheck_rewrite::{Module, find_group};
+use memcheck_rewrite::{Module, jumps_out};
 
 use super::image::Image;
 
@@ -26,9 +26,18 @@ pub fn find_over_readers(image: &Image, module: &Module<'_>) -> Vec<usize> {
         }
     });
     let mut functions: Vec<usize> = chosen.iter().filter_map(|&target| module.find_extent(target)).collect();
-    let parts: Vec<usize> = functions.iter().flat_map(|&function| find_group(module, function)).collect();
-    functions.extend(parts);
     functions.sort_unstable();
     functions.dedup();
+    // Those that they leave the work to read ahead as well (`__strcspn_generic`, four bytes at a time).
+    let mut next = 0;
+    while let Some(&function) = functions.get(next) {
+        next += 1;
+        for target in jumps_out(module, module.extents[function]) {
+            if let Some(other) = module.find_extent(target).filter(|other| !functions.contains(other)) {
+                functions.push(other);
+            }
+        }
+    }
+    functions.sort_unstable();
     functions
 }

@@ -50,7 +50,7 @@ pub fn after_fork_in_parent() {
 /// The calling thread is a forked child's only one.
 pub fn after_fork_in_child() {
     engine::install::after_fork();
-    engine::install::after_fork_in_child();
+    engine::after_fork_in_child();
     heap::after_fork_in_child();
 }
 
