@@ -1,6 +1,7 @@
 //! The rewriting engine's hold on the running target: shadow memory, code memory, translation on first call,
 //! and what emitted code calls when a check fails.
 
+pub mod callers;
 pub mod code_memory;
 pub mod gate;
 pub mod image;
@@ -8,6 +9,7 @@ pub mod install;
 pub mod native;
 pub mod shadow_map;
 pub mod slow_path;
+pub mod unwinding;
 
 use core::{
     cell::Cell,

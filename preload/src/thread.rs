@@ -41,6 +41,8 @@ pub struct ThreadBlock {
     pub heap: Cell<Option<&'static ThreadHeap>>,
     /// Where libc keeps the thread's errno, or zero before that was asked.
     pub errno: Cell<u64>,
+    /// Return addresses that stand elsewhere for the time of a call; see `engine::callers`.
+    pub hidden: crate::engine::callers::Hidden,
     /// Where emitted checks keep registers; see `engine`.
     pub spill: [Cell<u64>; memcheck_rewrite::SPILL_SLOTS],
 }

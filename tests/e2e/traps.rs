@@ -10,7 +10,12 @@ use libtest_mimic::Trial;
 use crate::{compile, exec, fixture, trial};
 
 /// How memcheck is run.
-const MODES: &[(&str, &[&str])] = &[("heap alone", &["--access-checks=no"])];
+const MODES: &[(&str, &[&str])] = &[
+    ("heap alone", &["--access-checks=no"]),
+    ("access checks", &[]),
+    ("eager", &["--translate=eager"]),
+    ("stress", &["--stress=yes"]),
+];
 
 /// One trial for each program and each way to build it.
 pub fn trials() -> Vec<Trial> {

@@ -85,7 +85,11 @@ impl<'a> Emitter<'a> {
             let first = &self.code.insns[block.first as usize];
             if self.extents.iter().any(|extent| extent.start.0 == first.pc) {
                 let padding = (16 - (self.place.code.0 + u64::from(self.asm.offset())) % 16) % 16;
-                self.asm.raw(&[0xcc; 16][..padding as usize]);
+                // One FDE may end where the next begins, in the middle of the code (glibc's setcontext): the padding
+                // must let it through.
+                let falls_in = number > 0 && !ends(self.code.insns[block.first as usize - 1].flow);
+                let filler = if falls_in { [0x90; 16] } else { [0xcc; 16] };
+                self.asm.raw(&filler[..padding as usize]);
             }
             self.asm.bind(self.labels[number]);
             for index in block.first..block.end {

@@ -63,13 +63,17 @@ impl Frame {
 /// How large each of the two stacks is. The translator recurses nowhere deeply; error events are some KiB.
 const STACK_BYTES: usize = 256 << 10;
 
-/// One gate's lock and stack. The lock holds the thread pointer of the thread that has it: fork keeps it while libc
-/// forks, in code that may have to be translated, so the same thread may pass again.
+/// One gate's lock and stack. Fork keeps the lock while libc forks, in code that may have to be translated: the lock
+/// then holds the thread pointer, and who has the same may pass. Otherwise it holds `BUSY`, as a child of a raw
+/// clone may run with its parent's thread pointer at the same time.
 #[repr(C)]
 pub struct Gate {
     lock: AtomicU64,
     stack_top: AtomicU64,
 }
+
+/// The lock's value while work is done under it; no thread pointer.
+const BUSY: u64 = 1;
 
 /// Whether `Gate::lock` took the lock or the thread had it already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +91,19 @@ impl Gate {
 
     /// Takes the gate's lock from the shim's own code. The caller has signals blocked.
     pub fn lock(&self) -> Taken {
+        self.take(BUSY)
+    }
+
+    /// The same for the time of a fork: the thread may pass again.
+    pub fn lock_for_fork(&self) {
+        self.take(thread::pointer());
+    }
+
+    fn take(&self, value: u64) -> Taken {
         let own = thread::pointer();
         loop {
             // Acquire pairs with the Release of `unlock`, and with the plain store of the gate (x86 stores release).
-            match self.lock.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed) {
+            match self.lock.compare_exchange(0, value, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Taken::Now,
                 Err(owner) if owner == own => return Taken::Before,
                 Err(_) => sys::process::yield_now(),
@@ -180,7 +193,8 @@ global_asm!(
     "mov r14, fs:[0]",
     "2: xor eax, eax",
     "xor r15d, r15d", // nothing to keep
-    "lock cmpxchg [r12], r14",
+    "mov ecx, {busy}",
+    "lock cmpxchg [r12], rcx",
     "jz 3f",
     "mov r15d, 1",
     "cmp rax, r14",
@@ -232,6 +246,7 @@ global_asm!(
     "memcheck_gate memcheck_translate_gate, {translate}, {on_translate}",
     ".p2align 4",
     "memcheck_gate memcheck_report_gate, {report}, {on_report}",
+    busy = const BUSY,
     translate = sym TRANSLATE,
     report = sym REPORT,
     on_translate = sym on_translate,

@@ -27,6 +27,7 @@ use memcheck_rewrite::{
 use memcheck_wire::{Counter, Options};
 
 use super::{
+    callers,
     code_memory::{Arena, Generation, find_gap},
     count, gate,
     image::{Image, ProgramHeader},
@@ -61,6 +62,8 @@ struct Watched {
     text: AddrRange,
     /// The functions that are copied without checks: they read beyond what they were given, on purpose.
     unchecked: Vec<usize>,
+    /// A jump back to a hidden return address; see `callers`.
+    landing: Option<Addr>,
     /// What is in the arena, by address.
     copies: Vec<Copied>,
 }
@@ -139,6 +142,9 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
         let index = engine.modules.len();
         let Some(watched) = engine.watch(index, image, name.starts_with(b"libc.so")) else { return };
         engine.modules.push(Some(watched));
+        if name.starts_with(b"libc.so") || name.starts_with(b"libdl.so") {
+            engine.stand_before_loader_functions(index);
+        }
         if eager {
             let count = engine.modules[index].as_ref().map_or(0, |watched| watched.module.extents.len());
             for function in 0..count {
@@ -171,7 +177,7 @@ pub fn module_unloaded(start: Addr) {
 pub fn detoured(entry: Pc, handler: Addr) {
     with_engine(|engine| {
         for watched in engine.modules.iter().flatten() {
-            if let Ok(function) = watched.module.extents.binary_search_by_key(&entry, |extent| extent.start) {
+            if let Some(function) = watched.find_function(entry) {
                 watched.slots[function].store(handler.0, Ordering::Release);
             }
         }
@@ -186,8 +192,8 @@ pub fn after_fork_in_child() {
 /// The gates' locks, for fork: a child must not find another thread's work half done.
 pub fn before_fork() {
     if is_on() {
-        gate::REPORT.lock();
-        gate::TRANSLATE.lock();
+        gate::REPORT.lock_for_fork();
+        gate::TRANSLATE.lock_for_fork();
     }
 }
 
@@ -207,6 +213,22 @@ pub fn translate_for(module: u64, function: u64) -> Addr {
         // No thunk exists without the engine.
         None => sys::abort(),
     }
+}
+
+/// The copy of what stands at `pc`, when something may jump to it there.
+pub fn find_copy(pc: Pc) -> Option<Addr> {
+    with_engine(|engine| engine.find_module(pc)?.find_copy(pc))?
+}
+
+/// Where a return address may stand that counts for the module of `pc`; see `callers`.
+pub fn find_landing(pc: Pc) -> Option<Addr> {
+    with_engine(|engine| engine.find_module(pc)?.landing)?
+}
+
+/// Whether `at` is such a place.
+pub fn is_landing(at: Addr) -> bool {
+    with_engine(|engine| engine.find_module(Pc(at.0)).is_some_and(|watched| watched.landing == Some(at)))
+        .unwrap_or(false)
 }
 
 /// Where an address of a copy came from.
@@ -229,6 +251,19 @@ impl Watched {
         self.arena.range().start().0 + PRELUDE_BYTES as u64 + 16 + function as u64 * STUB_BYTES
     }
 
+    /// The function that begins at `entry`.
+    fn find_function(&self, entry: Pc) -> Option<usize> {
+        self.module.extents.binary_search_by_key(&entry, |extent| extent.start).ok()
+    }
+
+    fn find_copy(&self, pc: Pc) -> Option<Addr> {
+        let entry = self.jump_map.get(pc.0.checked_sub(self.text.start().0)? as usize)?;
+        match entry.load(Ordering::Relaxed) {
+            0 => None,
+            offset => Some(Addr(self.arena.range().start().0 + u64::from(offset))),
+        }
+    }
+
     fn is_at_thunk(&self, function: usize) -> bool {
         self.slots[function].load(Ordering::Acquire) == self.thunk(function)
     }
@@ -242,8 +277,8 @@ impl Watched {
 
 impl Resolver for Watched {
     fn call_target(&self, entry: Pc) -> CallTarget {
-        match self.module.extents.binary_search_by_key(&entry, |extent| extent.start) {
-            Ok(function) if self.slots[function].load(Ordering::Relaxed) != 0 => {
+        match self.find_function(entry) {
+            Some(function) if self.slots[function].load(Ordering::Relaxed) != 0 => {
                 CallTarget::Slot(Addr(self.slots[function].as_ptr() as u64))
             }
             _ => CallTarget::Original,
@@ -315,14 +350,18 @@ impl Engine {
             [gate::report_entry().0, 0, hull.start().0, hull.size().0, jump_map_range.start().0, base];
         let mut head = prelude(&self.config, cells);
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
-        head.extend_from_slice(&[0; 8]);
+        head.extend_from_slice(&callers::back().0.to_le_bytes());
         let stubs_at = base + head.len() as u64;
         for (function, slot) in slots.iter().enumerate() {
             stub_in(&mut head, base, index, function, slot, stubs_at - 16);
         }
+        let back_stub = base + head.len() as u64;
+        head.extend_from_slice(&[0xff, 0x25]);
+        head.extend_from_slice(&((stubs_at - 8).wrapping_sub(back_stub + 6) as i32).to_le_bytes());
         if !arena.append(&head, Generation(self.generation)) {
             return None;
         }
+        let landing = find_slack(&image);
         let watched = Watched {
             image,
             module,
@@ -334,10 +373,33 @@ impl Engine {
             jump_map_range,
             text: hull,
             unchecked,
+            landing,
             copies: Vec::new(),
         };
-        watched.lead();
+        watched.lead(back_stub);
         Some(watched)
+    }
+
+    /// Puts the fronts of `callers` before the functions that look at their return address.
+    fn stand_before_loader_functions(&mut self, index: usize) {
+        let mut found = [None; callers::NAMES.len()];
+        if let Some(watched) = &self.modules[index] {
+            watched.image.for_each_symbol(|symbol, name| {
+                if let Some(place) = callers::NAMES.iter().position(|&wanted| wanted == name)
+                    && symbol.is_function()
+                {
+                    found[place] = watched.find_function(watched.image.actual(symbol));
+                }
+            });
+        }
+        for (place, function) in found.iter().enumerate().filter_map(|(place, f)| Some((place, (*f)?))) {
+            let copy = self.translate(index, function);
+            if let Some(watched) = &self.modules[index]
+                && watched.arena.range().contains(copy)
+            {
+                watched.slots[function].store(callers::front(place, copy).0, Ordering::Release);
+            }
+        }
     }
 
     /// Translates a function with its group, and says where it is from now on.
@@ -363,6 +425,11 @@ impl Engine {
         Addr(watched.slots[function].load(Ordering::Acquire))
     }
 
+    /// The module whose original code, or the rest of its last page, holds `pc`.
+    fn find_module(&self, pc: Pc) -> Option<&Watched> {
+        self.modules.iter().flatten().find(|watched| watched.image.range.contains(Addr(pc.0)))
+    }
+
     fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {
         let watched =
             self.modules.iter().flatten().find(|watched| watched.arena.range().contains(Addr(pc)))?;
@@ -371,6 +438,20 @@ impl Engine {
         let offset = u32::try_from(pc - copied.range.start().0).ok()?;
         copied.range.contains(Addr(pc)).then(|| ask(&copied.map, offset))?
     }
+}
+
+/// Room for a jump between the end of the text and that of its last page.
+fn find_slack(image: &Image) -> Option<Addr> {
+    let end = image.text.last()?.end();
+    (end.0.next_multiple_of(4096) - end.0 >= JUMP_BYTES).then_some(end)
+}
+
+/// Writes a jump into text that was made writable and that nothing runs.
+fn write_jump(at: Addr, to: u64) {
+    let mut jump = [0xe9; JUMP_BYTES as usize];
+    jump[1..].copy_from_slice(&(to.wrapping_sub(at.0 + JUMP_BYTES) as i32).to_le_bytes());
+    // SAFETY: by the callers, who know that the function, or the rest of the page, has as many bytes.
+    unsafe { core::ptr::copy_nonoverlapping(jump.as_ptr(), at.0 as *mut u8, jump.len()) };
 }
 
 /// Appends a stub and its thunk, and lets the slot lead to the thunk.
@@ -392,7 +473,7 @@ fn stub_in(head: &mut Vec<u8>, base: u64, module: usize, function: usize, slot: 
 
 impl Watched {
     /// Overwrites the entries of all functions that have room for the jump. None of the code runs yet.
-    fn lead(&self) {
+    fn lead(&self, back_stub: u64) {
         let mut led = 0u64;
         for text in &self.image.text {
             let first = text.start().0 & !4095;
@@ -410,14 +491,13 @@ impl Watched {
                     self.slots[function].store(0, Ordering::Release);
                     continue;
                 }
-                let mut jump = [0xe9; JUMP_BYTES as usize];
-                let distance = self.stub(function).wrapping_sub(extent.start.0 + JUMP_BYTES) as i32;
-                jump[1..].copy_from_slice(&distance.to_le_bytes());
-                // SAFETY: the entry's page was just made writable; the function has as many bytes.
-                unsafe {
-                    core::ptr::copy_nonoverlapping(jump.as_ptr(), extent.start.0 as *mut u8, jump.len())
-                };
+                write_jump(Addr(extent.start.0), self.stub(function));
                 led += 1;
+            }
+            if let Some(landing) =
+                self.landing.filter(|landing| landing.0 >= first && landing.0 < first + len)
+            {
+                write_jump(landing, back_stub);
             }
             // When the pages cannot be made executable again, the process cannot go on either way.
             let _ = memory::protect(first, len, Protection::ReadExecute);
@@ -440,7 +520,7 @@ impl Watched {
             self.copies.push(Copied { range, map: blob.pc_map });
         }
         for (entry, offset) in blob.entries {
-            if let Ok(function) = self.module.extents.binary_search_by_key(&entry, |extent| extent.start)
+            if let Some(function) = self.find_function(entry)
                 && self.arena.range().contains(Addr(self.slots[function].load(Ordering::Relaxed)))
             {
                 // Release: whoever goes through the slot finds the code and its map entries.

@@ -1,0 +1,81 @@
+//! C++ exceptions, forced unwinding (thread cancellation) and `backtrace` through copies.
+//!
+//! libgcc's unwinder asks `_Unwind_Find_FDE` for each frame; the one here stands before it, and where a frame's
+//! return address lies in a copy it gives the unwinder the original's: frames of copies look as the originals do,
+//! so the originals' unwind tables, LSDAs and regions hold. `_Unwind_SetIP`, by which a personality routine names
+//! the landing pad, leads back into the copy.
+//!
+//! Source: libgcc's unwind-dw2.c and unwind-dw2-fde.h (`struct dwarf_eh_bases` is a member of
+//! `struct _Unwind_Context`, behind `ra` and `lsda`; so since GCC 3.0).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use memcheck_model::Pc;
+
+use super::{callers, install};
+use crate::libc_symbols;
+
+/// A function of libgcc_s, or zero before it was looked up; libgcc_s is never unloaded once it unwinds.
+struct LibgccFunction {
+    name: &'static [u8],
+    address: AtomicU64,
+}
+
+impl LibgccFunction {
+    const fn new(name: &'static [u8]) -> Self {
+        Self { name, address: AtomicU64::new(0) }
+    }
+
+    fn find(&self) -> Option<u64> {
+        let known = self.address.load(Ordering::Relaxed);
+        if known != 0 {
+            return Some(known);
+        }
+        let found = libc_symbols::find_loader()?.symbols_of(b"libgcc_s.so.1")?.find(self.name)?.start;
+        self.address.store(found, Ordering::Relaxed);
+        Some(found)
+    }
+}
+
+static FIND_FDE: LibgccFunction = LibgccFunction::new(b"_Unwind_Find_FDE");
+static SET_IP: LibgccFunction = LibgccFunction::new(b"_Unwind_SetIP");
+
+/// Finds the FDE of the function that holds `pc`, as libgcc's function of this name.
+///
+/// # Safety
+/// Called by libgcc's unwinder: `bases` is that member of its context.
+#[cfg_attr(not(test), unsafe(export_name = "_Unwind_Find_FDE"))]
+pub unsafe extern "C" fn find_fde(pc: u64, bases: *mut u64) -> u64 {
+    let Some(real) = FIND_FDE.find() else { return 0 };
+    // SAFETY: libgcc's function by this name has this signature.
+    let real: extern "C" fn(u64, *mut u64) -> u64 = unsafe { core::mem::transmute(real) };
+    // SAFETY: by the caller's word there is a context around it; its `ra` lies two words before.
+    let ra = unsafe { bases.sub(2) };
+    // SAFETY: as above.
+    let original = match unsafe { ra.read() } {
+        // An interrupted instruction.
+        at if at == pc => install::find_origin(pc).map(|origin| (origin.pc.0, origin.pc.0)),
+        at if at == pc.wrapping_add(1) => {
+            let at = callers::find_hidden(at).unwrap_or(at);
+            install::find_return(at).map(|Pc(at)| (at - 1, at))
+        }
+        // Not the unwinder's own call.
+        _ => None,
+    };
+    let Some((pc_there, ra_there)) = original else { return real(pc, bases) };
+    // SAFETY: as above; the unwinder reads it again when this returns.
+    unsafe { ra.write(ra_there) };
+    real(pc_there, bases)
+}
+
+/// Sets where the unwinder goes on, as libgcc's function of this name.
+///
+/// # Safety
+/// Called by a personality routine with its context.
+#[cfg_attr(not(test), unsafe(export_name = "_Unwind_SetIP"))]
+pub unsafe extern "C" fn set_ip(context: u64, ip: u64) {
+    let Some(real) = SET_IP.find() else { return };
+    // SAFETY: libgcc's function by this name has this signature.
+    let real: extern "C" fn(u64, u64) = unsafe { core::mem::transmute(real) };
+    real(context, install::find_copy(Pc(ip)).map_or(ip, |copy| copy.0));
+}
