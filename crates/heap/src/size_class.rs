@@ -89,7 +89,8 @@ impl Class {
     fn find_slowly(size: u64, align_shift: u32) -> Option<Self> {
         // A slot may start at any multiple of 16, so up to `align - 16` bytes are lost before the user's.
         let lost = if align_shift > 4 { 1u64.checked_shl(align_shift)? - 16 } else { 0 };
-        let needed = size.checked_add(lost)?;
+        // One byte at least, so that an empty chunk too starts inside its slot.
+        let needed = size.max(1).checked_add(lost)?;
         let class = SHAPES.partition_point(|shape| shape.capacity < needed);
         (class < CLASSES).then_some(Self(class as u8))
     }
