@@ -6,12 +6,17 @@
 //! May run anywhere, also in signal handlers, in any thread; takes no lock and allocates nothing. Before `begin`
 //! every stack is [`StackId::NONE`].
 
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::{
+    cell::Cell,
+    sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+};
 
 use memcheck_model::{MAX_FRAMES, Pc, StackId};
-use memcheck_stack::{Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, walk_in};
+use memcheck_stack::{
+    Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, TRAIL_FRAMES, walk_in,
+};
 
-use crate::{engine::install, maps, modules, sys, thread};
+use crate::{engine::install, maps, modules, sys, sys::process, thread};
 
 static RULES: [AtomicU64; RULE_CACHE_ENTRIES] = [const { AtomicU64::new(0) }; RULE_CACHE_ENTRIES];
 /// User addresses have 47 bits: the next one tells a rule for an instruction from one for a return address.
@@ -27,6 +32,7 @@ static STORE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 static SHRINK: AtomicUsize = AtomicUsize::new(0);
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 
+const PAGE: u64 = 4096;
 /// How far below its stack an overflow can leave the stack pointer.
 const OVERFLOW_REACH: u64 = 1 << 20;
 
@@ -78,46 +84,94 @@ pub fn forget_rules() {
     RuleCache::new(&RULES).clear();
 }
 
-/// The process, to a walk over the calling thread's stack.
+/// Where stacks end, by the page of a stack pointer on them: `[ page | pages from there to the end ]`, for threads
+/// that change stacks often.
+static ENDS: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
+const END_BITS: u32 = 28;
+
+/// The process, to a walk over the calling thread's stack: it reads `[low, high)`.
 struct OwnStack {
-    low: u64,
-    high: u64,
+    low: Cell<u64>,
+    high: Cell<u64>,
 }
 
 impl OwnStack {
-    /// The mapping that `sp` lies in, or has just overflown.
+    /// The stack of a caller, whose return address was just pushed at `sp`.
     #[inline]
     fn at(sp: u64) -> Self {
         let [low, high] = &thread::current().stack;
         if !(low.get()..high.get()).contains(&sp) {
             Self::find(sp);
         }
-        Self { low: low.get(), high: high.get() }
+        Self { low: Cell::new(sp), high: Cell::new(high.get()) }
+    }
+
+    /// The stack that `sp` lies in, or has just overflown.
+    fn around(sp: u64) -> Self {
+        let range = mapping_around(sp).map_or((sp, sp), |mapping| (mapping.start, mapping.end));
+        Self { low: Cell::new(range.0), high: Cell::new(range.1) }
     }
 
     #[cold]
     fn find(sp: u64) {
-        let mut found = (sp, sp);
-        maps::for_each(|mapping| {
-            let (start, end) = (mapping.range.start().0, mapping.range.end().0);
-            if end <= sp || !mapping.is_accessible {
-                return true;
-            }
-            if start <= sp.saturating_add(OVERFLOW_REACH) {
-                found = (start, end);
-            }
-            false
-        });
+        let page = sp / PAGE;
+        let known = &ENDS[page as usize % ENDS.len()];
+        let word = known.load(Ordering::Relaxed);
+        let remembered = (page + (word & ((1 << END_BITS) - 1))) * PAGE;
+        let (from, end) = if word >> END_BITS == page && process::is_mapped(remembered.wrapping_sub(PAGE)) {
+            (page * PAGE, remembered)
+        } else {
+            let (from, end) = mapping_around(sp)
+                .map_or_else(|| (sp, end_by_probing(sp)), |mapping| (mapping.may_grow_to, mapping.end));
+            let pages = (end / PAGE).saturating_sub(page).min((1 << END_BITS) - 1);
+            known.store(page << END_BITS | pages, Ordering::Relaxed);
+            (from, end)
+        };
         let [low, high] = &thread::current().stack;
-        low.set(found.0);
-        high.set(found.1);
+        low.set(from);
+        high.set(end);
     }
 }
 
+struct StackMapping {
+    start: u64,
+    end: u64,
+    /// Where the kernel may let it start without telling.
+    may_grow_to: u64,
+}
+
+/// The mapping that a stack pointer lies in, or the next one above it in reach.
+fn mapping_around(sp: u64) -> Option<StackMapping> {
+    let (mut found, mut previous_end) = (None, 0);
+    maps::for_each(|mapping| {
+        let (start, end) = (mapping.range.start().0, mapping.range.end().0);
+        if end <= sp || !mapping.is_accessible {
+            previous_end = end;
+            return true;
+        }
+        if start <= sp.saturating_add(OVERFLOW_REACH) {
+            let may_grow_to = if mapping.source == maps::Source::MainStack { previous_end } else { start };
+            found = Some(StackMapping { start, end, may_grow_to });
+        }
+        false
+    });
+    found
+}
+
+/// Where the mapped pages from a stack pointer on end, when `/proc` cannot be read.
+fn end_by_probing(sp: u64) -> u64 {
+    /// The usual limit of a stack.
+    const MOST_PAGES: u64 = 2048;
+    let page = sp / PAGE;
+    let pages =
+        (1..MOST_PAGES).find(|pages| !process::is_mapped((page + pages) * PAGE)).unwrap_or(MOST_PAGES);
+    (page + pages) * PAGE
+}
+
 impl Process for OwnStack {
-    #[inline]
+    #[inline(always)]
     fn read(&self, addr: u64) -> Option<u64> {
-        if !addr.is_multiple_of(8) || addr < self.low || addr >= self.high {
+        if !addr.is_multiple_of(8) || addr < self.low.get() || addr >= self.high.get() {
             return None;
         }
         // SAFETY: an aligned word in the mapping of the running stack. (A thread that unmaps part of the very stack it
@@ -125,7 +179,7 @@ impl Process for OwnStack {
         Some(unsafe { (addr as *const u64).read_volatile() })
     }
 
-    #[inline]
+    #[inline(always)]
     fn rule(&self, pc: u64, kind: PcKind) -> Rule {
         let key = if kind == PcKind::Exact { pc | EXACT } else { pc };
         RuleCache::new(&RULES).get(key, || resolve(pc, kind))
@@ -134,6 +188,14 @@ impl Process for OwnStack {
     fn is_code(&self, pc: u64) -> bool {
         let pc = original(pc, PcKind::Return);
         modules::find(pc).is_some_and(|module| module.code.contains(memcheck_model::Addr(pc)))
+    }
+
+    fn enter(&self, sp: u64) {
+        if !(self.low.get()..self.high.get()).contains(&sp) {
+            let other = Self::around(sp);
+            self.low.set(other.low.get());
+            self.high.set(other.high.get());
+        }
     }
 }
 
@@ -149,7 +211,10 @@ fn resolve(pc: u64, kind: PcKind) -> Rule {
 fn original(pc: u64, kind: PcKind) -> u64 {
     match kind {
         PcKind::Exact => install::find_origin(pc).map_or(pc, |origin| origin.pc.0),
-        PcKind::Return => install::find_return(pc).map_or(pc, |pc| pc.0),
+        // Further out than a signal's frame, an instruction may stand where return addresses do.
+        PcKind::Return => {
+            install::find_return(pc).or_else(|| Some(install::find_origin(pc)?.pc)).map_or(pc, |pc| pc.0)
+        }
     }
 }
 
@@ -160,6 +225,15 @@ fn originals(frames: &mut [Pc], first: PcKind) {
     }
     for (index, pc) in frames.iter_mut().enumerate() {
         *pc = Pc(original(pc.0, if index == 0 { first } else { PcKind::Return }));
+    }
+}
+
+impl Caller {
+    /// Where a walk of its stack starts, the return address to it first.
+    #[inline]
+    fn start(self, stack: &OwnStack) -> Option<Registers> {
+        let pc = stack.read(self.entry_sp)?;
+        Some(Registers { pc, sp: self.entry_sp + 8, bp: self.bp })
     }
 }
 
@@ -174,8 +248,7 @@ pub fn capture_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
 #[inline]
 fn capture_raw_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
     let stack = OwnStack::at(caller.entry_sp);
-    let Some(pc) = stack.read(caller.entry_sp) else { return &[] };
-    let start = Registers { pc, sp: caller.entry_sp + 8, bp: caller.bp };
+    let Some(start) = caller.start(&stack) else { return &[] };
     let depth = DEPTH.load(Ordering::Relaxed);
     let len = walk_in(start, PcKind::Return, &stack, &mut frames[..depth]);
     &frames[..len]
@@ -185,13 +258,24 @@ fn capture_raw_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
 #[inline]
 pub fn capture_id(caller: Caller) -> StackId {
     let Some(depot) = depot() else { return StackId::NONE };
-    let mut frames = [Pc(0); MAX_FRAMES];
-    depot.intern(capture_raw_in(caller, &mut frames))
+    let stack = OwnStack::at(caller.entry_sp);
+    let Some(start) = caller.start(&stack) else { return StackId::NONE };
+    let depth = DEPTH.load(Ordering::Relaxed);
+    let walk = |frames: &mut [Pc]| {
+        let trail = &thread::current().trail;
+        trail.walk_id_in(start, modules::changes(), &stack, frames, |frames| depot.intern(frames))
+    };
+    // The usual depth takes half the memory.
+    if depth <= TRAIL_FRAMES {
+        walk(&mut [Pc(0); TRAIL_FRAMES][..depth])
+    } else {
+        walk(&mut [Pc(0); MAX_FRAMES][..depth])
+    }
 }
 
 /// The stack at an interrupted instruction, that instruction first.
 pub fn capture_interrupted_in(at: Registers, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
-    let stack = OwnStack::at(at.sp);
+    let stack = OwnStack::around(at.sp);
     let depth = DEPTH.load(Ordering::Relaxed);
     // A call of something that is no code has only pushed its return address.
     let called_from =
@@ -266,9 +350,8 @@ mod tests {
 
     #[test]
     fn a_stack_is_the_same_each_time_and_leads_through_its_callers() {
-        begin(MAX_FRAMES as u8);
-        modules::begin();
-        let ids: Vec<_> = (0..2).map(|_| nested(5)).collect();
+        begin_once();
+        let ids: Vec<_> = (0..std::hint::black_box(2)).map(|_| nested(5)).collect();
         assert_ne!(ids[0], 0);
         assert_eq!(ids[0], ids[1]);
         let mut frames = [Pc(0); MAX_FRAMES];
@@ -277,5 +360,70 @@ mod tests {
         assert!(frames.len() > 8, "{frames:?}");
         assert!(frames[..8].iter().all(|pc| own.code.contains(memcheck_model::Addr(pc.0))), "{frames:?}");
         assert!(frames[1..6].iter().all(|pc| *pc == frames[1]), "five times the same call: {frames:?}");
+    }
+
+    fn begin_once() {
+        static BEGUN: std::sync::Once = std::sync::Once::new();
+        BEGUN.call_once(|| {
+            begin(MAX_FRAMES as u8);
+            modules::begin();
+        });
+    }
+
+    fn probe_id() -> StackId {
+        // SAFETY: `probe` hands its caller's frame to `probe_body`, which has this signature.
+        let probe: extern "C" fn() -> u32 = unsafe { core::mem::transmute(probe as *const ()) };
+        StackId(std::hint::black_box(probe()))
+    }
+
+    static IN_HANDLER: AtomicU64 = AtomicU64::new(0);
+
+    extern "C" fn on_signal(_: i32) {
+        IN_HANDLER.store(probe_id().0.into(), Ordering::Relaxed);
+    }
+
+    #[inline(never)]
+    fn raise_nested(depth: u32) -> i32 {
+        unsafe extern "C" {
+            fn raise(number: i32) -> i32;
+        }
+        if depth > 0 {
+            return std::hint::black_box(raise_nested(depth - 1));
+        }
+        // SAFETY: the signal has a handler.
+        std::hint::black_box(unsafe { raise(12) })
+    }
+
+    #[test]
+    fn a_handler_on_its_own_stack_leads_to_what_it_interrupted() {
+        unsafe extern "C" {
+            fn sigaltstack(new: *const [u64; 3], old: *mut [u64; 3]) -> i32;
+            fn sigaction(number: i32, new: *const [u64; 19], old: *mut [u64; 19]) -> i32;
+        }
+        const SA_ONSTACK: u64 = 0x0800_0000;
+        let mut memory = std::vec![0u64; 8192];
+        let alternate = [memory.as_mut_ptr() as u64, 0, 8192 * 8];
+        let mut action = [0u64; 19];
+        action[0] = on_signal as *const () as u64;
+        // After the handler and the mask of 128 bytes.
+        action[17] = SA_ONSTACK;
+        begin_once();
+        // SAFETY: a stack_t and a struct sigaction, laid out as glibc does; the memory outlives the signal.
+        let results = unsafe {
+            [
+                sigaltstack(&raw const alternate, core::ptr::null_mut()),
+                sigaction(12, &raw const action, core::ptr::null_mut()),
+            ]
+        };
+        assert_eq!(results, [0, 0]);
+        raise_nested(5);
+        let off = [0, 2, 0];
+        // SAFETY: as above; SS_DISABLE.
+        unsafe { sigaltstack(&raw const off, core::ptr::null_mut()) };
+        let mut frames = [Pc(0); MAX_FRAMES];
+        let frames = frames_in(StackId(IN_HANDLER.load(Ordering::Relaxed) as u32), &mut frames);
+        let repeated = frames.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(repeated >= 4, "five times the same call: {frames:?}");
+        assert!(frames.len() > 12, "{frames:?}");
     }
 }

@@ -38,7 +38,7 @@ impl<'a> RuleCache<'a> {
     }
 
     /// The rule for `pc`, from the cache or else from `resolve`, which is then remembered.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, pc: u64, resolve: impl FnOnce() -> Rule) -> Rule {
         let hash = pc.wrapping_mul(ODD) & ((1 << PC_BITS) - 1);
         let set = (hash >> TAG_BITS) as usize * 2;

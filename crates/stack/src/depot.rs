@@ -1,7 +1,9 @@
 //! The stack depot: each distinct stack once, named by a [`StackId`].
 //!
 //! ```text
-//!  index:  open addressing; each word  [ high 32 bits of the stack's hash | StackId ]
+//!  index:  each word  [ high 32 bits of the stack's hash | StackId ]
+//!          a stack is in its bucket of eight words in the first 64th of the index, or, when that bucket is full,
+//!          behind its place in the whole: so that few stacks touch few pages
 //!  store:  [ hash, 56 bits | length, 8 ] [ pc ] [ pc ] …          StackId = the header's position, from 1
 //! ```
 //!
@@ -16,6 +18,10 @@ use memcheck_model::{MAX_FRAMES, Pc, StackId};
 /// How many places of the index are looked at before the depot is called full.
 const PROBES: usize = 64;
 const LENGTH_BITS: u32 = 8;
+/// A cache line of words.
+const BUCKET: usize = 8;
+/// Which share of the index is tried first.
+const SMALL_SHARE: usize = 64;
 
 /// The depot over zeroed memory that the caller provides.
 #[derive(Clone, Copy)]
@@ -25,20 +31,34 @@ pub struct Depot<'a> {
 }
 
 /// Which stack a sequence of frames is: hash, and length in the low byte. Never zero.
+///
+/// Each pair of frames is folded by a multiplication of its own (with wyhash's constants, and the position beside them),
+/// so that the multiplications do not wait for each other.
+#[inline]
 fn header_of(frames: &[Pc]) -> u64 {
-    let hash = frames.iter().fold(0x9e37_79b9_7f4a_7c15u64, |hash, pc| {
-        let mixed = (hash ^ pc.0).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        mixed ^ mixed >> 32
-    });
-    hash << LENGTH_BITS | frames.len() as u64
+    const LEFT: u64 = 0xa076_1d64_78bd_642f;
+    const RIGHT: u64 = 0xe703_7ed1_a0b4_28db;
+    let fold = |left: u64, right: u64| {
+        let product = u128::from(left) * u128::from(right);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let mut position = 0u64;
+    let mut hash = 0u64;
+    for pair in frames.chunks(2) {
+        position = position.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let second = pair.get(1).map_or(0, |pc| pc.0);
+        hash = hash.wrapping_add(fold(pair[0].0 ^ LEFT, second ^ RIGHT ^ position));
+    }
+    fold(hash ^ LEFT, RIGHT ^ frames.len() as u64) << LENGTH_BITS | frames.len() as u64
 }
 
 impl<'a> Depot<'a> {
     /// A depot in this memory: the index's length is a power of two; the store's first word counts the words used,
     /// its second the stacks that were refused.
     #[must_use]
+    #[inline]
     pub const fn new(index: &'a [AtomicU64], store: &'a [AtomicU64]) -> Self {
-        assert!(index.len().is_power_of_two() && store.len() <= u32::MAX as usize);
+        assert!(index.len().is_power_of_two() && index.len() >= BUCKET && store.len() <= u32::MAX as usize);
         Self { index, store }
     }
 
@@ -52,8 +72,10 @@ impl<'a> Depot<'a> {
         let header = header_of(frames);
         let tag = header >> 32;
         let first = (header >> LENGTH_BITS) as usize;
-        for position in first..first + PROBES {
-            let word = &self.index[position & (self.index.len() - 1)];
+        let bucket = first & ((self.index.len() / SMALL_SHARE).max(BUCKET) - BUCKET);
+        let spread = (first..first + PROBES).map(|position| position & (self.index.len() - 1));
+        for position in (bucket..bucket + BUCKET).chain(spread) {
+            let word = &self.index[position];
             // Acquire pairs with the Release of the word's publication: the header is there.
             let mut found = word.load(Ordering::Acquire);
             if found == 0 {

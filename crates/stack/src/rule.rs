@@ -101,7 +101,7 @@ impl Rule {
 
     /// The rule that `encode` gave.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn decode(bits: u32) -> Self {
         let base = match bits >> BASE_SHIFT {
             1 => CfaBase::Rsp,

@@ -36,6 +36,23 @@ pub trait Process {
     fn rule(&self, pc: u64, kind: PcKind) -> Rule;
     /// Whether `pc` is known to be code.
     fn is_code(&self, pc: u64) -> bool;
+    /// The walk goes on from this stack pointer, which may be on another stack: a signal's frame led there.
+    fn enter(&self, _sp: u64) {}
+}
+
+/// What the usual rules say of a frame's caller.
+pub(crate) enum Plain {
+    /// Its registers are made of this frame's, of `[sp - 8]`, and of `[sp - 8·words]` unless `words` is zero.
+    Next {
+        /// The caller's registers.
+        next: Registers,
+        /// Where its rbp was.
+        words: u32,
+    },
+    /// There is none.
+    End,
+    /// The rule is not a usual one.
+    Rare,
 }
 
 /// Offsets in the kernel's signal frame from the stack pointer that `rt_sigreturn` is entered with: the
@@ -50,53 +67,75 @@ pub fn walk_in(start: Registers, kind: PcKind, process: &impl Process, out: &mut
     let (mut at, mut kind) = (start, kind);
     for (index, slot) in out.iter_mut().enumerate() {
         *slot = Pc(at.pc);
-        match step(at, kind, process) {
-            Some((next, next_kind)) => (at, kind) = (next, next_kind),
-            None => return index + 1,
+        match plain_step(at, kind, process) {
+            Plain::Next { next, .. } => (at, kind) = (next, PcKind::Return),
+            Plain::End => return index + 1,
+            Plain::Rare => match step_rarely(at, kind, process) {
+                Some((next, next_kind)) => (at, kind) = (next, next_kind),
+                None => return index + 1,
+            },
         }
     }
     out.len()
 }
 
-#[inline]
-fn step(at: Registers, kind: PcKind, process: &impl Process) -> Option<(Registers, PcKind)> {
-    match process.rule(at.pc, kind) {
-        Rule::Frame { base, cfa_words, rbp_words } => {
-            let offset = u64::from(cfa_words) * 8;
-            let cfa = match base {
-                CfaBase::Rsp => at.sp.wrapping_add(offset),
-                CfaBase::Rbp => at.bp.wrapping_add(offset),
-                CfaBase::SavedRsp => process.read(at.sp.wrapping_add(offset))?.wrapping_add(8),
-                CfaBase::Realigned => process.read(at.bp.wrapping_sub(offset))?,
-            };
-            if cfa <= at.sp {
-                return None;
-            }
-            let pc = process.read(cfa - 8)?;
-            let bp = match (base, rbp_words) {
-                (CfaBase::Realigned, _) => process.read(at.bp)?,
-                (_, 0) => at.bp,
-                (_, words) => process.read(cfa.wrapping_sub(u64::from(words) * 8))?,
-            };
-            (pc != 0).then_some((Registers { pc, sp: cfa, bp }, PcKind::Return))
+/// Inlined into the loops that go from frame to frame: the registers then stay in registers.
+#[inline(always)]
+pub(crate) fn plain_step(at: Registers, kind: PcKind, process: &impl Process) -> Plain {
+    let (base, cfa_words, words) = match process.rule(at.pc, kind) {
+        Rule::Frame { base: CfaBase::Rsp, cfa_words, rbp_words } => (at.sp, cfa_words, rbp_words),
+        Rule::Frame { base: CfaBase::Rbp, cfa_words, rbp_words } => (at.bp, cfa_words, rbp_words),
+        Rule::Outermost | Rule::Refused => return Plain::End,
+        _ => return Plain::Rare,
+    };
+    let cfa = base.wrapping_add(u64::from(cfa_words) * 8);
+    if cfa <= at.sp {
+        return Plain::End;
+    }
+    let Some(pc) = process.read(cfa - 8).filter(|&pc| pc != 0) else { return Plain::End };
+    let bp = if words == 0 {
+        at.bp
+    } else if let Some(bp) = process.read(cfa.wrapping_sub(u64::from(words) * 8)) {
+        bp
+    } else {
+        return Plain::End;
+    };
+    Plain::Next { next: Registers { pc, sp: cfa, bp }, words }
+}
+
+/// All but the usual rules.
+#[cold]
+#[inline(never)]
+fn step_rarely(at: Registers, kind: PcKind, process: &impl Process) -> Option<(Registers, PcKind)> {
+    let (cfa, bp) = match process.rule(at.pc, kind) {
+        Rule::Frame { base: CfaBase::SavedRsp, cfa_words, rbp_words } => {
+            let cfa = process.read(at.sp.wrapping_add(u64::from(cfa_words) * 8))?.wrapping_add(8);
+            let saved = cfa.wrapping_sub(u64::from(rbp_words) * 8);
+            (cfa, if rbp_words == 0 { at.bp } else { process.read(saved)? })
+        }
+        Rule::Frame { base: CfaBase::Realigned, cfa_words, .. } => {
+            (process.read(at.bp.wrapping_sub(u64::from(cfa_words) * 8))?, process.read(at.bp)?)
         }
         Rule::Signal => {
             let saved = |offset| process.read(at.sp.wrapping_add(offset));
             let next = Registers { pc: saved(SIGNAL_RIP)?, sp: saved(SIGNAL_RSP)?, bp: saved(SIGNAL_RBP)? };
-            Some((next, PcKind::Exact))
+            process.enter(next.sp);
+            return Some((next, PcKind::Exact));
         }
-        Rule::Unknown => {
-            let is_plausible = at.bp >= at.sp && at.bp.is_multiple_of(8);
-            let (pc, bp) = (process.read(at.bp.wrapping_add(8)), process.read(at.bp));
-            match (is_plausible, pc, bp) {
-                (true, Some(pc), Some(bp)) if process.is_code(pc) => {
-                    Some((Registers { pc, sp: at.bp + 16, bp }, PcKind::Return))
-                }
-                _ => None,
-            }
-        }
-        Rule::Outermost | Rule::Refused => None,
+        Rule::Unknown => return step_by_frame_pointer(at, process),
+        Rule::Frame { .. } | Rule::Outermost | Rule::Refused => return None,
+    };
+    let pc = process.read(cfa.checked_sub(8).filter(|&slot| slot >= at.sp)?)?;
+    (pc != 0).then_some((Registers { pc, sp: cfa, bp }, PcKind::Return))
+}
+
+fn step_by_frame_pointer(at: Registers, process: &impl Process) -> Option<(Registers, PcKind)> {
+    if at.bp < at.sp || !at.bp.is_multiple_of(8) {
+        return None;
     }
+    let (bp, pc) = (process.read(at.bp)?, process.read(at.bp.checked_add(8)?)?);
+    let next = Registers { pc, sp: at.bp.checked_add(16)?, bp };
+    process.is_code(pc).then_some((next, PcKind::Return))
 }
 
 #[cfg(test)]
