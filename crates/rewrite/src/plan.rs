@@ -164,13 +164,17 @@ fn place(group: Group, code: &Decoded, block_first: u32, live: &[Set]) -> Check 
         scratch,
         spill_scratch: free == 0,
         save_flags,
-        dead: !live & 0xffef,
+        dead: !live & CLOBBERABLE,
     }
 }
 
+/// What a check may overwrite when it is dead: any general register but rsp and rbp. A frame pointer is often dead
+/// at an access, about to be restored, but the walk from there to the callers still needs it.
+const CLOBBERABLE: Set = 0xffff & !(1 << 4 | 1 << 5);
+
 fn dead_registers(live: Set, mem: Mem) -> Set {
     let used: Set = (0..16).filter(|&register| mem.uses(register)).map(|register| 1 << register).sum();
-    !live & 0xffef & !used
+    !live & CLOBBERABLE & !used
 }
 
 /// Where the filter starts, what it does about crossings, and how many granules it compares.
