@@ -30,7 +30,12 @@ struct Mode {
     only: Option<&'static [&'static str]>,
 }
 
-const MODES: &[Mode] = &[Mode { name: "heap-alone", options: &["--access-checks=no"], only: None }];
+const MODES: &[Mode] = &[
+    Mode { name: "heap-alone", options: &["--access-checks=no"], only: None },
+    Mode { name: "access-checks", options: &[], only: None },
+    Mode { name: "eager", options: &["--translate=eager"], only: None },
+    Mode { name: "stress", options: &["--stress=yes"], only: None },
+];
 
 /// A text of about 300 KB.
 const TEXT: &str = "for i in 1 2 3; do cat $FIXTURES/*/*.c $FIXTURES/*/*.cc; done > text";
