@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  arena   near the module: readable, executable            ─┐ the same pages
-//!  alias   anywhere:        readable, writable              ─┘ of one memfd
+//!  alias   anywhere:        readable, writable              ─┘
 //! ```
 //!
 //! No page is ever writable and executable through one mapping, and other threads may run the arena's code while
-//! more is written. Pages of a memfd are shared with a forked child, so the child, before it writes, moves what
-//! was written so far to a memfd of its own; the page at `GENERATION`, which fork wipes, tells it to.
+//! more is written. The pages are shared with a forked child, so the child, before it writes, moves what was
+//! written so far to pages of its own; the page at `GENERATION`, which fork wipes, tells it to.
 //!
 //! Invariants: `used <= capacity`; bytes below `used` never change until the arena is dropped; everything from
 //! the module's first to last byte is within `REACH` of every byte of the arena.
@@ -30,7 +30,7 @@ pub struct Arena {
     alias: Addr,
     capacity: u64,
     used: u64,
-    /// The value of `Generation::current` when the memfd was made.
+    /// The value of `Generation::current` when the pages were made.
     generation: u64,
 }
 
@@ -44,7 +44,8 @@ impl Arena {
     pub fn new(module: AddrRange, capacity: Size, generation: Generation) -> Result<Self, Errno> {
         let capacity = capacity.0.next_multiple_of(4096);
         let base = find_gap(module, capacity).ok_or(sys::EEXIST)?;
-        let alias = map_pages(base, capacity, false)?;
+        memory::map_at(base, capacity)?;
+        let alias = map_pages(base, capacity, 0).inspect_err(|_| memory::unmap(base, capacity))?;
         Ok(Self { base, alias, capacity, used: 0, generation: generation.0 })
     }
 
@@ -83,7 +84,7 @@ impl Arena {
         if self.generation == generation.0 {
             return true;
         }
-        let Ok(alias) = map_copy(self.base, self.capacity, self.used) else { return false };
+        let Ok(alias) = map_pages(self.base, self.capacity, self.used) else { return false };
         memory::unmap(self.alias, self.capacity);
         self.alias = alias;
         self.generation = generation.0;
@@ -98,23 +99,18 @@ impl Drop for Arena {
     }
 }
 
-/// Maps fresh pages executable at `base` and writable elsewhere; gives the latter.
-fn map_pages(base: Addr, capacity: u64, replace: bool) -> Result<Addr, Errno> {
-    let file = memory::SharedPages::new(capacity)?;
-    let alias = file.map_writable(capacity)?;
-    file.map_executable(base, capacity, replace).inspect_err(|_| memory::unmap(alias, capacity))?;
+/// Maps fresh pages executable at `base`, instead of what is there, and writable elsewhere; gives the latter. The
+/// first `kept` bytes at `base` stay.
+fn map_pages(base: Addr, capacity: u64, kept: u64) -> Result<Addr, Errno> {
+    let alias = memory::map_shared(capacity)?;
+    // SAFETY: `kept` bytes of the arena are readable code; the alias is fresh, writable and as large.
+    unsafe { core::ptr::copy_nonoverlapping(base.0 as *const u8, alias.0 as *mut u8, kept as usize) };
+    memory::map_executable(alias, base, capacity).inspect_err(|_| memory::unmap(alias, capacity))?;
     Ok(alias)
 }
 
-/// As `map_pages`, with the first `used` bytes at `base` kept.
-fn map_copy(base: Addr, capacity: u64, used: u64) -> Result<Addr, Errno> {
-    let file = memory::SharedPages::new(capacity)?;
-    let alias = file.map_writable(capacity)?;
-    // SAFETY: `used` bytes of the arena are readable code; the alias is fresh, writable and as large.
-    unsafe { core::ptr::copy_nonoverlapping(base.0 as *const u8, alias.0 as *mut u8, used as usize) };
-    file.map_executable(base, capacity, true).inspect_err(|_| memory::unmap(alias, capacity))?;
-    Ok(alias)
-}
+/// How far the program's break may grow before it meets an arena.
+const BREAK_GROWTH: u64 = 1 << 30;
 
 /// A free range of `len` bytes as near to the module as there is. Above first: that is where the loader leaves
 /// room; below a module lie those loaded after it.
@@ -123,6 +119,7 @@ pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
     let most_above = (module.start().0 + REACH).checked_sub(len)?;
     let below = module.start().0.checked_sub(len)? & !(STEP - 1);
     let least_below = module.end().0.saturating_sub(REACH).max(1 << 16);
+    let program_break = memory::program_break();
     let mut distance = 0;
     loop {
         let candidates = [
@@ -133,7 +130,8 @@ pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
             return None;
         }
         for start in candidates.into_iter().flatten() {
-            if memory::is_free(Addr(start), len) {
+            let is_before_break = start < program_break + BREAK_GROWTH && start + len > program_break;
+            if !is_before_break && memory::is_free(Addr(start), len) {
                 return Some(Addr(start));
             }
         }

@@ -4,24 +4,21 @@ use memcheck_model::Addr;
 
 use super::{Errno, syscall};
 
-const SYS_CLOSE: i64 = 3;
 const SYS_MMAP: i64 = 9;
 const SYS_MPROTECT: i64 = 10;
 const SYS_MUNMAP: i64 = 11;
-const SYS_FTRUNCATE: i64 = 77;
-const SYS_MEMFD_CREATE: i64 = 319;
+const SYS_BRK: i64 = 12;
+const SYS_MREMAP: i64 = 25;
 const PROT_READ: u64 = 1;
 const PROT_WRITE: u64 = 2;
 const PROT_EXEC: u64 = 4;
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
-const MAP_FIXED: u64 = 0x10;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_NORESERVE: u64 = 0x4000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
-const MFD_CLOEXEC: u64 = 1;
-const MFD_EXEC: u64 = 0x10;
-const EINVAL: Errno = Errno(22);
+const MREMAP_MAYMOVE: u64 = 1;
+const MREMAP_FIXED: u64 = 2;
 
 /// What may be done with pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,48 +29,25 @@ pub enum Protection {
     ReadExecute,
 }
 
-/// A file without a name whose pages can be mapped twice. The descriptor is closed when dropped; mappings stay.
-pub struct SharedPages(u64);
-
-impl SharedPages {
-    /// `len` bytes of zeros.
-    pub fn new(len: u64) -> Result<Self, Errno> {
-        let create = |flags: u64| {
-            // SAFETY: the kernel reads the name, a zero-terminated string.
-            unsafe { syscall(SYS_MEMFD_CREATE, [c"memcheck-code".as_ptr() as u64, flags, 0, 0, 0, 0]) }
-        };
-        // MFD_EXEC came with Linux 6.3, along with a way to forbid executable files without it.
-        let file = match create(MFD_CLOEXEC | MFD_EXEC) {
-            Err(EINVAL) => create(MFD_CLOEXEC)?,
-            other => other?,
-        };
-        let pages = Self(file);
-        // SAFETY: a file of ours grows.
-        unsafe { syscall(SYS_FTRUNCATE, [file, len, 0, 0, 0, 0]) }?;
-        Ok(pages)
-    }
-
-    /// Maps them writable where the kernel likes.
-    pub fn map_writable(&self, len: u64) -> Result<Addr, Errno> {
-        let args = [0, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, self.0, 0];
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        unsafe { syscall(SYS_MMAP, args) }.map(Addr)
-    }
-
-    /// Maps them executable at `at`, where nothing is, or instead of what is there.
-    pub fn map_executable(&self, at: Addr, len: u64, replace: bool) -> Result<(), Errno> {
-        let fixed = if replace { MAP_FIXED } else { MAP_FIXED_NOREPLACE };
-        let args = [at.0, len, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE | fixed, self.0, 0];
-        // SAFETY: what is replaced is the caller's own mapping of the same bytes.
-        unsafe { syscall(SYS_MMAP, args) }.map(|_| ())
-    }
+/// Fresh zeroed pages that can be mapped a second time: a shared mapping of no file, which unlike a memfd needs no
+/// descriptor and no room under RLIMIT_FSIZE.
+pub fn map_shared(len: u64) -> Result<Addr, Errno> {
+    let flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+    unsafe { syscall(SYS_MMAP, [0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }.map(Addr)
 }
 
-impl Drop for SharedPages {
-    fn drop(&mut self) {
-        // SAFETY: the descriptor is ours and is not used again.
-        let _ = unsafe { syscall(SYS_CLOSE, [self.0, 0, 0, 0, 0, 0]) };
-    }
+/// Maps `shared` a second time, executable at `at`, instead of what the caller has there: other threads that run
+/// the same bytes there do not notice. (An old size of zero makes mremap(2) double a shared mapping.)
+pub fn map_executable(shared: Addr, at: Addr, len: u64) -> Result<(), Errno> {
+    // SAFETY: a new mapping of the same pages at an address of the kernel's choice.
+    let double = unsafe { syscall(SYS_MREMAP, [shared.0, 0, len, MREMAP_MAYMOVE, 0, 0]) }?;
+    let flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+    protect(double, len, Protection::ReadExecute)
+        // SAFETY: what is replaced is the caller's own.
+        .and_then(|()| unsafe { syscall(SYS_MREMAP, [double, len, len, flags, at.0, 0]) })
+        .inspect_err(|_| unmap(Addr(double), len))
+        .map(|_| ())
 }
 
 /// Fresh zeroed pages at exactly `at`, where nothing is.
@@ -81,6 +55,12 @@ pub fn map_at(at: Addr, len: u64) -> Result<(), Errno> {
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     // SAFETY: MAP_FIXED_NOREPLACE touches no existing mapping.
     unsafe { syscall(SYS_MMAP, [at.0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }.map(|_| ())
+}
+
+/// Where the program's break is, brk(2).
+pub fn program_break() -> u64 {
+    // SAFETY: zero asks and changes nothing.
+    unsafe { syscall(SYS_BRK, [0; 6]) }.unwrap_or_default()
 }
 
 /// Whether nothing is mapped in a range. Another thread may change that right after.
