@@ -14,6 +14,7 @@ mod grid;
 mod injected;
 #[expect(dead_code, reason = "joins the trials with the engine")]
 mod matrix;
+mod options;
 mod oracle;
 mod programs;
 mod refusals;
@@ -44,6 +45,7 @@ fn main() {
             trials.extend(robustness::trials());
             trials.extend(traps::trials());
             trials.extend(refusals::trials());
+            trials.extend(options::trials());
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

@@ -32,6 +32,9 @@ const REFUSALS: &[Refusal] = &[
     ("static", 126, "static", |_| program("static", &["-static"])),
     ("static_pie", 126, "static", |_| program("static-pie", &["-static-pie"])),
     ("address_sanitizer", 126, "sanitizer", |_| program("asan", &["-fsanitize=address"])),
+    ("address_sanitizer_linked_statically", 126, "sanitizer", |_| {
+        program("static-asan", &["-fsanitize=address", "-static-libasan"])
+    }),
     ("thread_sanitizer", 126, "sanitizer", |_| program("tsan", &["-fsanitize=thread"])),
 ];
 

@@ -1,7 +1,7 @@
 //! Whether an ELF file is one that the shim can be loaded into.
 //!
-//! Reads the file header, the program headers, the interpreter's name and the dynamic section, not the whole
-//! file. Sources: System V ABI (gABI) chapters 4 and 5; x86-64 psABI 4.1.
+//! Reads the file header, the program headers, the interpreter's name, the dynamic section and the names of the
+//! symbol table, not the whole file. Sources: System V ABI (gABI) chapters 4 and 5; x86-64 psABI 4.1.
 
 use std::{fmt, fs::File, os::unix::fs::FileExt};
 
@@ -15,11 +15,18 @@ use goblin::{
             machine_to_str,
         },
         program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD},
+        section_header::SHT_SYMTAB,
     },
 };
 
 /// The most that is read of one table: more means a corrupt size.
 const TABLE_MAX_BYTES: u64 = 256 << 20;
+
+/// The most names of symbols that are read: reading more would be felt at every start.
+const NAMES_MAX_BYTES: u64 = 64 << 20;
+
+/// `sizeof(Elf64_Shdr)`: type at 4, offset at 24, size at 32, link at 40.
+const SECTION_HEADER_BYTES: usize = 64;
 
 /// Why an ELF file cannot be watched.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,7 +168,28 @@ pub fn check(file: &File, len: u64) -> Result<(), ElfRefusal> {
     let Some(dynamic) = segments.iter().find(|segment| segment.p_type == PT_DYNAMIC) else {
         return Err(ElfRefusal::Static);
     };
-    check_libraries(file, len, &segments, dynamic)
+    check_libraries(file, len, &segments, dynamic)?;
+    let sections = (header.e_shoff, u64::from(header.e_shnum) * u64::from(header.e_shentsize));
+    match find_sanitizer_symbol(file, len, sections) {
+        Some(symbol) => Err(ElfRefusal::Sanitized(symbol.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// A sanitizer's entry among the names of the symbol table: one that was linked statically is not in the dynamic
+/// table. `sections` is where the section headers lie and how long they are. What is broken here breaks nothing
+/// for the loader, so it is no reason to refuse.
+fn find_sanitizer_symbol(file: &File, len: u64, sections: (u64, u64)) -> Option<&'static str> {
+    let table = read(file, sections.0, sections.1, len).ok()?;
+    let word = |section: &[u8], at: usize| section.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+    let half = |section: &[u8], at: usize| section.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let mut headers = table.chunks_exact(SECTION_HEADER_BYTES);
+    let symbols = headers.clone().find(|section| half(section, 4) == Some(SHT_SYMTAB))?;
+    let names = headers.nth(half(symbols, 40)? as usize)?;
+    let names_len = word(names, 32).filter(|&bytes| bytes <= NAMES_MAX_BYTES)?;
+    let names = read(file, word(names, 24)?, names_len, len).ok()?;
+    let mut names = names.split(|&byte| byte == 0);
+    names.find_map(|name| SANITIZER_SYMBOLS.into_iter().find(|symbol| symbol.as_bytes() == name))
 }
 
 fn check_loader(name: &[u8]) -> Result<(), ElfRefusal> {

@@ -282,6 +282,14 @@ pub fn split(arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
         let bytes = argument.as_encoded_bytes();
         bytes.len() > 1 && bytes[0] == b'-' && bytes != b"--"
     };
+    // The one option whose value may be a word of its own: it needs no program.
+    if let [first, second] = &options[..]
+        && first == "--explain"
+    {
+        let mut joined = OsString::from("--explain=");
+        joined.push(second);
+        return (vec![joined], Vec::new());
+    }
     let at = options.iter().position(|argument| !is_option(argument)).unwrap_or(options.len());
     let mut command = options.split_off(at);
     if command.first().is_some_and(|first| first == "--") {
@@ -335,6 +343,11 @@ mod tests {
     fn options_after_the_program_are_its_own() {
         let (options, command) = split(words(&["-q", "--json=x", "ls", "-q", "--", "a"]));
         assert_eq!((options, command), (words(&["-q", "--json=x"]), words(&["ls", "-q", "--", "a"])));
+    }
+
+    #[test]
+    fn a_finding_is_explained_after_a_space_too() {
+        assert_eq!(split(words(&["--explain", "bad-free"])), (words(&["--explain=bad-free"]), Vec::new()));
     }
 
     #[test]

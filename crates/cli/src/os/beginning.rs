@@ -1,14 +1,18 @@
 //! What the launcher was started with, before the Rust runtime changed it.
 //!
-//! The runtime sets SIGPIPE to be ignored and opens /dev/null on standard descriptors that are closed. The
-//! program must find both as they were, so they are noted by a function in `.init_array`, which runs first.
+//! The runtime sets SIGPIPE to be ignored and opens /dev/null on standard descriptors that are closed; the launcher
+//! itself ignores SIGXFSZ, so that a limit on file sizes (`ulimit -f`) is an error and not its end. The program must
+//! find all of it as it was, so it is noted by a function in `.init_array`, which runs first.
 
 use std::{
     ffi::{CStr, CString},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-static PIPE_SIGNAL_IGNORED: AtomicBool = AtomicBool::new(false);
+/// The signals that are handled differently here than in the program.
+const CHANGED: [i32; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
+
+static IGNORED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 static CLOSED: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 extern "C" fn note_beginning() {
@@ -16,13 +20,16 @@ extern "C" fn note_beginning() {
         // SAFETY: F_GETFD only asks.
         closed.store(unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0, Ordering::Relaxed);
     }
-    // SAFETY: an all-zero sigaction is valid, and sigaction with no new action only asks.
-    let ignored = unsafe {
-        let mut old: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut old) == 0
-            && old.sa_sigaction == libc::SIG_IGN
-    };
-    PIPE_SIGNAL_IGNORED.store(ignored, Ordering::Relaxed);
+    for (signal, is_ignored) in CHANGED.into_iter().zip(&IGNORED) {
+        // SAFETY: an all-zero sigaction is valid, and sigaction with no new action only asks.
+        let ignored = unsafe {
+            let mut old: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+        };
+        is_ignored.store(ignored, Ordering::Relaxed);
+    }
+    // SAFETY: the disposition runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 #[used]
@@ -36,8 +43,8 @@ unsafe extern "C" {
 /// What the program should find as the launcher found it.
 #[derive(Clone, Copy, Debug)]
 pub struct Beginning {
-    /// Whether SIGPIPE was ignored.
-    pub pipe_signal_ignored: bool,
+    /// The dispositions of the signals that were changed since: ignored, or the default.
+    pub dispositions: [(i32, libc::sighandler_t); 2],
     /// Which of the standard descriptors were closed.
     pub closed: [bool; 3],
 }
@@ -46,7 +53,10 @@ impl Beginning {
     /// What was noted.
     pub fn get() -> Self {
         Self {
-            pipe_signal_ignored: PIPE_SIGNAL_IGNORED.load(Ordering::Relaxed),
+            dispositions: [0, 1].map(|index: usize| {
+                let is_ignored = IGNORED[index].load(Ordering::Relaxed);
+                (CHANGED[index], if is_ignored { libc::SIG_IGN } else { libc::SIG_DFL })
+            }),
             closed: [0, 1, 2].map(|fd: usize| CLOSED[fd].load(Ordering::Relaxed)),
         }
     }

@@ -16,7 +16,11 @@ pub struct ChannelError(&'static str, Errno);
 
 impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} the channel to the program: {}", self.0, self.1.desc())
+        write!(f, "cannot {} the channel to the program: {}", self.0, self.1.desc())?;
+        if self.1 == Errno::EFBIG {
+            write!(f, "; raise the limit on file sizes (ulimit -f)")?;
+        }
+        Ok(())
     }
 }
 

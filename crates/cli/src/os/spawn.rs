@@ -72,9 +72,10 @@ pub fn spawn(
             }
         }
         ForkResult::Child => {
-            let pipe_action = if beginning.pipe_signal_ignored { libc::SIG_IGN } else { libc::SIG_DFL };
-            // SAFETY: neither disposition runs code of ours.
-            unsafe { libc::signal(libc::SIGPIPE, pipe_action) };
+            for (signal, action) in beginning.dispositions {
+                // SAFETY: neither disposition runs code of ours.
+                unsafe { libc::signal(signal, action) };
+            }
             for (fd, closed) in (0..).zip(beginning.closed) {
                 if closed && writer.as_raw_fd() != fd {
                     // SAFETY: the descriptor is the runtime's /dev/null; nobody in this process uses it.
