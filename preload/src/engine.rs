@@ -48,7 +48,6 @@ pub fn after_fork_in_child() {
             channel::counter(counter).store(count, Ordering::Relaxed);
         }
     }
-    install::after_fork_in_child();
 }
 
 fn count_native(reason: Option<SkipReason>, functions: u64) {

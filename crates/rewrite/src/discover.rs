@@ -1,16 +1,24 @@
 //! Where the functions of a module are: unwind entries first, then symbols, then what is called directly.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use memcheck_model::Pc;
 
 use crate::{Extent, Module, Segment};
 
+/// Compilers align functions so.
+const FUNCTION_ALIGN: u64 = 16;
+
 /// The module's functions, sorted and without overlap.
 ///
-/// `unwind` are the ranges of the FDEs; `symbols` function symbols with their sizes (zero where unknown). Where
-/// those leave much of the text uncovered, the targets of direct calls found by decoding fill the gaps.
+/// `unwind` are the ranges of the FDEs; `symbols` function symbols with their sizes (zero where unknown), the entry
+/// point among them. Where those cover less than half of the text, as in code that was built without unwind tables,
+/// what known functions call and whose address they take is added, until nothing new is found.
+///
+/// Only code that is known to be code is decoded, and a segment that begins with the ELF header is taken as it is
+/// described: executable segments may hold tables too (linkers before `-z separate-code`, post-link optimisers), and
+/// tables read as code name targets that are none.
 #[must_use]
 pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> Vec<Extent> {
     let mut found: Vec<Extent> = unwind.to_vec();
@@ -18,16 +26,26 @@ pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> 
     let mut sized = symbols.to_vec();
     sized.sort_unstable();
     fill(&mut found, &sized, text);
+    let pure: Vec<Segment<'_>> =
+        text.iter().filter(|segment| !segment.bytes.starts_with(b"\x7fELF")).copied().collect();
+    let text = &pure[..];
     let total: u64 = text.iter().map(|segment| segment.bytes.len() as u64).sum();
-    let covered: u64 = found.iter().map(|extent| extent.end.0 - extent.start.0).sum();
-    // Padding and linkage stubs are a few percent; more than that is code.
-    if covered < total - total / 16 {
-        let mut targets: Vec<Extent> = text.iter().flat_map(|segment| call_targets(segment, text)).collect();
-        targets.sort_unstable();
-        targets.dedup();
-        fill(&mut found, &targets, text);
+    let covered: u64 = unwind.iter().map(|extent| extent.end.0.saturating_sub(extent.start.0)).sum();
+    if covered >= total / 2 {
+        return found;
     }
-    found
+    let known = found.clone();
+    let (mut decoded, mut targets) = (BTreeSet::new(), BTreeSet::new());
+    loop {
+        let new: Vec<Extent> = found.iter().filter(|extent| decoded.insert(extent.start)).copied().collect();
+        if new.is_empty() {
+            return found;
+        }
+        targets.extend(new.iter().flat_map(|&extent| targets_in(extent, text)));
+        // Each new start may cut what was taken for one function before.
+        found.clone_from(&known);
+        fill(&mut found, &Vec::from_iter(targets.iter().copied()), text);
+    }
 }
 
 /// Sorts and drops what is empty or overlaps its predecessor.
@@ -69,21 +87,51 @@ fn fill(found: &mut Vec<Extent>, more: &[Extent], text: &[Segment<'_>]) {
     sort(found);
 }
 
-/// Where the direct calls of a segment go.
-fn call_targets(segment: &Segment<'_>, text: &[Segment<'_>]) -> Vec<Extent> {
-    let mut decoder = Decoder::with_ip(64, segment.bytes, segment.start.0, DecoderOptions::NONE);
+/// What a function calls directly, and aligned places of the text whose address it takes. Decoding ends where the
+/// code does: behind a return or jump that no branch seen so far leads over.
+fn targets_in(extent: Extent, text: &[Segment<'_>]) -> Vec<Extent> {
     let mut targets = Vec::new();
+    let Some(bytes) = text.iter().find_map(|segment| segment.find_from(extent.start)) else {
+        return Vec::new();
+    };
+    let len = bytes.len().min((extent.end.0 - extent.start.0) as usize);
+    let mut decoder = Decoder::with_ip(64, &bytes[..len], extent.start.0, DecoderOptions::NONE);
+    let mut furthest = 0;
+    let mut taken = Vec::new();
+    let is_text = |pc: u64| text.iter().any(|segment| segment.find_from(Pc(pc)).is_some());
     while decoder.can_decode() {
         let instruction = decoder.decode();
-        let target = Pc(instruction.near_branch_target());
-        if instruction.is_call_near()
-            && target.0 != instruction.next_ip()
-            && text.iter().any(|segment| segment.find_from(target).is_some())
-        {
-            targets.push(Extent { start: target, end: target });
+        let branch = instruction.near_branch_target();
+        match instruction.flow_control() {
+            FlowControl::Call if branch != instruction.next_ip() => targets.push(branch),
+            FlowControl::Next if instruction.mnemonic() == Mnemonic::Lea => {
+                taken.push(instruction.ip_rel_memory_address());
+            }
+            // `mov $main, %rdi` in code at fixed addresses.
+            FlowControl::Next if instruction.mnemonic() == Mnemonic::Mov && instruction.op_count() == 2 => {
+                if let Ok(immediate) = instruction.try_immediate(1) {
+                    taken.push(immediate);
+                }
+            }
+            FlowControl::ConditionalBranch => furthest = furthest.max(branch),
+            FlowControl::UnconditionalBranch if extent.contains(Pc(branch)) => {
+                furthest = furthest.max(branch)
+            }
+            FlowControl::UnconditionalBranch => targets.push(branch),
+            _ => {}
+        }
+        let ends = matches!(
+            instruction.flow_control(),
+            FlowControl::Return | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch
+        ) || matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Ud2 | Mnemonic::INVALID);
+        if ends && instruction.next_ip() > furthest {
+            // Only the entry point ends in `hlt` (psABI 3.4.1): the address it takes is main's.
+            let is_entry = instruction.mnemonic() == Mnemonic::Hlt;
+            targets.extend(taken.into_iter().filter(|at| is_entry || at % FUNCTION_ALIGN == 0));
+            break;
         }
     }
-    targets
+    targets.into_iter().filter(|&at| is_text(at)).map(|at| Extent { start: Pc(at), end: Pc(at) }).collect()
 }
 
 /// Whether the code at `at` only leads on to another module (a PLT entry): it is best left native.

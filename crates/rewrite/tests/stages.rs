@@ -186,3 +186,16 @@ fn functions_without_unwind_entries_are_found_by_their_callers() {
     let found = discover(&text, &[first], &[]);
     assert_eq!(found, [first, Extent { start: Pc(TEXT + 8), end: Pc(TEXT + 64) }]);
 }
+
+#[test]
+fn tables_in_the_text_are_not_taken_for_calls() {
+    // 0: jmp *%rcx │ 16: a table whose bytes read `call 8` │ 40: ret
+    let mut bytes = [0x90; 64];
+    bytes[..2].copy_from_slice(&[0xff, 0xe1]);
+    bytes[16..21].copy_from_slice(&[0xe8, 0xf3, 0xff, 0xff, 0xff]);
+    bytes[40] = 0xc3;
+    let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
+    let first = Extent { start: Pc(TEXT), end: Pc(TEXT + 2) };
+    let last = Extent { start: Pc(TEXT + 40), end: Pc(TEXT + 41) };
+    assert_eq!(discover(&text, &[first, last], &[]), [first, last]);
+}

@@ -7,7 +7,8 @@
 //!
 //! No page is ever writable and executable through one mapping, and other threads may run the arena's code while
 //! more is written. The pages are shared with a forked child, so the child, before it writes, moves what was
-//! written so far to pages of its own; the page at `GENERATION`, which fork wipes, tells it to.
+//! written so far to pages of its own; a word that fork wipes tells it to, as libc runs code of the
+//! child before any handler of fork.
 //!
 //! Invariants: `used <= capacity`; bytes below `used` never change until the arena is dropped; everything from
 //! the module's first to last byte is within `REACH` of every byte of the arena.

@@ -78,6 +78,8 @@ pub struct Image {
     constants: Vec<AddrRange>,
     eh_frame_header: Option<Addr>,
     dynamic: Option<Addr>,
+    /// Where the kernel or the loader begins to run it; of a library, usually nowhere.
+    pub entry: Option<Pc>,
 }
 
 impl Image {
@@ -94,9 +96,13 @@ impl Image {
         )?;
         let text = headers.iter().filter(|h| h.kind == PT_LOAD && h.flags & PF_X != 0).filter_map(actual);
         let start_of = |kind| headers.iter().find(|h| h.kind == kind).and_then(actual).map(|r| r.start());
+        // SAFETY: the first page of the first segment, which is mapped readable.
+        let header = unsafe { core::slice::from_raw_parts(range.start().0 as *const u8, 64) };
+        let entry = u64::from_le_bytes(header[24..32].try_into().ok()?);
         Some(Self {
             bias,
             range,
+            entry: (header[..4] == *b"\x7fELF" && entry != 0).then(|| Pc(bias.wrapping_add(entry))),
             text: text.collect(),
             constants: headers
                 .iter()

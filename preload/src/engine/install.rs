@@ -77,7 +77,10 @@ struct Copied {
 /// Everything the engine knows.
 struct Engine {
     config: Config,
+    /// Counts the forks that led here.
     generation: u64,
+    /// A word that fork wipes: zero tells a child that it is one, before any handler of fork runs.
+    is_own: &'static AtomicU64,
     /// By index, which thunks push; none where a module was unloaded.
     modules: Vec<Option<Watched>>,
 }
@@ -114,6 +117,10 @@ pub fn begin(options: &Options) {
     if !options.access_checks || !shadow_map::is_active() || !gate::prepare() {
         return;
     }
+    let Some(page) = file::map_page_wiped_on_fork() else { return };
+    // SAFETY: a fresh page that is never unmapped.
+    let is_own = unsafe { &*page.cast::<AtomicU64>() };
+    is_own.store(1, Ordering::Relaxed);
     let spill_offset = thread::block_offset() + core::mem::offset_of!(thread::ThreadBlock, spill) as isize;
     let config = Config {
         shadow_base: memcheck_shadow::SHADOW_BASE as u32,
@@ -123,7 +130,7 @@ pub fn begin(options: &Options) {
         syscalls: Syscalls::Native,
     };
     // SAFETY: the process' only thread.
-    unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, modules: Vec::new() }) };
+    unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, is_own, modules: Vec::new() }) };
     IS_ON.store(true, Ordering::Release);
     count(Counter::AccessChecks, 1);
 }
@@ -182,11 +189,6 @@ pub fn detoured(entry: Pc, handler: Addr) {
             }
         }
     });
-}
-
-/// A forked child's copies are its own from its next translation on.
-pub fn after_fork_in_child() {
-    with_engine(|engine| engine.generation += 1);
 }
 
 /// The gates' locks, for fork: a child must not find another thread's work half done.
@@ -302,6 +304,7 @@ fn zeroed<T>(at: Option<Addr>, count: usize) -> Option<(&'static [T], AddrRange)
 impl Engine {
     /// Takes a module: finds its functions, makes its arena, leads its functions into it.
     fn watch(&mut self, index: usize, image: Image, is_libc: bool) -> Option<Watched> {
+        let generation = self.current_generation();
         let mut text = Vec::new();
         let mut pristine = Vec::new();
         for range in &image.text {
@@ -322,7 +325,8 @@ impl Engine {
             .into_iter()
             .map(|range| Extent { start: Pc(range.start().0), end: Pc(range.end().0) })
             .collect();
-        let mut symbols = Vec::new();
+        let mut symbols: Vec<Extent> =
+            image.entry.map(|at| Extent { start: at, end: at }).into_iter().collect();
         image.for_each_symbol(|symbol, _| {
             if symbol.is_function() || symbol.is_ifunc() {
                 let start = image.actual(symbol);
@@ -340,7 +344,7 @@ impl Engine {
         let capacity = (hull.size().0 * GROWTH + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY)
             .min(1 << 30)
             .next_multiple_of(4096);
-        let mut arena = Arena::new(image.range, Size(capacity), Generation(self.generation)).ok()?;
+        let mut arena = Arena::new(image.range, Size(capacity), generation).ok()?;
         let slot_bytes = (module.extents.len() as u64 * 8 + 8).next_multiple_of(4096);
         let near = find_gap(image.range, slot_bytes);
         let (slots, slot_range) = zeroed::<AtomicU64>(near, module.extents.len())?;
@@ -358,7 +362,7 @@ impl Engine {
         let back_stub = base + head.len() as u64;
         head.extend_from_slice(&[0xff, 0x25]);
         head.extend_from_slice(&((stubs_at - 8).wrapping_sub(back_stub + 6) as i32).to_le_bytes());
-        if !arena.append(&head, Generation(self.generation)) {
+        if !arena.append(&head, generation) {
             return None;
         }
         let landing = find_slack(&image);
@@ -404,7 +408,7 @@ impl Engine {
 
     /// Translates a function with its group, and says where it is from now on.
     fn translate(&mut self, module: usize, function: usize) -> Addr {
-        let generation = Generation(self.generation);
+        let generation = self.current_generation();
         let Some(Some(watched)) = self.modules.get_mut(module) else { sys::abort() };
         if !watched.is_at_thunk(function) {
             // Another thread was faster.
@@ -423,6 +427,14 @@ impl Engine {
         };
         watched.publish(&group, place.code, blob);
         Addr(watched.slots[function].load(Ordering::Acquire))
+    }
+
+    /// The number of this address space: what was written under another one is shared with the parent.
+    fn current_generation(&mut self) -> Generation {
+        if self.is_own.swap(1, Ordering::Relaxed) == 0 {
+            self.generation += 1;
+        }
+        Generation(self.generation)
     }
 
     /// The module whose original code, or the rest of its last page, holds `pc`.
