@@ -13,7 +13,7 @@ use core::{
 
 use memcheck_model::{MAX_FRAMES, Pc, StackId};
 use memcheck_stack::{
-    Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, TRAIL_FRAMES, walk_in,
+    Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, capture_by_rules, walk_in,
 };
 
 use crate::{engine::install, maps, modules, sys, sys::process, thread};
@@ -103,7 +103,7 @@ impl OwnStack {
         if !(low.get()..high.get()).contains(&sp) {
             Self::find(sp);
         }
-        Self { low: Cell::new(sp), high: Cell::new(high.get()) }
+        Self { low: Cell::new(sp.next_multiple_of(8)), high: Cell::new(high.get()) }
     }
 
     /// The stack that `sp` lies in, or has just overflown.
@@ -171,7 +171,9 @@ fn end_by_probing(sp: u64) -> u64 {
 impl Process for OwnStack {
     #[inline(always)]
     fn read(&self, addr: u64) -> Option<u64> {
-        if !addr.is_multiple_of(8) || addr < self.low.get() || addr >= self.high.get() {
+        // One comparison: `low` is a multiple of eight, so what is left over goes to the highest bits.
+        let (low, high) = (self.low.get(), self.high.get());
+        if addr.wrapping_sub(low).rotate_right(3) >= high.saturating_sub(low) >> 3 {
             return None;
         }
         // SAFETY: an aligned word in the mapping of the running stack. (A thread that unmaps part of the very stack it
@@ -257,19 +259,31 @@ fn capture_raw_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
 /// The id of that stack.
 #[inline]
 pub fn capture_id(caller: Caller) -> StackId {
+    let here = thread::current();
+    if let Some(own) = here.heap.get()
+        && (here.stack[0].get()..here.stack[1].get()).contains(&caller.entry_sp)
+    {
+        let stack = OwnStack::at(caller.entry_sp);
+        if let Some(start) = caller.start(&stack)
+            && let depth = DEPTH.load(Ordering::Relaxed)
+            && let Some(id) = own.trail.find(start, modules::changes(), depth, &stack)
+        {
+            return id;
+        }
+    }
+    capture_slowly(caller)
+}
+
+#[cold]
+#[inline(never)]
+fn capture_slowly(caller: Caller) -> StackId {
     let Some(depot) = depot() else { return StackId::NONE };
     let stack = OwnStack::at(caller.entry_sp);
     let Some(start) = caller.start(&stack) else { return StackId::NONE };
     let depth = DEPTH.load(Ordering::Relaxed);
-    let walk = |frames: &mut [Pc]| {
-        let trail = &thread::current().trail;
-        trail.walk_id_in(start, modules::changes(), &stack, frames, |frames| depot.intern(frames))
-    };
-    // The usual depth takes half the memory.
-    if depth <= TRAIL_FRAMES {
-        walk(&mut [Pc(0); TRAIL_FRAMES][..depth])
-    } else {
-        walk(&mut [Pc(0); MAX_FRAMES][..depth])
+    match thread::current().heap.get() {
+        Some(own) => own.trail.capture(start, modules::changes(), depth, &stack, &depot),
+        None => capture_by_rules(start, depth, &stack, &depot),
     }
 }
 

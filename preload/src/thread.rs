@@ -9,8 +9,6 @@ use core::{
     cell::Cell,
 };
 
-use memcheck_stack::Trail;
-
 use memcheck_model::ThreadId;
 
 use crate::{heap::ThreadHeap, sys::process};
@@ -39,8 +37,6 @@ pub struct ThreadBlock {
     pub exec_buffer_bytes: Cell<usize>,
     /// The mapping that the stack pointer was last seen in: its first byte and its end.
     pub stack: [Cell<u64>; 2],
-    /// What the last walk of its stack saw.
-    pub trail: Trail,
     /// The thread's part of the heap, once it has allocated.
     pub heap: Cell<Option<&'static ThreadHeap>>,
     /// Where libc keeps the thread's errno, or zero before that was asked.

@@ -50,6 +50,8 @@ pub trait Backend {
     fn fill(&self, range: AddrRange, pattern: Pattern);
     /// The bytes of a range that differ from its pattern, or `None` when none does.
     fn find_change(&self, range: AddrRange, pattern: Pattern) -> Option<Change>;
+    /// Memory at an address will soon be looked at.
+    fn prefetch(&self, addr: Addr);
     /// Copies bytes out.
     fn read(&self, from: Addr, into: &mut [u8]);
     /// Marks a range as not to be accessed. Granules that it enters in the middle keep their first bytes.

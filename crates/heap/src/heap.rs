@@ -32,6 +32,8 @@ const QUARANTINE_BYTES: u64 = 16 << 20;
 const BIG_QUARANTINE_BYTES: u64 = 8 << 20;
 /// Of a freed large chunk, this much from its start keeps its pages (and its pattern).
 const LARGE_KEPT_BYTES: u64 = 1 << 16;
+/// How many chunks ahead of the one that is checked memory is asked for.
+const CHUNKS_AHEAD: usize = 8;
 /// How many batches at most leave the quarantine for one that comes.
 const DRAIN_BATCHES: u32 = 4;
 
@@ -140,6 +142,17 @@ impl Statistics {
     }
 }
 
+/// A slot, its metadata as it was read, and where that says that the chunk is.
+#[derive(Clone, Copy)]
+pub(crate) struct Located {
+    pub slot: Slot,
+    pub id: ChunkId,
+    pub info: Info,
+    pub slot_start: u64,
+    pub start: u64,
+    pub size: u64,
+}
+
 /// The heap.
 #[derive(Debug)]
 pub struct Heap {
@@ -206,7 +219,7 @@ impl Heap {
             return self.allocate_large(cache, backend, request, class);
         }
         match cache.free[class.index()].pop(self.tables.metas) {
-            Some(id) => Some(self.furnish(cache, backend, request, id)),
+            Some(id) => Some(self.furnish(cache, backend, request, class, id)),
             None => self.allocate_slowly(cache, backend, request, class),
         }
     }
@@ -223,11 +236,11 @@ impl Heap {
         self.publish_live(cache);
         while !class.is_large() {
             if let Some(id) = cache.free[class.index()].pop(self.tables.metas) {
-                return Some(self.furnish(cache, backend, request, id));
+                return Some(self.furnish(cache, backend, request, class, id));
             }
             cache.free[class.index()] = self.refill(cache.tid, backend, class);
             if let Some(id) = cache.free[class.index()].pop(self.tables.metas) {
-                return Some(self.furnish(cache, backend, request, id));
+                return Some(self.furnish(cache, backend, request, class, id));
             }
             class = class.larger()?;
         }
@@ -241,18 +254,19 @@ impl Heap {
         cache: &mut ThreadCache,
         backend: &impl Backend,
         request: &Request,
+        class: Class,
         id: ChunkId,
     ) -> Allocated {
-        let slot = self.layout.slot(id);
-        let slot_start = self.layout.slot_start(slot);
+        let slot_start = self.layout.slot_start(self.layout.small_slot(class, id));
+        let ClassShape { slot_bytes, left_redzone, .. } = *class.shape();
         let meta = self.meta(id);
         let zeroed = meta.info().state() == ChunkState::Unused;
-        let start = user_start(slot_start, slot.class, request.align_shift);
+        let start = user_start(slot_start, class, request.align_shift);
         let end = start + request.size;
-        let slot_end = slot_start + slot.class.shape().slot_bytes;
+        let slot_end = slot_start + slot_bytes;
         meta.set_alloc_stack(request.stack);
         if request.align_shift > 4 {
-            let left = slot_start + slot.class.shape().left_redzone;
+            let left = slot_start + left_redzone;
             backend.poison(range(left, start), Reason::LeftRedzone);
             backend.fill(redzone::left(left, start), Pattern::Redzone);
         }
@@ -406,17 +420,24 @@ impl Heap {
         });
     }
 
+    /// Inlined, as what follows: its parts then stay in registers.
+    #[inline(always)]
+    pub(crate) fn locate(&self, slot: Slot, id: ChunkId, info: Info) -> Located {
+        let slot_start = self.layout.slot_start(slot);
+        let start = user_start(slot_start, slot.class, info.align_shift());
+        Located { slot, id, info, slot_start, start, size: self.size_of(id, slot.class, info) }
+    }
+
     /// The chunk that starts at `addr`, live or not.
-    #[inline]
-    fn chunk_at(&self, addr: Addr) -> Option<(Slot, ChunkId, Info)> {
+    #[inline(always)]
+    fn chunk_at(&self, addr: Addr) -> Option<Located> {
         let slot = self.layout.find_slot(addr)?;
         if slot.number >= self.centrals[slot.class.index()].frontier() {
             return None;
         }
         let id = self.layout.id(slot);
-        let info = self.meta(id).info();
-        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
-        (info.state() != ChunkState::Unused && start == addr.0).then_some((slot, id, info))
+        let located = self.locate(slot, id, self.meta(id).info());
+        (located.info.state() != ChunkState::Unused && located.start == addr.0).then_some(located)
     }
 
     /// Frees the chunk that starts at `addr`. Damage that comes to light on the way goes to `late`.
@@ -429,14 +450,14 @@ impl Heap {
         how: &Freeing,
         late: &mut dyn FnMut(&Late),
     ) -> Result<Freed, FreeError> {
-        let (slot, id, info) = self.chunk_at(addr).ok_or(FreeError::NoChunk)?;
+        let located = self.chunk_at(addr).ok_or(FreeError::NoChunk)?;
+        let Located { slot, id, info, size, .. } = located;
         let meta = self.meta(id);
         let freed_info = info.freed_by(how.function);
         if info.state() != ChunkState::Live || !meta.try_free(info, freed_info) {
             return Err(FreeError::AlreadyFreed(self.view(id)));
         }
-        let size = self.size_of(id, slot.class, info);
-        self.check_redzones(backend, id, slot, info, late);
+        self.check_redzones(backend, &located, late);
         meta.set_free_stack(how.stack);
         meta.set_free_tid(cache.tid);
         cache.note_free(size);
@@ -513,13 +534,31 @@ impl Heap {
             quarantine.append(batch);
         });
         for batch in drained.iter().flatten() {
+            // They were freed long ago: their memory is far away, and is asked for some chunks ahead.
+            let mut ahead = batch.head;
+            let mut left = batch.count;
+            let mut ask = || {
+                if left > 0 {
+                    left -= 1;
+                    backend.prefetch(self.first_byte(ahead));
+                    ahead = self.meta(ahead).next();
+                }
+            };
+            (0..CHUNKS_AHEAD).for_each(|_| ask());
             let mut id = batch.head;
             for _ in 0..batch.count {
+                ask();
                 let next = self.meta(id).next();
                 self.recycle(cache, backend, id, late);
                 id = next;
             }
         }
+    }
+
+    /// Where a small chunk of ordinary alignment begins; near to that, for others.
+    fn first_byte(&self, id: ChunkId) -> Addr {
+        let slot = self.layout.slot(id);
+        Addr(self.layout.slot_start(slot) + slot.class.shape().left_redzone)
     }
 
     /// Makes a chunk that has left the quarantine ready to be given out again.
@@ -532,12 +571,12 @@ impl Heap {
     ) {
         let meta = self.meta(id);
         let info = meta.info();
-        let slot = self.layout.slot(id);
-        self.check_freed(backend, id, slot, info, late);
+        let located = self.locate(self.layout.slot(id), id, info);
+        let Located { slot, start, size, .. } = located;
+        self.check_freed(backend, &located, late);
         meta.set_info(info.with_state(ChunkState::Recycled));
         if slot.class.is_large() {
-            let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
-            backend.decommit(large_pages(start, start + self.size_of(id, slot.class, info)));
+            backend.decommit(large_pages(start, start + size));
             self.recycle_large(cache.tid, backend, id);
             return;
         }
@@ -579,9 +618,9 @@ impl Heap {
         request: &Request,
         late: &mut dyn FnMut(&Late),
     ) -> bool {
-        let Some((slot, id, info)) = self.chunk_at(addr) else { return false };
-        let slot_end = self.layout.slot_start(slot) + slot.class.shape().slot_bytes;
-        let old = self.size_of(id, slot.class, info);
+        let Some(located) = self.chunk_at(addr) else { return false };
+        let Located { slot, id, info, slot_start, size: old, .. } = located;
+        let slot_end = slot_start + slot.class.shape().slot_bytes;
         let (start, size) = (addr.0, request.size);
         let tail = if slot.class.is_large() { LARGE_REDZONE } else { 0 };
         // A slot much too large would waste it.
@@ -591,7 +630,7 @@ impl Heap {
         {
             return false;
         }
-        self.check_redzones(backend, id, slot, info, late);
+        self.check_redzones(backend, &located, late);
         let (old_pages, pages) = (large_pages(start, start + old), large_pages(start, start + size));
         if slot.class.is_large() {
             if pages.end() > old_pages.end() && !backend.commit(range(old_pages.end().0, pages.end().0)) {
@@ -693,11 +732,10 @@ impl Heap {
     }
 
     /// What is around a chunk's bytes.
-    pub(crate) fn zones(&self, id: ChunkId, slot: Slot, info: Info) -> Zones {
-        let slot_start = self.layout.slot_start(slot);
-        let shape = slot.class.shape();
-        let start = user_start(slot_start, slot.class, info.align_shift());
-        let end = start + self.size_of(id, slot.class, info);
+    #[inline(always)]
+    pub(crate) fn zones(located: &Located) -> Zones {
+        let Located { slot, slot_start, start, size, .. } = *located;
+        let end = start + size;
         if slot.class.is_large() {
             let pages = large_pages(start, end);
             return Zones {
@@ -705,10 +743,10 @@ impl Heap {
                 right: redzone::right(end, pages.end().0),
             };
         }
-        let slot_end = slot_start + shape.slot_bytes;
+        let ClassShape { slot_bytes, left_redzone, .. } = *slot.class.shape();
         Zones {
             left: redzone::left(slot_start, start),
-            right: redzone::right(end, slot_end + shape.left_redzone),
+            right: redzone::right(end, slot_start + slot_bytes + left_redzone),
         }
     }
 }

@@ -96,6 +96,7 @@ impl Layout {
     }
 
     /// The first address of a class's region.
+    #[inline]
     pub(crate) const fn region_start(&self, class: Class) -> u64 {
         let index = class.0 as u64;
         if class.is_large() {
@@ -153,6 +154,12 @@ impl Layout {
         } else {
             (class << self.small_id_bits) | slot.number
         })
+    }
+
+    /// The slot of a small class with this id.
+    #[inline]
+    pub(crate) const fn small_slot(&self, class: Class, id: ChunkId) -> Slot {
+        Slot { class, number: id.0 & ((1 << self.small_id_bits) - 1) }
     }
 
     #[inline]

@@ -12,8 +12,8 @@ use memcheck_model::{Addr, AddrRange, Damage, Size};
 
 use crate::{
     Backend, Change, Chunk, ChunkId, ChunkState, Heap, Late, Pattern,
-    chunk::{Info, user_start},
-    heap::range,
+    chunk::user_start,
+    heap::{Located, range},
     layout::Slot,
 };
 
@@ -80,16 +80,15 @@ impl Heap {
     }
 
     /// Looks at the redzones of a chunk that is live, or was until now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_redzones(
         &self,
         backend: &impl Backend,
-        id: ChunkId,
-        slot: Slot,
-        info: Info,
+        located: &Located,
         late: &mut dyn FnMut(&Late),
     ) {
-        let zones = self.zones(id, slot, info);
+        let zones = Self::zones(located);
+        let Located { id, slot, .. } = *located;
         if let Some(change) = backend.find_change(zones.right, Pattern::Redzone) {
             self.judge_right(backend, id, slot, &change, late);
         }
@@ -163,20 +162,11 @@ impl Heap {
     }
 
     /// Looks at the bytes of a chunk that is in the quarantine.
-    #[inline]
-    pub(crate) fn check_freed(
-        &self,
-        backend: &impl Backend,
-        id: ChunkId,
-        slot: Slot,
-        info: Info,
-        late: &mut dyn FnMut(&Late),
-    ) {
-        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
-        let size = self.size_of(id, slot.class, info);
-        for part in freed(range(start, start + size)) {
+    #[inline(always)]
+    pub(crate) fn check_freed(&self, backend: &impl Backend, located: &Located, late: &mut dyn FnMut(&Late)) {
+        for part in freed(range(located.start, located.start + located.size)) {
             if let Some(change) = backend.find_change(part, Pattern::Freed) {
-                self.tell(backend, &self.view(id), &change, Pattern::Freed, late);
+                self.tell(backend, &self.view(located.id), &change, Pattern::Freed, late);
             }
         }
     }
@@ -191,9 +181,11 @@ impl Heap {
                 }
             };
             match info.state() {
-                ChunkState::Live => self.check_redzones(backend, id, slot, info, &mut unless_changed),
+                ChunkState::Live => {
+                    self.check_redzones(backend, &self.locate(slot, id, info), &mut unless_changed);
+                }
                 ChunkState::Quarantined if info.is_settled() => {
-                    self.check_freed(backend, id, slot, info, &mut unless_changed);
+                    self.check_freed(backend, &self.locate(slot, id, info), &mut unless_changed);
                 }
                 ChunkState::Quarantined | ChunkState::Unused | ChunkState::Recycled => {}
             }

@@ -142,7 +142,7 @@ const fn shapes() -> [ClassShape; CLASSES] {
         let units = slot_bytes >> if large { LARGE_UNIT_SHIFT } else { SMALL_UNIT_SHIFT };
         let batch = match 16384 / slot_bytes {
             0 => 1,
-            65.. => 64,
+            129.. => 128,
             slots => slots as u32,
         };
         shapes[class] = ClassShape {
@@ -185,7 +185,7 @@ mod tests {
             assert!(shape.capacity > last, "{class:?}");
             assert_eq!(shape.slot_bytes % unit, 0, "{class:?}");
             assert!(shape.left_redzone >= 16 && shape.left_redzone.is_multiple_of(16));
-            assert!((1..=64).contains(&shape.batch));
+            assert!((1..=128).contains(&shape.batch));
             last = shape.capacity;
         }
         assert_eq!(Class(SMALL_CLASSES as u8 - 1).shape().slot_bytes, 256 << 10);

@@ -94,6 +94,10 @@ impl Backend for Fake {
         })
     }
 
+    fn prefetch(&self, addr: Addr) {
+        assert!(addr.0 >= BASE);
+    }
+
     fn read(&self, from: Addr, into: &mut [u8]) {
         let at = (from.0 - BASE) as usize;
         into.copy_from_slice(&self.0.borrow().content[at..at + into.len()]);

@@ -22,6 +22,7 @@ macro_rules! functions {
 
             /// The function with this code, if there is one.
             #[must_use]
+            #[inline]
             pub const fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some(Self::$name),)* _ => None }
             }

@@ -30,26 +30,74 @@ pub struct Depot<'a> {
     store: &'a [AtomicU64],
 }
 
-/// Which stack a sequence of frames is: hash, and length in the low byte. Never zero.
+/// Which stack a sequence of frames is, told frame by frame from the inside out.
 ///
-/// Each pair of frames is folded by a multiplication of its own (with wyhash's constants, and the position beside them),
-/// so that the multiplications do not wait for each other.
-#[inline]
-fn header_of(frames: &[Pc]) -> u64 {
-    const LEFT: u64 = 0xa076_1d64_78bd_642f;
-    const RIGHT: u64 = 0xe703_7ed1_a0b4_28db;
-    let fold = |left: u64, right: u64| {
-        let product = u128::from(left) * u128::from(right);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let mut position = 0u64;
-    let mut hash = 0u64;
-    for pair in frames.chunks(2) {
-        position = position.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let second = pair.get(1).map_or(0, |pc| pc.0);
-        hash = hash.wrapping_add(fold(pair[0].0 ^ LEFT, second ^ RIGHT ^ position));
+/// `sum = Σ mix(pc_i) · FACTOR^i` mod 2^64 over the frames, the innermost being number 0: so the sum of a stretch of
+/// frames follows from those of two stacks that it lies between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StackHash {
+    sum: u64,
+    len: usize,
+}
+
+// wyhash's constants: odd, and with as many ones as zeros.
+const LEFT: u64 = 0xa076_1d64_78bd_642f;
+const RIGHT: u64 = 0xe703_7ed1_a0b4_28db;
+const FACTOR: u64 = 0x8ebc_6af0_9c88_c6e3;
+
+static POWERS: [u64; MAX_FRAMES + 1] = {
+    let mut powers = [1u64; MAX_FRAMES + 1];
+    let mut index = 1;
+    while index <= MAX_FRAMES {
+        powers[index] = powers[index - 1].wrapping_mul(FACTOR);
+        index += 1;
     }
-    fold(hash ^ LEFT, RIGHT ^ frames.len() as u64) << LENGTH_BITS | frames.len() as u64
+    powers
+};
+
+#[inline]
+const fn fold(left: u64, right: u64) -> u64 {
+    let product = left as u128 * right as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+impl StackHash {
+    #[inline]
+    pub const fn new() -> Self {
+        Self { sum: 0, len: 0 }
+    }
+
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The next frame outwards; there are fewer than [`MAX_FRAMES`] yet.
+    #[inline]
+    pub fn push(&mut self, pc: Pc) {
+        self.sum = self.sum.wrapping_add(fold(pc.0 ^ LEFT, RIGHT).wrapping_mul(POWERS[self.len]));
+        self.len += 1;
+    }
+
+    /// The sum of a stack from the sum of its frames but the innermost, and that one.
+    #[inline]
+    pub const fn with_inner(outer: u64, pc: Pc) -> u64 {
+        fold(pc.0 ^ LEFT, RIGHT).wrapping_add(outer.wrapping_mul(FACTOR))
+    }
+
+    /// The next `count` frames outwards: those which a stack of sum `whole` has inside one of sum `beyond`.
+    #[inline]
+    pub fn append(&mut self, whole: u64, beyond: u64, count: usize) {
+        let stretch = whole.wrapping_sub(beyond.wrapping_mul(POWERS[count]));
+        self.sum = self.sum.wrapping_add(stretch.wrapping_mul(POWERS[self.len]));
+        self.len += count;
+    }
+
+    /// Hash, and length in the low byte. Never zero for a stack that has frames.
+    #[inline]
+    const fn header(&self) -> u64 {
+        fold(self.sum ^ LEFT, RIGHT ^ self.len as u64) << LENGTH_BITS | self.len as u64
+    }
 }
 
 impl<'a> Depot<'a> {
@@ -62,31 +110,61 @@ impl<'a> Depot<'a> {
         Self { index, store }
     }
 
-    /// The id of this stack, of which at most [`MAX_FRAMES`] frames are kept.
+    /// The words of the index where a stack may be, in order.
     #[inline]
+    fn places(&self, header: u64) -> impl Iterator<Item = &'a AtomicU64> {
+        let index = self.index;
+        let first = (header >> LENGTH_BITS) as usize;
+        let bucket = first & ((index.len() / SMALL_SHARE).max(BUCKET) - BUCKET);
+        let spread = (first..first + PROBES).map(move |position| position & (index.len() - 1));
+        (bucket..bucket + BUCKET).chain(spread).map(move |position| &index[position])
+    }
+
+    /// The id that a word of the index has for a stack.
+    #[inline]
+    fn id_in(&self, word: u64, header: u64) -> Option<StackId> {
+        let id = word as u32;
+        (word >> 32 == header >> 32 && self.store[id as usize].load(Ordering::Relaxed) == header)
+            .then_some(StackId(id))
+    }
+
+    /// The id of a stack that was interned before.
+    #[inline]
+    pub(crate) fn find(&self, hash: &StackHash) -> Option<StackId> {
+        let header = hash.header();
+        for word in self.places(header) {
+            // Acquire pairs with the Release of the word's publication: the header is there.
+            let word = word.load(Ordering::Acquire);
+            if word == 0 {
+                return None;
+            }
+            if let Some(id) = self.id_in(word, header) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The id of this stack, of which at most [`MAX_FRAMES`] frames are kept.
     pub fn intern(&self, frames: &[Pc]) -> StackId {
         let frames = &frames[..frames.len().min(MAX_FRAMES)];
         if frames.is_empty() {
             return StackId::NONE;
         }
-        let header = header_of(frames);
-        let tag = header >> 32;
-        let first = (header >> LENGTH_BITS) as usize;
-        let bucket = first & ((self.index.len() / SMALL_SHARE).max(BUCKET) - BUCKET);
-        let spread = (first..first + PROBES).map(|position| position & (self.index.len() - 1));
-        for position in (bucket..bucket + BUCKET).chain(spread) {
-            let word = &self.index[position];
-            // Acquire pairs with the Release of the word's publication: the header is there.
+        let mut hash = StackHash::new();
+        frames.iter().for_each(|&pc| hash.push(pc));
+        let header = hash.header();
+        for word in self.places(header) {
+            // Acquire as in `find`.
             let mut found = word.load(Ordering::Acquire);
             if found == 0 {
-                match self.publish(word, tag, header, frames) {
+                match self.publish(word, header, frames) {
                     Ok(id) => return id,
                     Err(other) => found = other,
                 }
             }
-            let id = found & u64::from(u32::MAX);
-            if found >> 32 == tag && self.store[id as usize].load(Ordering::Relaxed) == header {
-                return StackId(id as u32);
+            if let Some(id) = self.id_in(found, header) {
+                return id;
             }
         }
         self.refuse()
@@ -95,7 +173,7 @@ impl<'a> Depot<'a> {
     /// Writes the stack and names it in `word`; or gives back what another thread wrote there first (the copy just
     /// made is then lost, a few words).
     #[cold]
-    fn publish(&self, word: &AtomicU64, tag: u64, header: u64, frames: &[Pc]) -> Result<StackId, u64> {
+    fn publish(&self, word: &AtomicU64, header: u64, frames: &[Pc]) -> Result<StackId, u64> {
         let words = frames.len() + 1;
         // The first two words of the store are its own.
         let room = self.store.len().saturating_sub(2 + words) as u64;
@@ -109,7 +187,7 @@ impl<'a> Depot<'a> {
         for (to, pc) in to[1..].iter().zip(frames) {
             to.store(pc.0, Ordering::Relaxed);
         }
-        word.compare_exchange(0, tag << 32 | start as u64, Ordering::AcqRel, Ordering::Acquire)
+        word.compare_exchange(0, header >> 32 << 32 | start as u64, Ordering::AcqRel, Ordering::Acquire)
             .map(|_| StackId(start as u32))
     }
 

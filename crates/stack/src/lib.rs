@@ -21,5 +21,5 @@ pub use cache::{RULE_CACHE_ENTRIES, RuleCache};
 pub use cfi::{UnwindInfo, find_frames};
 pub use depot::Depot;
 pub use rule::{CfaBase, Rule};
-pub use trail::{TRAIL_FRAMES, Trail};
+pub use trail::{Trail, capture_by_rules};
 pub use walk::{PcKind, Process, Registers, walk_in};

@@ -3,56 +3,68 @@
 //! A walk from `(pc, sp, bp)` is determined by those registers, the rules, and the words that it reads: for each frame
 //! the return address at `sp - 8` of the next, and perhaps the saved rbp. A program's outer frames rarely change
 //! between two allocations, so once a walk reaches a frame of the last one, with equal registers, it compares the
-//! words that led on from there. These loads do not wait for each other, as those of a walk by rules do.
+//! words that led on from there. These loads do not wait for each other, as those of a walk by rules do; and the
+//! hash of the frames from there on is known.
 //!
 //! ```text
-//!  frames:  [0] outermost … [m] where the walk met it … [len-1] innermost        sp descends
-//!  frame:   pc (48 bits) with saved-rbp words (8 bits) above, sp, bp
+//!  frames:  [0] outermost … [met] where the walk met it … [len-1] innermost        sp descends
+//!  frame:   [ 63..58 0 | 57 needs | 56 passes | 55..48 words | 47..0 pc ], sp, bp, hash of frames [0..=own]
 //! ```
 //!
 //! Invariants: for `i < len - 1`, frame `i` was reached from frame `i + 1` by a rule that read `pc` at `sp - 8`, and
-//! `bp` at `sp - 8·words` unless `words` is zero, in which case both have the same `bp`. A trail is of one generation
-//! of rules. A signal handler that interrupts a change finds `busy` set and walks without.
+//! `bp` at `sp - 8·words`, or took it over (`passes`); so it is reached again whenever those words are there. Frames
+//! further out depend on frame `i`'s rbp only if it `needs` one; otherwise that is not compared, `words` is zero, and
+//! `bp` may be an old one. A trail is of one generation of rules. A signal handler that interrupts a walk finds `busy`
+//! set and walks without.
+//!
+//! A function that allocates and frees does so at several places, in one frame: a [`Head`] is such a place, met before,
+//! whose caller is on the trail. When that caller's frames stand as they did, the stack's id is known.
 
 use core::{
     cell::Cell,
-    ops::Range,
     sync::atomic::{AtomicBool, Ordering, compiler_fence},
 };
 
-use memcheck_model::{Pc, StackId};
+use memcheck_model::{MAX_FRAMES, Pc, StackId};
 
 use crate::{
-    Process, Registers,
-    walk::{PcKind, Plain, plain_step},
+    Depot, Process, Registers, Rule,
+    depot::StackHash,
+    walk::{PcKind, Plain, plain_step, walk_in},
 };
 
-/// The longest walk that is remembered; longer ones are made by rules alone.
-pub const TRAIL_FRAMES: usize = 32;
+/// The most frames that are remembered.
+const TRAIL_FRAMES: usize = MAX_FRAMES;
+/// Up to so many frames inside those remembered are not worth remembering: the next walk likely has others.
+const PASSING_FRAMES: usize = 2;
 
 const WORDS_SHIFT: u32 = 48;
 const PC_MASK: u64 = (1 << WORDS_SHIFT) - 1;
+const WORDS_MASK: u64 = 0xff;
+const PASSES: u64 = 1 << 56;
+const NEEDS: u64 = 1 << 57;
 
-/// Single words, so that a word just written can be read at once (a wider load would have to wait).
 struct Frame {
     packed: Cell<u64>,
     sp: Cell<u64>,
     bp: Cell<u64>,
+    hash: Cell<u64>,
 }
 
 impl Frame {
-    #[inline]
-    fn set(&self, at: Registers, bp_words: u32) {
-        self.packed.set(at.pc | u64::from(bp_words) << WORDS_SHIFT);
+    const fn new() -> Self {
+        Self { packed: Cell::new(0), sp: Cell::new(0), bp: Cell::new(0), hash: Cell::new(0) }
+    }
+
+    fn set(&self, at: Registers, link: u64) {
+        self.packed.set(at.pc | link);
         self.sp.set(at.sp);
         self.bp.set(at.bp);
     }
 
     #[inline]
-    fn copy(&self, from: &Self) {
-        self.packed.set(from.packed.get());
-        self.sp.set(from.sp.get());
-        self.bp.set(from.bp.get());
+    fn needs(&self) -> bool {
+        self.packed.get() & NEEDS != 0
     }
 
     #[inline]
@@ -64,7 +76,7 @@ impl Frame {
     #[inline]
     fn still_stands(&self, process: &impl Process) -> bool {
         let (packed, sp) = (self.packed.get(), self.sp.get());
-        let words = packed >> WORDS_SHIFT;
+        let words = packed >> WORDS_SHIFT & WORDS_MASK;
         process.read(sp.wrapping_sub(8)) == Some(packed & PC_MASK)
             && (words == 0 || process.read(sp.wrapping_sub(words * 8)) == Some(self.bp.get()))
     }
@@ -72,26 +84,65 @@ impl Frame {
 
 const _: () = assert!(TRAIL_FRAMES < 256);
 
-/// One thread's trail; all zero is an empty one.
-pub struct Trail {
-    generation: Cell<u32>,
-    busy: AtomicBool,
-    len: Cell<u8>,
-    /// The id of the walk of `known_len` frames from frame `known_from - 1` outwards, if that is not zero.
-    known_from: Cell<u8>,
-    known_len: Cell<u8>,
-    known_id: Cell<u32>,
-    frames: [Frame; TRAIL_FRAMES],
-    /// The frames that the current walk went by rules, before they join the others.
-    fresh: [Frame; TRAIL_FRAMES],
+/// How a frame that `needs` its rbp, or not, was reached when its rbp was `words` words below its stack pointer.
+const fn link(needs: bool, words: u32) -> u64 {
+    match (needs, words) {
+        (false, _) => 0,
+        (true, 0) => NEEDS | PASSES,
+        (true, words) => NEEDS | (words as u64 & WORDS_MASK) << WORDS_SHIFT,
+    }
 }
 
-/// What a walk along the trail gave: how many frames, and their id if it is known.
-struct Walked {
-    len: usize,
-    id: Option<StackId>,
-    /// Whether the trail now starts with these frames.
-    is_kept: bool,
+/// A walk's first frame, which led to frame `next` of the trail by `link`, and the id of the whole walk to frame `last`.
+/// That ends there, whatever memory holds.
+struct Head {
+    start: [Cell<u64>; 3],
+    cfa: Cell<u64>,
+    /// Frame `next`'s.
+    hash: Cell<u64>,
+    link: Cell<u64>,
+    id: Cell<u32>,
+    next: Cell<u8>,
+    last: Cell<u8>,
+}
+
+const HEADS: usize = 64;
+
+impl Head {
+    const fn new() -> Self {
+        Self {
+            start: [const { Cell::new(0) }; 3],
+            cfa: Cell::new(0),
+            hash: Cell::new(0),
+            link: Cell::new(0),
+            id: Cell::new(0),
+            next: Cell::new(0),
+            last: Cell::new(0),
+        }
+    }
+}
+
+/// What a walk along the trail found.
+struct Found {
+    hash: StackHash,
+    head: Option<NewHead>,
+}
+
+/// The trail's frame that a head leads to, and how, and the last one.
+struct NewHead {
+    next: usize,
+    link: u64,
+    last: usize,
+}
+
+/// One thread's trail; all zero is an empty one.
+pub struct Trail {
+    /// Of the rules, and how deep walks go.
+    terms: Cell<u64>,
+    busy: AtomicBool,
+    len: Cell<u8>,
+    frames: [Frame; TRAIL_FRAMES],
+    heads: [Head; HEADS],
 }
 
 impl Trail {
@@ -99,181 +150,254 @@ impl Trail {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            generation: Cell::new(0),
+            terms: Cell::new(0),
             busy: AtomicBool::new(false),
             len: Cell::new(0),
-            known_from: Cell::new(0),
-            known_len: Cell::new(0),
-            known_id: Cell::new(0),
-            frames: [const { Frame { packed: Cell::new(0), sp: Cell::new(0), bp: Cell::new(0) } };
-                TRAIL_FRAMES],
-            fresh: [const { Frame { packed: Cell::new(0), sp: Cell::new(0), bp: Cell::new(0) } };
-                TRAIL_FRAMES],
+            frames: [const { Frame::new() }; TRAIL_FRAMES],
+            heads: [const { Head::new() }; HEADS],
         }
     }
 
-    /// Writes the frames from a return address outwards to `out`, as [`crate::walk_in`] does with the rules of this
-    /// generation, and gives their id: `intern` tells it for frames that were not met just before.
+    /// The id of the stack from a return address outwards, of at most `depth` frames, as [`walk_in`] finds it with the
+    /// rules of this generation; if it is one of the usual.
     #[inline]
-    pub fn walk_id_in(
+    pub fn find(
         &self,
         start: Registers,
         generation: u32,
+        depth: usize,
         process: &impl Process,
-        out: &mut [Pc],
-        intern: impl FnOnce(&[Pc]) -> StackId,
-    ) -> StackId {
+    ) -> Option<StackId> {
         // Relaxed, with compiler fences: only this thread and its signal handlers see a trail.
-        if out.len() > TRAIL_FRAMES || start.pc > PC_MASK || self.busy.load(Ordering::Relaxed) {
-            let len = finish_in(start, process, out);
-            return intern(&out[..len]);
+        if self.busy.load(Ordering::Relaxed) || self.terms.get() != terms(generation, depth) {
+            return None;
         }
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        if self.generation.get() != generation {
-            self.generation.set(generation);
-            self.len.set(0);
-            self.known_from.set(0);
+        let id = self.find_known(start, process);
+        compiler_fence(Ordering::SeqCst);
+        self.busy.store(false, Ordering::Relaxed);
+        id
+    }
+
+    /// The same, whatever stack it is.
+    pub fn capture(
+        &self,
+        start: Registers,
+        generation: u32,
+        depth: usize,
+        process: &impl Process,
+        depot: &Depot<'_>,
+    ) -> StackId {
+        if depth > MAX_FRAMES || start.pc > PC_MASK || self.busy.load(Ordering::Relaxed) {
+            return capture_by_rules(start, depth, process, depot);
         }
-        let walked = self.walk_along_in(start, process, out);
-        let id = walked.id.unwrap_or_else(|| {
-            let id = intern(&out[..walked.len]);
-            if walked.is_kept {
-                self.known_id.set(id.0);
-            }
-            id
-        });
+        self.busy.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if self.terms.get() != terms(generation, depth) {
+            self.terms.set(terms(generation, depth));
+            self.len.set(0);
+            self.heads.iter().for_each(|head| head.start.iter().for_each(|word| word.set(0)));
+        }
+        let found = self.hash_along(start, depth, process);
+        let id = depot.find(&found.hash).unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
+        if let Some(NewHead { next, link, last }) = found.head {
+            let (head, frame) = (self.head(start), &self.frames[next]);
+            let Registers { pc, sp, bp } = start;
+            head.start.iter().zip([pc, sp, bp]).for_each(|(word, value)| word.set(value));
+            head.cfa.set(frame.sp.get());
+            head.hash.set(frame.hash.get());
+            head.link.set(link);
+            head.id.set(id.0);
+            head.next.set(next as u8);
+            head.last.set(last as u8);
+        }
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
         id
     }
 
     #[inline]
-    fn walk_along_in(&self, start: Registers, process: &impl Process, out: &mut [Pc]) -> Walked {
+    fn head(&self, start: Registers) -> &Head {
+        let hash = (start.pc ^ start.sp.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.heads[(hash >> 58) as usize % HEADS]
+    }
+
+    /// The id of a walk that starts with a head.
+    #[inline]
+    fn find_known(&self, start: Registers, process: &impl Process) -> Option<StackId> {
+        let head = self.head(start);
+        let [pc, sp, bp] = &head.start;
+        let (next, last) = (usize::from(head.next.get()), usize::from(head.last.get()));
+        if (pc.get(), sp.get(), bp.get()) != (start.pc, start.sp, start.bp)
+            || next >= usize::from(self.len.get())
+        {
+            return None;
+        }
+        let (rest, frame) = (self.frames.get(last..next)?, self.frames.get(next)?);
+        let (cfa, link) = (frame.sp.get(), head.link.get());
+        let words = link >> WORDS_SHIFT & WORDS_MASK;
+        let is_same = cfa == head.cfa.get()
+            && frame.hash.get() == head.hash.get()
+            && process.read(cfa.wrapping_sub(8)) == Some(frame.packed.get() & PC_MASK)
+            && (words == 0 || process.read(cfa.wrapping_sub(words * 8)) == Some(frame.bp.get()))
+            && (link & PASSES == 0 || frame.bp.get() == start.bp);
+        (is_same && rest.iter().all(|frame| frame.still_stands(process))).then_some(StackId(head.id.get()))
+    }
+
+    fn hash_along(&self, start: Registers, depth: usize, process: &impl Process) -> Found {
+        let mut hash = StackHash::new();
         let mut unseen = usize::from(self.len.get());
         let (mut at, mut bp_words) = (start, 0);
-        let mut len = 0;
         // By rules until a frame of the trail is met.
         let met = loop {
-            if len == out.len() {
-                break None;
-            }
-            out[len] = Pc(at.pc);
             while unseen > 0 && self.frames[unseen - 1].sp.get() < at.sp {
                 unseen -= 1;
             }
             if unseen > 0 && self.frames[unseen - 1].registers() == at {
-                len += 1;
-                break Some(unseen - 1);
+                break unseen - 1;
             }
-            self.fresh[len].set(at, bp_words);
-            len += 1;
+            hash.push(Pc(at.pc));
+            if hash.len() == depth {
+                self.remember(start, 0, hash.len(), process);
+                return Found { hash, head: None };
+            }
             match plain_step(at, PcKind::Return, process) {
-                Plain::Next { next, words } if next.pc <= PC_MASK => (at, bp_words) = (next, words),
-                Plain::End => break None,
-                _ => {
-                    len += finish_in(at, process, &mut out[len - 1..]) - 1;
-                    return Walked { len, id: None, is_kept: false };
+                Plain::Next { next, words, .. } if next.pc <= PC_MASK => (at, bp_words) = (next, words),
+                end => {
+                    self.remember(start, 0, hash.len(), process);
+                    finish(at, &end, depth, process, &mut hash);
+                    return Found { hash, head: None };
                 }
             }
         };
-        let Some(met) = met else {
-            self.replace(0..0, len, 0);
-            return Walked { len, id: None, is_kept: true };
-        };
+        let inner = hash.len();
         // Along the trail while it stands.
-        let inner = len - 1;
-        let mut outermost = met;
-        while outermost > 0 && len < out.len() {
-            let frame = &self.frames[outermost - 1];
-            if !frame.still_stands(process) {
-                break;
-            }
-            out[len] = Pc(frame.packed.get() & PC_MASK);
-            len += 1;
-            outermost -= 1;
+        let last = (met + 1).saturating_sub(depth - inner);
+        if !self.frames[last..met].iter().all(|frame| frame.still_stands(process)) {
+            // Not from the frame on that still stands: its rbp may be an old one.
+            self.len.set(0);
+            return self.hash_along(start, depth, process);
         }
+        let beyond = if last == 0 { 0 } else { self.frames[last - 1].hash.get() };
+        hash.append(self.frames[met].hash.get(), beyond, met + 1 - last);
         // By rules again: usually one that says that there is no more.
-        let along = len;
-        let mut at = self.frames[outermost].registers();
-        while len < out.len() {
+        let mut at = self.frames[last].registers();
+        let along = hash.len();
+        let end = loop {
+            if hash.len() == depth {
+                break Plain::End;
+            }
             match plain_step(at, PcKind::Return, process) {
-                Plain::Next { next, words } if next.pc <= PC_MASK => {
-                    out[len] = Pc(next.pc);
-                    self.fresh[len].set(next, words);
-                    len += 1;
+                Plain::Next { next, .. } if next.pc <= PC_MASK => {
+                    hash.push(Pc(next.pc));
                     at = next;
                 }
-                Plain::End => break,
-                _ => {
-                    len += finish_in(at, process, &mut out[len - 1..]) - 1;
-                    return Walked { len, id: None, is_kept: false };
+                end => break end,
+            }
+        };
+        let plain = hash.len();
+        let mut head = None;
+        if plain > along || met + 1 + inner > TRAIL_FRAMES {
+            self.remember(start, 0, plain, process);
+        } else if inner > PASSING_FRAMES {
+            self.remember(start, met + 1, inner, process);
+        } else if plain == depth || ends_here(at, process) {
+            head = match inner {
+                0 if met > last => {
+                    let next = met - 1;
+                    Some(NewHead { next, link: self.frames[next].packed.get() & !PC_MASK, last })
                 }
-            }
+                1 => Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last }),
+                _ => None,
+            };
         }
-        let outer = len - along;
-        if inner == 0 && outer == 0 {
-            let is_known = usize::from(self.known_from.get()) == met + 1
-                && usize::from(self.known_len.get()) == len
-                && self.known_id.get() != 0;
-            if is_known {
-                return Walked { len, id: Some(StackId(self.known_id.get())), is_kept: true };
-            }
-            self.know(met, len);
-        } else {
-            if inner > 0 {
-                self.frames[met].set(self.frames[met].registers(), bp_words);
-            }
-            self.replace(outermost..met + 1, inner, outer);
-        }
-        Walked { len, id: None, is_kept: true }
+        finish(at, &end, depth, process, &mut hash);
+        Found { hash, head }
     }
 
-    /// Puts `inner` fresh frames, from the first on, inside those `kept`, and `outer` ones, which follow in `fresh` where
-    /// the kept ones lie in the walk, outside.
-    fn replace(&self, kept: Range<usize>, inner: usize, outer: usize) {
-        let middle = kept.len();
-        // Without new ones outside, those there before stay, as many as there is room for.
-        let below = if outer == 0 { kept.start.min(TRAIL_FRAMES - inner - middle) } else { outer };
-        if outer == 0 {
-            self.slide(kept.start - below..kept.end, 0);
-        } else {
-            self.slide(kept, outer);
+    /// Makes the `count` frames from `start` outwards, which plain steps lead through, those from `base` on.
+    fn remember(&self, start: Registers, base: usize, count: usize, process: &impl Process) {
+        self.len.set(0);
+        let (mut at, mut bp_words) = (start, 0);
+        let top = base + count;
+        for index in (base..top).rev() {
+            // For now as if it needed its rbp, and as if it led on by that.
+            self.frames[index].set(at, link(true, bp_words));
+            if index == 0 {
+                break;
+            }
+            // Another thread may have written to the stack meanwhile.
+            let Plain::Next { next, words, by_bp } = plain_step(at, PcKind::Return, process) else { return };
+            if !by_bp {
+                self.frames[index].packed.set(self.frames[index].packed.get() & !NEEDS);
+            }
+            (at, bp_words) = (next, words);
         }
-        for index in 0..outer {
-            self.frames[outer - 1 - index].copy(&self.fresh[inner + middle + index]);
+        let mut hash = 0;
+        if let Some(outside) = base.checked_sub(1).map(|met| &self.frames[met]) {
+            if outside.registers() != at {
+                return;
+            }
+            outside.set(at, link(outside.needs(), bp_words));
+            hash = outside.hash.get();
+        } else if ends_here(at, process) {
+            self.frames[0].packed.set(at.pc);
         }
-        let total = below + middle + inner;
-        for index in 0..inner {
-            self.frames[total - 1 - index].copy(&self.fresh[index]);
+        for index in base..top {
+            let frame = &self.frames[index];
+            let is_needed_outside = index > 0 && self.frames[index - 1].packed.get() & PASSES != 0;
+            if is_needed_outside {
+                frame.packed.set(frame.packed.get() | NEEDS);
+            } else if !frame.needs() {
+                frame.packed.set(frame.packed.get() & PC_MASK);
+            }
+            hash = StackHash::with_inner(hash, Pc(frame.packed.get() & PC_MASK));
+            frame.hash.set(hash);
         }
-        self.len.set(total as u8);
-        self.know(total - 1, inner + middle + outer);
-    }
-
-    /// Moves frames to where `to` is the first.
-    fn slide(&self, from: Range<usize>, to: usize) {
-        let put = |index: usize| self.frames[to + index].copy(&self.frames[from.start + index]);
-        if to < from.start {
-            (0..from.len()).for_each(put);
-        } else if to > from.start {
-            (0..from.len()).rev().for_each(put);
-        }
-    }
-
-    /// The walk of `len` frames from `from` outwards is about to be told its id.
-    fn know(&self, from: usize, len: usize) {
-        self.known_from.set(from as u8 + 1);
-        self.known_len.set(len as u8);
-        self.known_id.set(0);
+        self.len.set((base + count) as u8);
     }
 }
 
-/// The rest of a walk that no trail can hold, from the return address on that was found last.
+/// What walks of a trail depend on beside memory. Never zero.
+#[inline]
+const fn terms(generation: u32, depth: usize) -> u64 {
+    (generation as u64) << 32 | depth as u64
+}
+
+/// Whether there is no frame further out because the rule says so.
+fn ends_here(at: Registers, process: &impl Process) -> bool {
+    matches!(process.rule(at.pc, PcKind::Return), Rule::Outermost | Rule::Refused)
+}
+
+/// The rest of a walk that no trail can hold, outwards from the frame that was found last.
+#[inline]
+fn finish(at: Registers, end: &Plain, depth: usize, process: &impl Process, hash: &mut StackHash) {
+    if !matches!(end, Plain::End) {
+        finish_by_rules(at, depth, process, hash);
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn finish_in(at: Registers, process: &impl Process, out: &mut [Pc]) -> usize {
-    crate::walk_in(at, PcKind::Return, process, out)
+fn finish_by_rules(at: Registers, depth: usize, process: &impl Process, hash: &mut StackHash) {
+    let mut frames = [Pc(0); MAX_FRAMES];
+    let len = walk_in(at, PcKind::Return, process, &mut frames[..depth + 1 - hash.len()]);
+    frames[1..len].iter().for_each(|&pc| hash.push(pc));
+}
+
+/// The id of the stack from a return address outwards, found by rules alone.
+#[cold]
+#[inline(never)]
+pub fn capture_by_rules(
+    start: Registers,
+    depth: usize,
+    process: &impl Process,
+    depot: &Depot<'_>,
+) -> StackId {
+    let mut frames = [Pc(0); MAX_FRAMES];
+    let len = walk_in(start, PcKind::Return, process, &mut frames[..depth.min(MAX_FRAMES)]);
+    depot.intern(&frames[..len])
 }
 
 impl Default for Trail {
@@ -286,7 +410,8 @@ impl Default for Trail {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::{CfaBase, Rule};
+    use crate::CfaBase;
+    use core::sync::atomic::AtomicU64;
     use proptest::prelude::*;
     use std::vec::Vec;
 
@@ -327,20 +452,22 @@ mod tests {
         ]
     }
 
-    fn id_of(frames: &[Pc]) -> StackId {
-        StackId(frames.iter().fold(7u32, |hash, pc| hash.wrapping_mul(31).wrapping_add(pc.0 as u32 + 1)) | 1)
+    fn memory(words: usize) -> Vec<AtomicU64> {
+        (0..words).map(|_| AtomicU64::new(0)).collect()
     }
 
     proptest! {
         #[test]
         fn a_trail_never_changes_what_a_walk_finds(
             words in prop::collection::vec(word(), 300),
-            depth in 1usize..=TRAIL_FRAMES,
+            depth in 1usize..=MAX_FRAMES,
             captures in prop::collection::vec(
                 (prop::collection::vec((0usize..300, word()), 0..3), 0u64..60, 1u64..0x40, any::<bool>()), 1..60),
         ) {
             let mut fake = Fake { words };
             let trail = Trail::new();
+            let (index, store) = (memory(1024), memory(16384));
+            let depot = Depot::new(&index, &store);
             let (mut bp, mut generation) = (BASE + 80, 1);
             for (changes, sp, pc, is_fresh) in captures {
                 for (index, word) in changes {
@@ -351,41 +478,100 @@ mod tests {
                     generation += u32::from(sp == 7);
                 }
                 let start = Registers { pc, sp: BASE + sp / 4 * 8, bp };
-                for _ in 0..2 {
-                    let (mut plain, mut by_trail) = ([Pc(0); TRAIL_FRAMES], [Pc(0); TRAIL_FRAMES]);
-                    let len = crate::walk_in(start, PcKind::Return, &fake, &mut plain[..depth]);
-                    let id = trail.walk_id_in(start, generation, &fake, &mut by_trail[..depth], id_of);
-                    prop_assert_eq!(&by_trail[..len], &plain[..len]);
-                    prop_assert_eq!(id, id_of(&plain[..len]));
+                for _ in 0..3 {
+                    let mut plain = [Pc(0); MAX_FRAMES];
+                    let len = walk_in(start, PcKind::Return, &fake, &mut plain[..depth]);
+                    let known = trail.find(start, generation, depth, &fake);
+                    let id = trail.capture(start, generation, depth, &fake, &depot);
+                    prop_assert!(known.is_none_or(|known| known == id));
+                    let mut frames = [Pc(0); MAX_FRAMES];
+                    prop_assert_eq!(depot.get_in(id, &mut frames), &plain[..len]);
+                    let mut hash = StackHash::new();
+                    plain[..len].iter().for_each(|&pc| hash.push(pc));
+                    prop_assert_eq!(trail.hash_along(start, depth, &fake).hash, hash);
                 }
             }
         }
     }
 
+    /// A stack of frames of two words each, all of one pc, with an outermost one.
+    fn recursion(frames: usize) -> Fake {
+        let mut words: Vec<u64> = (0..frames).flat_map(|_| [0, 0x10]).collect();
+        words.extend([0, 0x1e]);
+        Fake { words }
+    }
+
     #[test]
-    fn a_stack_met_again_is_not_interned_again() {
-        let fake = Fake { words: std::vec![0x10, 0x20, 0x1e, 0, 0, 0] };
+    fn a_recursion_deeper_than_a_trail_keeps_its_stacks() {
+        let fake = recursion(200);
         let trail = Trail::new();
-        let mut out = [Pc(0); 8];
-        let start = Registers { pc: 1, sp: BASE, bp: 0 };
-        let id = trail.walk_id_in(start, 1, &fake, &mut out, id_of);
-        let again = trail.walk_id_in(start, 1, &fake, &mut out, |_| panic!("it is known"));
-        assert_eq!(id, again);
-        let with_new_rules = trail.walk_id_in(start, 2, &fake, &mut out, |_| StackId(5));
-        assert_eq!(with_new_rules, StackId(5));
+        let (index, store) = (memory(1024), memory(16384));
+        let depot = Depot::new(&index, &store);
+        for depth in [1, 5, 30, MAX_FRAMES] {
+            for sp in (0..200).chain((0..200).rev()).step_by(3) {
+                let start = Registers { pc: 0x10, sp: BASE + sp * 16, bp: 0 };
+                let mut plain = [Pc(0); MAX_FRAMES];
+                let len = walk_in(start, PcKind::Return, &fake, &mut plain[..depth]);
+                let id = trail.capture(start, 1, depth, &fake, &depot);
+                assert_eq!(id, depot.intern(&plain[..len]), "{depth} {sp}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_places_of_one_function_are_known_when_met_again() {
+        let fake = recursion(10);
+        let trail = Trail::new();
+        let (index, store) = (memory(1024), memory(1024));
+        let depot = Depot::new(&index, &store);
+        let places = [0x10, 0x50].map(|pc| Registers { pc, sp: BASE + 16, bp: 7 });
+        for start in places.into_iter().chain(places) {
+            trail.capture(start, 1, 30, &fake, &depot);
+        }
+        for start in places {
+            let id = trail.find(start, 1, 30, &fake).unwrap();
+            assert_eq!(id, trail.capture(start, 1, 30, &fake, &depot));
+            assert_eq!(trail.find(start, 2, 30, &fake), None);
+            assert_eq!(trail.find(start, 1, 29, &fake), None);
+        }
+    }
+
+    #[test]
+    fn new_rules_are_asked_again() {
+        struct Changing<'a>(&'a Fake, Rule);
+        impl Process for Changing<'_> {
+            fn read(&self, addr: u64) -> Option<u64> {
+                self.0.read(addr)
+            }
+            fn rule(&self, _: u64, _: PcKind) -> Rule {
+                self.1
+            }
+            fn is_code(&self, _: u64) -> bool {
+                true
+            }
+        }
+        let fake = recursion(8);
+        let trail = Trail::new();
+        let (index, store) = (memory(1024), memory(1024));
+        let depot = Depot::new(&index, &store);
+        let start = Registers { pc: 0x10, sp: BASE, bp: 0 };
+        let every = Changing(&fake, Rule::frame(CfaBase::Rsp, 16, None));
+        let other = Changing(&fake, Rule::frame(CfaBase::Rsp, 32, None));
+        let before = trail.capture(start, 1, 30, &every, &depot);
+        assert_ne!(trail.capture(start, 2, 30, &other, &depot), before);
     }
 
     #[test]
     fn a_trail_in_use_is_left_alone() {
-        let fake = Fake { words: std::vec![0x10, 0x20, 0x1e, 0, 0, 0] };
+        let fake = recursion(8);
         let trail = Trail::new();
-        let start = Registers { pc: 1, sp: BASE, bp: 0 };
-        let (mut outer, mut inner) = ([Pc(0); 8], [Pc(0); 8]);
-        let id = trail.walk_id_in(start, 1, &fake, &mut outer, |frames| {
-            let interrupting = Registers { pc: 2, ..start };
-            assert_ne!(trail.walk_id_in(interrupting, 1, &fake, &mut inner, id_of), id_of(frames));
-            id_of(frames)
-        });
-        assert_eq!(trail.walk_id_in(start, 1, &fake, &mut outer, |_| panic!("it is known")), id);
+        let (index, store) = (memory(1024), memory(1024));
+        let depot = Depot::new(&index, &store);
+        let start = Registers { pc: 0x10, sp: BASE, bp: 0 };
+        let id = trail.capture(start, 1, 30, &fake, &depot);
+        trail.busy.store(true, Ordering::Relaxed);
+        let interrupting = Registers { pc: 0x20, ..start };
+        assert_ne!(trail.capture(interrupting, 2, 30, &fake, &depot), id);
+        assert_eq!(trail.terms.get(), terms(1, 30));
     }
 }

@@ -48,6 +48,8 @@ pub(crate) enum Plain {
         next: Registers,
         /// Where its rbp was.
         words: u32,
+        /// Whether this frame's rbp led there.
+        by_bp: bool,
     },
     /// There is none.
     End,
@@ -82,13 +84,13 @@ pub fn walk_in(start: Registers, kind: PcKind, process: &impl Process, out: &mut
 /// Inlined into the loops that go from frame to frame: the registers then stay in registers.
 #[inline(always)]
 pub(crate) fn plain_step(at: Registers, kind: PcKind, process: &impl Process) -> Plain {
-    let (base, cfa_words, words) = match process.rule(at.pc, kind) {
-        Rule::Frame { base: CfaBase::Rsp, cfa_words, rbp_words } => (at.sp, cfa_words, rbp_words),
-        Rule::Frame { base: CfaBase::Rbp, cfa_words, rbp_words } => (at.bp, cfa_words, rbp_words),
+    let (by_bp, cfa_words, words) = match process.rule(at.pc, kind) {
+        Rule::Frame { base: CfaBase::Rsp, cfa_words, rbp_words } => (false, cfa_words, rbp_words),
+        Rule::Frame { base: CfaBase::Rbp, cfa_words, rbp_words } => (true, cfa_words, rbp_words),
         Rule::Outermost | Rule::Refused => return Plain::End,
         _ => return Plain::Rare,
     };
-    let cfa = base.wrapping_add(u64::from(cfa_words) * 8);
+    let cfa = if by_bp { at.bp } else { at.sp }.wrapping_add(u64::from(cfa_words) * 8);
     if cfa <= at.sp {
         return Plain::End;
     }
@@ -100,7 +102,7 @@ pub(crate) fn plain_step(at: Registers, kind: PcKind, process: &impl Process) ->
     } else {
         return Plain::End;
     };
-    Plain::Next { next: Registers { pc, sp: cfa, bp }, words }
+    Plain::Next { next: Registers { pc, sp: cfa, bp }, words, by_bp }
 }
 
 /// All but the usual rules.

@@ -4,7 +4,13 @@
 //! that are read or written were committed by `commit` before.
 
 use core::{
-    arch::asm,
+    arch::{
+        asm,
+        x86_64::{
+            __m128i, _MM_HINT_T0, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_prefetch,
+            _mm_set1_epi8,
+        },
+    },
     ptr,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -26,6 +32,44 @@ const PROT_NONE: u64 = 0;
 const PROT_READ_WRITE: u64 = 3;
 const MAP_PRIVATE_ANONYMOUS_FIXED: u64 = 0x32;
 const MADV_DONTNEED: u64 = 4;
+
+/// From this length on, one instruction fills best.
+const SHORT_BYTES: usize = 1024;
+
+/// Sixteen bytes of a pattern.
+#[derive(Clone, Copy)]
+struct Wide(__m128i);
+
+impl Wide {
+    #[inline]
+    fn of(pattern: Pattern) -> Self {
+        // SAFETY: SSE2 is part of x86-64.
+        Self(unsafe { _mm_set1_epi8(pattern as u8 as i8) })
+    }
+
+    /// # Safety
+    /// Sixteen bytes there are writable memory of the heap.
+    #[inline]
+    unsafe fn write(self, at: *mut u8) {
+        // Not by `_mm_storeu_si128`, of which the compiler makes a call of memset.
+        // SAFETY: as the caller says; unaligned is allowed for.
+        unsafe {
+            asm!("movups xmmword ptr [{}], {}", in(reg) at, in(xmm_reg) self.0,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    /// # Safety
+    /// Sixteen bytes there are readable memory of the heap; the target may write to them meanwhile, in error, and
+    /// either value will do.
+    #[inline]
+    unsafe fn differs(self, at: *const u8) -> bool {
+        // SAFETY: as the caller says; unaligned is allowed for.
+        let equal = unsafe { _mm_cmpeq_epi8(_mm_loadu_si128(at.cast()), self.0) };
+        // SAFETY: SSE2 is part of x86-64.
+        (unsafe { _mm_movemask_epi8(equal) }) != 0xffff
+    }
+}
 
 /// The target's memory.
 pub struct Memory;
@@ -51,45 +95,55 @@ impl Backend for Memory {
 
     #[inline]
     fn fill(&self, range: AddrRange, pattern: Pattern) {
-        let mut at = range.start().0 as *mut u8;
-        let mut left = range.size().0 as usize;
-        if left >= 256 {
-            // SAFETY: committed memory of the heap (module invariant).
-            unsafe { ptr::write_bytes(at, pattern as u8, left) };
+        let at = range.start().0 as *mut u8;
+        let len = range.size().0 as usize;
+        if len >= 16 && len < SHORT_BYTES {
+            let wide = Wide::of(pattern);
+            let mut offset = 0;
+            while offset < len - 16 {
+                // SAFETY: committed memory of the heap (module invariant), sixteen bytes of which are left.
+                unsafe { wide.write(at.add(offset)) };
+                offset += 16;
+            }
+            // SAFETY: the last sixteen bytes.
+            unsafe { wide.write(at.add(len - 16)) };
             return;
         }
-        let word = u64::from_ne_bytes([pattern as u8; 8]);
-        while left >= 8 {
-            // SAFETY: as above; unaligned is allowed for.
-            unsafe { at.cast::<u64>().write_unaligned(word) };
-            at = at.wrapping_add(8);
-            left -= 8;
-        }
-        for offset in 0..left {
-            // Not a plain store, so that the compiler makes no call of the remainder.
+        if len > 0 {
             // SAFETY: as above.
-            unsafe { at.add(offset).write_volatile(pattern as u8) };
+            unsafe { ptr::write_bytes(at, pattern as u8, len) };
         }
     }
 
     #[inline]
     fn find_change(&self, range: AddrRange, pattern: Pattern) -> Option<Change> {
-        let word = u64::from_ne_bytes([pattern as u8; 8]);
-        let mut at = range.start().0 as *const u8;
-        let mut left = range.size().0 as usize;
-        let mut difference = 0;
-        while left >= 8 {
-            // SAFETY: committed memory of the heap (module invariant); the target may write to it meanwhile, in
-            // error, and either value will do.
-            difference |= unsafe { at.cast::<u64>().read_unaligned() } ^ word;
-            at = at.wrapping_add(8);
-            left -= 8;
+        let at = range.start().0 as *const u8;
+        let len = range.size().0 as usize;
+        let mut is_changed = false;
+        if len >= 16 {
+            let wide = Wide::of(pattern);
+            let mut offset = 0;
+            while offset < len - 16 {
+                // SAFETY: committed memory of the heap (module invariant), sixteen bytes of which are left.
+                is_changed |= unsafe { wide.differs(at.add(offset)) };
+                offset += 16;
+            }
+            // SAFETY: the last sixteen bytes.
+            is_changed |= unsafe { wide.differs(at.add(len - 16)) };
+        } else {
+            is_changed = (0..len as u64).any(|offset| byte_at(range.start().0 + offset) != pattern as u8);
         }
-        for offset in 0..left {
-            // SAFETY: as above.
-            difference |= u64::from(unsafe { at.add(offset).read_volatile() } ^ pattern as u8);
+        if is_changed { locate(range, pattern) } else { None }
+    }
+
+    #[inline]
+    fn prefetch(&self, addr: Addr) {
+        let at = addr.0 as *const i8;
+        // SAFETY: SSE is part of x86-64; a prefetch never faults.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(at);
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
         }
-        if difference == 0 { None } else { locate(range, pattern) }
     }
 
     fn read(&self, from: Addr, into: &mut [u8]) {

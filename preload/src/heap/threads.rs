@@ -14,6 +14,7 @@ use core::{
 
 use memcheck_heap::{Heap, Late, Statistics, ThreadCache};
 use memcheck_model::ThreadId;
+use memcheck_stack::Trail;
 
 use super::memory::Memory;
 use crate::{
@@ -36,6 +37,8 @@ pub struct ThreadHeap {
     /// Whether the thread is in the middle of something.
     busy: Cell<bool>,
     cache: UnsafeCell<ThreadCache>,
+    /// What the last walk of the thread's stack saw.
+    pub trail: Trail,
 }
 
 /// Whether this process was forked from one with other threads: chunks that those were busy with may be half
@@ -122,6 +125,7 @@ fn create(tid: u32, pid: u32) -> Option<&'static ThreadHeap> {
         pid: AtomicU32::new(pid),
         busy: Cell::new(false),
         cache: UnsafeCell::new(ThreadCache::new(ThreadId(tid))),
+        trail: Trail::new(),
     };
     // SAFETY: fresh memory, page-aligned and large enough.
     let made = unsafe {
