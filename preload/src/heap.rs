@@ -145,6 +145,13 @@ pub fn describe(addr: Addr) -> Option<Option<Chunk>> {
     find().filter(|heap| heap.contains(addr)).map(|heap| heap.describe(addr))
 }
 
+/// A bad write to `addr` was just reported, and is about to be made: its traces are not to be reported again.
+pub fn damage_is_known(addr: Addr) {
+    if let Some(heap) = find().filter(|heap| heap.contains(addr)) {
+        heap.damage_is_known(addr);
+    }
+}
+
 /// Looks whether the target's calls come here at all: a program that defines `malloc` itself is asked first.
 pub fn look_for_others() {
     let program = libc_symbols::find_loader().and_then(|loader| loader.modules().next());

@@ -6,7 +6,11 @@
 
 use memcheck_model::{Addr, AddrRange, Place, Size, ThreadId};
 
-use crate::sys::{file::File, process};
+use crate::{
+    modules,
+    sys::{file::File, process},
+    thread,
+};
 
 /// What a mapping is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +71,15 @@ fn parse(line: &[u8]) -> Option<Mapping> {
         is_accessible: permissions.iter().take(3).any(|&letter| letter != b'-'),
         source: match name {
             b"[stack]" => Source::MainStack,
-            [b'/', ..] => Source::File,
+            [b'/', ..] if !is_memory(name) => Source::File,
             _ => Source::Other,
         },
     })
+}
+
+/// Whether what is listed with a path is memory that no file lies behind, as shared mappings are.
+fn is_memory(path: &[u8]) -> bool {
+    path == b"/dev/zero" || path.starts_with(b"/memfd:") || path.starts_with(b"/SYSV")
 }
 
 fn hex(digits: &[u8]) -> Option<u64> {
@@ -81,30 +90,27 @@ fn hex(digits: &[u8]) -> Option<u64> {
 
 /// What `addr` belongs to, given the stack pointer of the thread that asks.
 pub fn describe(addr: Addr, rsp: Addr) -> Place {
-    let holds = |range: AddrRange| range.contains(addr);
-    let (mut found, mut before) = (None, None);
+    /// Static thread-local variables lie below the thread pointer (psABI, variant II), within this much mostly.
+    const STATIC_TLS: u64 = 64 << 10;
+    let mut found = None;
     for_each(|mapping| {
-        if holds(mapping.range) {
+        if mapping.range.contains(addr) {
             found = Some(*mapping);
         }
-        // A library's zero-initialised data follow its file's mappings without a gap.
-        let is_after_file = mapping.source == Source::Other
-            && before.is_some_and(|before: Mapping| {
-                before.source == Source::File && before.range.end() == mapping.range.start()
-            });
-        if is_after_file && holds(mapping.range) {
-            found = Some(Mapping { source: Source::File, ..*mapping });
-        }
-        before = Some(*mapping);
         mapping.range.end() <= addr
     });
-    match found {
-        None => Place::Unmapped,
-        Some(mapping) if mapping.source == Source::MainStack => Place::Stack(ThreadId(process::pid())),
-        Some(mapping) if mapping.range.contains(rsp) => Place::Stack(ThreadId(process::tid())),
-        Some(mapping) if mapping.source == Source::File => Place::Module,
-        Some(mapping) if !mapping.is_accessible => Place::Unmapped,
-        Some(_) => Place::Mapped,
+    let thread = Addr(thread::pointer());
+    let Some(mapping) = found else { return Place::Unmapped };
+    let is_variable = mapping.source == Source::File
+        || modules::find(addr.0).is_some()
+        || mapping.range.contains(thread)
+            && (thread.0.saturating_sub(STATIC_TLS)..thread.0).contains(&addr.0);
+    match mapping {
+        _ if mapping.source == Source::MainStack => Place::Stack(ThreadId(process::pid())),
+        _ if mapping.range.contains(rsp) => Place::Stack(ThreadId(process::tid())),
+        _ if is_variable => Place::Module,
+        _ if !mapping.is_accessible => Place::Unmapped,
+        _ => Place::Mapped,
     }
 }
 
@@ -134,6 +140,7 @@ pub fn is_stack_overflow(addr: Addr, rsp: Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     #[test]
@@ -148,6 +155,10 @@ mod tests {
         let guard = parse(b"1000-2000 ---p 00000000 00:00 0 ").unwrap();
         assert_eq!((guard.source, guard.is_accessible), (Source::Other, false));
         assert_eq!(parse(b"1000-2000 r-xp 00000000 08:01 77 /bin/a b").unwrap().source, Source::File);
+        for path in ["/dev/zero (deleted)", "/memfd:memcheck-channel (deleted)", "/SYSV00000000 (deleted)"] {
+            let line = std::format!("1000-2000 rw-s 00000000 00:01 53389 {path}");
+            assert_eq!(parse(line.as_bytes()).unwrap().source, Source::Other, "{path}");
+        }
         assert_eq!(parse(b"nonsense"), None);
     }
 

@@ -1,7 +1,7 @@
 //! A chunk's metadata: three words, out of band, so that a target that tramples its heap cannot trample ours.
 //!
 //! ```text
-//!  info    | 63..61 0 | 60 settled | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
+//!  info    | 63 0 | 62 freed known | 61 redzone known | 60 settled | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
 //!  stacks  | 63..32 free StackId                        | 31..0 alloc StackId                                  |
 //!  link    | 63..54 0 | 53..32 free tid                 | 31..0 next ChunkId of whichever list it is in         |
 //! ```
@@ -12,7 +12,8 @@
 //!
 //! Readers may race with owners: they see a chunk as it was or as it becomes, or stacks of the one with the
 //! state of the other; only texts of reports depend on it. `settled` says that a freed chunk's pattern is in
-//! place, so that whoever looks at chunks of other threads does not take an unfinished free for damage.
+//! place, so that whoever looks at chunks of other threads does not take an unfinished free for damage. `known` says
+//! that a bad write to the redzones, or to the freed bytes, was reported when it was made; any thread may set it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,11 +35,21 @@ pub enum ChunkState {
     Recycled = 3,
 }
 
+/// Where a bad write went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Damaged {
+    Redzone = REDZONE_KNOWN,
+    Freed = FREED_KNOWN,
+}
+
 /// The word `info`, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Info(pub u64);
 
 const SETTLED: u64 = 1 << 60;
+const REDZONE_KNOWN: u64 = 1 << 61;
+const FREED_KNOWN: u64 = 1 << 62;
 const TID_MASK: u64 = (1 << 22) - 1;
 const SIZE_MASK: u64 = (1 << 18) - 1;
 
@@ -80,6 +91,11 @@ impl Info {
 
     pub const fn is_settled(self) -> bool {
         self.0 & SETTLED != 0
+    }
+
+    /// Whether a bad write around the chunk, or into its freed bytes, was reported when it was made.
+    pub const fn is_known(self, damaged: Damaged) -> bool {
+        self.0 & damaged as u64 != 0
     }
 
     #[inline]
@@ -128,10 +144,26 @@ impl ChunkMeta {
         self.info.store(info.0, Ordering::Release);
     }
 
+    pub(crate) fn set_known(&self, damaged: Damaged) {
+        // Relaxed: nothing else is told by it.
+        self.info.fetch_or(damaged as u64, Ordering::Relaxed);
+    }
+
     /// Whether this thread is the one that turned `live` into `freed`.
     #[inline]
     pub(crate) fn try_free(&self, live: Info, freed: Info) -> bool {
-        self.info.compare_exchange(live.0, freed.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        match self.info.compare_exchange(live.0, freed.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(now) => self.try_free_known(live, freed, now),
+        }
+    }
+
+    /// As `try_free`, when another thread may have told of a bad write meanwhile.
+    #[cold]
+    fn try_free_known(&self, live: Info, freed: Info, now: u64) -> bool {
+        let known = now & (REDZONE_KNOWN | FREED_KNOWN);
+        now == live.0 | known
+            && self.info.compare_exchange(now, freed.0 | known, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     #[inline]

@@ -12,7 +12,7 @@ use memcheck_model::{Addr, AddrRange, Damage, Size};
 
 use crate::{
     Backend, Change, Chunk, ChunkId, ChunkState, Heap, Late, Pattern,
-    chunk::user_start,
+    chunk::{Damaged, user_start},
     heap::{Located, range},
     layout::Slot,
 };
@@ -65,17 +65,38 @@ impl Heap {
         }
     }
 
-    /// Tells of a change, and repairs it so that it is told once.
+    /// A bad write to `addr` is reported as it is made: what it leaves is not to be told again. Where it strays to is
+    /// one chunk's; more damage to the same redzones, or to the same freed chunk, is then not told either.
+    pub fn damage_is_known(&self, addr: Addr) {
+        if let Some(chunk) = self.describe(addr) {
+            let is_freed = chunk.state != ChunkState::Live && chunk.range().contains(addr);
+            self.meta(chunk.id).set_known(if is_freed { Damaged::Freed } else { Damaged::Redzone });
+        }
+    }
+
+    /// Whether the damage around a chunk, or around a neighbour that it shares a gap with, is known.
+    fn is_redzone_known(&self, slots: [Option<Slot>; 2]) -> bool {
+        slots
+            .into_iter()
+            .flatten()
+            .filter(|slot| slot.number < self.centrals[slot.class.index()].frontier())
+            .any(|slot| self.meta(self.layout.id(slot)).info().is_known(Damaged::Redzone))
+    }
+
+    /// Tells of a change, unless it is known, and repairs it so that it is told once.
     fn tell(
         &self,
         backend: &impl Backend,
         chunk: &Chunk,
         change: &Change,
-        pattern: Pattern,
+        (pattern, is_known): (Pattern, bool),
         late: &mut dyn FnMut(&Late),
     ) {
         let damage = Self::damage(backend, chunk, change);
         backend.fill(range(change.first.0, change.last.0 + 1), pattern);
+        if is_known {
+            return;
+        }
         late(&Late { chunk: *chunk, damage, after_free: pattern == Pattern::Freed });
     }
 
@@ -116,7 +137,9 @@ impl Heap {
             // It is the next chunk's left redzone, and will be seen with that.
             return;
         }
-        self.tell(backend, &chunk, change, Pattern::Redzone, late);
+        let next = (!slot.class.is_large()).then_some(Slot { number: slot.number + 1, ..slot });
+        let is_known = self.is_redzone_known([Some(slot), next]);
+        self.tell(backend, &chunk, change, (Pattern::Redzone, is_known), late);
     }
 
     #[cold]
@@ -129,15 +152,14 @@ impl Heap {
         late: &mut dyn FnMut(&Late),
     ) {
         let chunk = self.live_view(id);
-        if !slot.class.is_large()
-            && let Some(number) = slot.number.checked_sub(1)
-            && let Some(before) = self.occupied(Slot { number, ..slot })
-            && !is_nearer_to_next(change, &before, &chunk)
-        {
-            self.tell(backend, &before, change, Pattern::Redzone, late);
-            return;
-        }
-        self.tell(backend, &chunk, change, Pattern::Redzone, late);
+        let before = slot.number.checked_sub(1).filter(|_| !slot.class.is_large());
+        let before = before.map(|number| Slot { number, ..slot });
+        let is_known = self.is_redzone_known([Some(slot), before]);
+        let owner = before
+            .and_then(|before| self.occupied(before))
+            .filter(|before| !is_nearer_to_next(change, before, &chunk))
+            .unwrap_or(chunk);
+        self.tell(backend, &owner, change, (Pattern::Redzone, is_known), late);
     }
 
     /// The chunk of a slot, as long as its memory was not given up.
@@ -166,7 +188,9 @@ impl Heap {
     pub(crate) fn check_freed(&self, backend: &impl Backend, located: &Located, late: &mut dyn FnMut(&Late)) {
         for part in freed(range(located.start, located.start + located.size)) {
             if let Some(change) = backend.find_change(part, Pattern::Freed) {
-                self.tell(backend, &self.view(located.id), &change, Pattern::Freed, late);
+                let is_known = self.meta(located.id).info().is_known(Damaged::Freed);
+                let told = (Pattern::Freed, is_known);
+                self.tell(backend, &self.view(located.id), &change, told, late);
             }
         }
     }

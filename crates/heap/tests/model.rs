@@ -414,3 +414,79 @@ fn the_quarantine_keeps_a_chunk_from_reuse_until_its_budget_has_passed() {
     }
     assert!(passed >= 32 << 10, "{passed}");
 }
+
+#[test]
+fn damage_that_was_reported_as_it_was_done_is_not_told_again() {
+    for (offset, after_free) in [(-1i64, false), (40, false), (47, false), (8, true)] {
+        for is_known in [true, false] {
+            let (heap, fake) = heap(1 << 20);
+            let mut cache = ThreadCache::new(ThreadId(1));
+            let mut told = 0;
+            let mut late = |each: &Late| {
+                assert_eq!((each.damage.first, each.after_free), (offset, after_free));
+                told += 1;
+            };
+            let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
+            let write = || {
+                let at = Addr(made.0.wrapping_add_signed(offset));
+                if is_known {
+                    heap.damage_is_known(at);
+                }
+                fake.write(at, 1, 9);
+            };
+            if !after_free {
+                write();
+            }
+            heap.free(&mut cache, &fake, made, &FREEING, &mut late).unwrap();
+            if after_free {
+                write();
+            }
+            heap.sweep(&fake, &mut late);
+            heap.sweep(&fake, &mut late);
+            assert_eq!(told, u32::from(!is_known), "{offset} {after_free} {is_known}");
+        }
+    }
+}
+
+#[test]
+fn a_known_overrun_hides_no_write_after_free_and_nothing_of_the_next_chunk_there() {
+    let (heap, fake) = heap(0);
+    let mut cache = ThreadCache::new(ThreadId(1));
+    let mut told = Vec::new();
+    let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
+    heap.damage_is_known(Addr(made.0 + 40));
+    fake.write(Addr(made.0 + 40), 1, 9);
+    heap.free(&mut cache, &fake, made, &FREEING, &mut |each: &Late| told.push(*each)).unwrap();
+    fake.write(Addr(made.0 + 3), 1, 9);
+    heap.retire(&mut cache, &fake, &mut |each: &Late| told.push(*each));
+    heap.sweep(&fake, &mut |each: &Late| told.push(*each));
+    assert_eq!(told.len(), 1);
+    assert!(told[0].after_free);
+    assert_eq!((told[0].damage.first, told[0].damage.last), (3, 3));
+}
+
+#[test]
+fn damage_has_exact_ends() {
+    for first in 40..70u64 {
+        for last in first..70 {
+            let (heap, fake) = heap(0);
+            let mut cache = ThreadCache::new(ThreadId(1));
+            let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
+            let end = heap.describe(made).unwrap().range().end().0;
+            // The gap after the chunk: its slack and the next left redzone.
+            let gap = 8 + 16;
+            if last >= 40 + gap {
+                continue;
+            }
+            fake.write(Addr(made.0 + first), last - first + 1, 0);
+            let mut seen = Vec::new();
+            heap.sweep(&fake, &mut |each: &Late| seen.push(*each));
+            assert_eq!(end, made.0 + 40);
+            assert_eq!(seen.len(), 1);
+            let damage = seen[0].damage;
+            assert_eq!((damage.first, damage.last), (first as i64, last as i64));
+            assert_eq!(damage.changed.0, last - first + 1);
+            assert_eq!(u64::from(damage.content_len), (last - first + 1).min(16));
+        }
+    }
+}

@@ -3,13 +3,14 @@
 //! Runs on the report gate's stack, under its lock, with signals blocked; see `gate`.
 
 use memcheck_model::{
-    Access, Addr, AddrRange, BlockState, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Place, Size, ThreadId,
+    Access, AccessKind, Addr, AddrRange, BlockState, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Place,
+    Size, ThreadId,
 };
 use memcheck_rewrite::{REPORT_RESUME, describe_report};
 use memcheck_stack::Registers;
 
 use super::{gate::Frame, shadow_map};
-use crate::{channel, lifecycle::parts, stacks, sys::process, thread};
+use crate::{channel, heap, lifecycle::parts, stacks, sys::process, thread};
 
 /// The spill slot that holds a range's length.
 const RANGE_SLOT: usize = memcheck_rewrite::SPILL_SLOTS - 1;
@@ -24,6 +25,9 @@ pub fn report(frame: &mut Frame) {
     let Some(range) = AddrRange::new(addr, Size(size)) else { return };
     // The check may have met a state that another thread has changed since.
     let Some(bad) = shadow_map::find_bad(range) else { return };
+    if description.kind == AccessKind::Write {
+        heap::damage_is_known(bad);
+    }
     let rsp = Addr(frame.rsp());
     let described = parts::describe(bad, rsp);
     let kind = match described.place {

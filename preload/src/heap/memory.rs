@@ -97,7 +97,7 @@ impl Backend for Memory {
     fn fill(&self, range: AddrRange, pattern: Pattern) {
         let at = range.start().0 as *mut u8;
         let len = range.size().0 as usize;
-        if len >= 16 && len < SHORT_BYTES {
+        if (16..SHORT_BYTES).contains(&len) {
             let wide = Wide::of(pattern);
             let mut offset = 0;
             while offset < len - 16 {
