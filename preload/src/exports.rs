@@ -18,6 +18,24 @@ use crate::{
     stacks::Caller,
 };
 
+/// The functions of libc's allocator with the addresses of those that stand for them. Of two names for one function
+/// the later counts: `memalign` asks less of its arguments than `aligned_alloc`.
+pub fn libc_allocator() -> [(&'static [u8], u64); 10] {
+    let at = |function: unsafe extern "C" fn()| function as *const () as u64;
+    [
+        (b"malloc", at(c::malloc)),
+        (b"calloc", at(c::calloc)),
+        (b"realloc", at(c::realloc)),
+        (b"free", at(c::free)),
+        (b"aligned_alloc", at(c::aligned_alloc)),
+        (b"memalign", at(c::memalign)),
+        (b"posix_memalign", at(c::posix_memalign)),
+        (b"valloc", at(c::valloc)),
+        (b"pvalloc", at(c::pvalloc)),
+        (b"malloc_usable_size", info::malloc_usable_size as *const () as u64),
+    ]
+}
+
 /// What `errno` becomes.
 const ENOMEM: i32 = 12;
 const EINVAL: i32 = 22;

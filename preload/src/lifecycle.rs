@@ -20,7 +20,7 @@ pub mod signals;
 
 use memcheck_model::{Addr, Pc};
 
-use crate::{channel, detour, engine::install, libc_symbols};
+use crate::{channel, detour, engine::install, exports, heap, libc_symbols};
 
 /// Leads libc's entries here and takes the ending signals. Call it once, in the process' only thread, before
 /// code of the target runs.
@@ -51,6 +51,12 @@ pub fn begin() {
         if signals_are_led && lead(b"sigaltstack", libc_entries::sigaltstack as *const () as u64) {
             signals::begin();
             alt_stack::prepare_thread();
+        }
+        // Modules loaded with RTLD_DEEPBIND bind to libc's own allocator, past the shim's.
+        if heap::get().is_some() {
+            for (name, handler) in exports::libc_allocator() {
+                lead(name, handler);
+            }
         }
         if let Some(register) = libc.find(b"__register_atfork") {
             // SAFETY: libc's function by this name takes three handlers and the module they belong to.
