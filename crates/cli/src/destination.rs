@@ -109,6 +109,7 @@ impl Destination {
         let path = destination.path(std::process::id())?;
         let failed = |error| DestinationError::Io { path: path.clone(), error };
         match fs::metadata(&path) {
+            Ok(_) if is_open_already(&path) => return Ok(destination),
             Ok(metadata) if metadata.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
             // A pipe or a device: opening it could wait for a reader or have effects.
             Ok(metadata) if !metadata.is_file() => return Ok(destination),
@@ -125,9 +126,12 @@ impl Destination {
 
     fn path(&self, pid: u32) -> Result<PathBuf, DestinationError> {
         let path = expand(&self.pattern, pid, |name| std::env::var_os(name))?;
-        // The program may change the directory that a relative path would start from; ours stays, but an
-        // absolute path also reads better in messages.
-        Ok(std::path::absolute(&path).unwrap_or(path))
+        if is_open_already(&path) {
+            return Ok(path);
+        }
+        // Through symbolic links, so that not the link is replaced. The program may change the directory that a
+        // relative path would start from; ours stays, but an absolute path also reads better in messages.
+        Ok(fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path))
     }
 
     /// Opens the file, empty, for the run of the program with this id.
@@ -140,6 +144,14 @@ impl Destination {
     pub fn write_whole(&self, pid: u32, content: &[u8]) -> Result<(), DestinationError> {
         let path = self.path(pid)?;
         let failed = |error| DestinationError::Io { path: path.clone(), error };
+        if is_open_already(&path) {
+            let mut options = OpenOptions::new();
+            return options
+                .append(true)
+                .open(&path)
+                .and_then(|mut file| file.write_all(content))
+                .map_err(failed);
+        }
         if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
             return File::create(&path).and_then(|mut file| file.write_all(content)).map_err(failed);
         }
@@ -155,6 +167,12 @@ impl Destination {
             failed(error)
         })
     }
+}
+
+/// Whether the path leads to a descriptor of ours, such as /dev/stderr: what it holds already is kept.
+fn is_open_already(path: &Path) -> bool {
+    const DESCRIPTORS: [&str; 4] = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self/fd"];
+    DESCRIPTORS.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// A hidden name in the same directory, so that a rename stays within the file system.
@@ -191,6 +209,17 @@ mod tests {
         assert!(Destination::prepare(directory.path().as_os_str()).is_err());
         assert!(Destination::prepare(&at("report")).is_ok());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_to_a_report_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("report"), "old").unwrap();
+        std::os::unix::fs::symlink("report", at("link")).unwrap();
+        Destination::prepare(at("link").as_os_str()).unwrap().write_whole(7, b"new").unwrap();
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert_eq!(fs::read(at("report")).unwrap(), b"new");
     }
 
     #[test]

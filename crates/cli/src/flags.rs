@@ -9,6 +9,8 @@ use clap::{ArgAction, Parser, ValueEnum};
 use memcheck_model::{LeakKind, MAX_FRAMES};
 use memcheck_wire::{LeakCheck, LeakResolution, Options};
 
+use crate::outputs::ReportFlags;
+
 /// What the user asked for.
 #[derive(Debug, Parser)]
 #[command(
@@ -112,9 +114,12 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", require_equals = true)]
     pub log_file: Option<OsString>,
 
-    /// Write a JSON report to this file
-    #[arg(long, value_name = "FILE", require_equals = true)]
-    pub json: Option<OsString>,
+    /// How findings are told while the program runs: text, or oneline for editors
+    #[arg(long, value_name = "STYLE", default_value = "text", require_equals = true)]
+    pub format: LogFormat,
+
+    #[command(flatten)]
+    pub reports: ReportFlags,
 
     /// Use colour: auto, always, never
     #[arg(long, value_name = "WHEN", default_value = "auto", require_equals = true)]
@@ -149,12 +154,6 @@ pub struct Flags {
 #[derive(Debug, clap::Args)]
 pub struct Planned {
     #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
-    xml: Option<String>,
-    #[arg(long, hide = true, require_equals = true)]
-    xml_file: Option<OsString>,
-    #[arg(long, hide = true, require_equals = true)]
-    sarif: Option<OsString>,
-    #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
     track_fds: Option<String>,
     #[arg(long, hide = true, require_equals = true)]
     baseline: Option<OsString>,
@@ -163,13 +162,7 @@ pub struct Planned {
 impl Planned {
     /// The first such option that was given.
     pub fn find(&self) -> Option<&'static str> {
-        let given = [
-            ("--xml", self.xml.is_some()),
-            ("--xml-file", self.xml_file.is_some()),
-            ("--sarif", self.sarif.is_some()),
-            ("--track-fds", self.track_fds.is_some()),
-            ("--baseline", self.baseline.is_some()),
-        ];
+        let given = [("--track-fds", self.track_fds.is_some()), ("--baseline", self.baseline.is_some())];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 }
@@ -205,6 +198,13 @@ pub enum GenSuppressions {
     No,
     #[value(alias = "yes")]
     All,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Oneline,
 }
 
 /// `--color`.
@@ -275,8 +275,19 @@ fn hex_byte(text: &str) -> Result<u8, String> {
         .map_err(|_| "expected a byte such as ab or 0xab".to_owned())
 }
 
-/// Splits the launcher's arguments (without its own name): its options, and the program with its arguments.
-pub fn split(arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+/// The launcher's arguments, without its own name, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The launcher's own options.
+    pub options: Vec<OsString>,
+    /// The program, or a verb, with its arguments.
+    pub command: Vec<OsString>,
+    /// Whether `--` said that the command is a program.
+    pub is_program: bool,
+}
+
+/// Splits the launcher's arguments at the first that is no option.
+pub fn split(arguments: Vec<OsString>) -> Split {
     let mut options = arguments;
     let is_option = |argument: &OsString| {
         let bytes = argument.as_encoded_bytes();
@@ -292,10 +303,11 @@ pub fn split(arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
     }
     let at = options.iter().position(|argument| !is_option(argument)).unwrap_or(options.len());
     let mut command = options.split_off(at);
-    if command.first().is_some_and(|first| first == "--") {
+    let is_program = command.first().is_some_and(|first| first == "--");
+    if is_program {
         command.remove(0);
     }
-    (options, command)
+    Split { options, command, is_program }
 }
 
 impl Flags {
@@ -341,8 +353,9 @@ mod tests {
 
     #[test]
     fn options_after_the_program_are_its_own() {
-        let (options, command) = split(words(&["-q", "--json=x", "ls", "-q", "--", "a"]));
-        assert_eq!((options, command), (words(&["-q", "--json=x"]), words(&["ls", "-q", "--", "a"])));
+        let split = split(words(&["-q", "--json=x", "ls", "-q", "--", "a"]));
+        let (options, command) = (words(&["-q", "--json=x"]), words(&["ls", "-q", "--", "a"]));
+        assert_eq!(split, Split { options, command, is_program: false });
     }
 
     #[test]
@@ -352,8 +365,11 @@ mod tests {
 
     #[test]
     fn two_dashes_end_the_options() {
-        let (options, command) = split(words(&["-q", "--", "--prog", "-v"]));
-        assert_eq!((options, command), (words(&["-q"]), words(&["--prog", "-v"])));
+        let split = split(words(&["-q", "--", "--prog", "-v"]));
+        assert_eq!(
+            split,
+            Split { options: words(&["-q"]), command: words(&["--prog", "-v"]), is_program: true }
+        );
     }
 
     #[test]

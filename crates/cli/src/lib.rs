@@ -7,16 +7,20 @@
 #![deny(unsafe_code)]
 
 mod collect;
+mod convert;
 mod destination;
 mod elf;
 mod findings;
 mod flags;
 mod names;
 mod os;
+mod outputs;
 mod program;
+mod progress;
 mod shim;
 mod text_log;
 mod tree;
+mod verbs;
 mod watch;
 
 use std::{
@@ -35,12 +39,12 @@ use memcheck_wire::CHANNEL_VARIABLE;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::{
-    destination::{Destination, DestinationError},
+    destination::Destination,
     findings::{Display, Findings, Treatment},
     flags::{Flags, GenSuppressions, YesNo},
     os::{Beginning, Channel, SpawnError},
     program::Program,
-    text_log::TextLog,
+    text_log::{Manner, TextLog},
     tree::End,
     watch::Watch,
 };
@@ -52,7 +56,14 @@ const CANNOT_EXECUTE: u8 = 126;
 /// Runs the launcher with the shim's bytes and returns its exit status.
 #[must_use]
 pub fn run(shim: &[u8]) -> ExitCode {
-    let (mut options, command) = flags::split(std::env::args_os().skip(1).collect());
+    let flags::Split { mut options, command, is_program } =
+        flags::split(std::env::args_os().skip(1).collect());
+    if options.is_empty()
+        && !is_program
+        && let Some(status) = verbs::try_verb(&command)
+    {
+        return status;
+    }
     options.insert(0, OsString::from("memcheck"));
     let flags = match Flags::try_parse_from(options) {
         Ok(flags) => flags,
@@ -63,6 +74,9 @@ pub fn run(shim: &[u8]) -> ExitCode {
     };
     if let Some(option) = flags.planned.find() {
         return fail(FAILED, &format_args!("{option} is not supported yet"));
+    }
+    if let Some(contradiction) = flags.reports.find_contradiction() {
+        return fail(FAILED, &contradiction);
     }
     if let Some(id) = &flags.explain {
         return match memcheck_report::explain(id) {
@@ -92,17 +106,6 @@ fn fail(status: u8, reason: &dyn fmt::Display) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Where the reports of a run go, tried before the program starts.
-struct Outputs {
-    log: Option<Destination>,
-    json: Option<Destination>,
-}
-
-fn prepare_outputs(flags: &Flags) -> Result<Outputs, DestinationError> {
-    let prepare = |pattern: &Option<OsString>| pattern.as_deref().map(Destination::prepare).transpose();
-    Ok(Outputs { log: prepare(&flags.log_file)?, json: prepare(&flags.json)? })
-}
-
 /// The rules of the user's files, then those that memcheck brings along.
 fn read_suppressions(flags: &Flags) -> Result<Suppressions, String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -124,7 +127,10 @@ fn watch_program(
     shim: &[u8],
 ) -> Result<ExitCode, ExitCode> {
     let failed = |reason: &dyn fmt::Display| fail(FAILED, reason);
-    let outputs = prepare_outputs(flags).map_err(|error| failed(&error))?;
+    let outputs = flags.reports.prepare().map_err(|error| failed(&error))?;
+    let log =
+        flags.log_file.as_deref().map(Destination::prepare).transpose().map_err(|error| failed(&error))?;
+    let root = flags.reports.source_root();
     let suppressions = read_suppressions(flags).map_err(|error| failed(&error))?;
     let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
     let channel = Channel::create(&flags.wire_options()).map_err(|error| failed(&error))?;
@@ -140,8 +146,12 @@ fn watch_program(
         fail(status, &format_args!("{}: {error}", program.path.display()))
     })?;
     let pid = child.as_raw().cast_unsigned();
-    let log = outputs.log.map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
-    let mut text = TextLog::new(log, flags.color, flags.quiet);
+    let log = log.map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
+    let mut text = TextLog::new(
+        log,
+        Manner { color: flags.color, format: flags.format, is_quiet: flags.quiet },
+        root.clone(),
+    );
     let treatment = Treatment {
         trim: Trim {
             show_below_main: flags.show_below_main == YesNo::Yes,
@@ -185,14 +195,11 @@ fn watch_program(
         text.suppressed(&report);
     }
     text.summary(&report);
-    if let Some(json) = outputs.json {
-        let written = serde_json::to_vec_pretty(&report)
-            .map_err(|error| error.to_string())
-            .and_then(|content| json.write_whole(pid, &content).map_err(|error| error.to_string()));
-        if let Err(error) = written {
-            text.failure(&error);
-            status = Status::Code(FAILED);
+    if let Err(failures) = outputs.write(&report, pid, &root) {
+        for failure in failures {
+            text.failure(&failure);
         }
+        status = Status::Code(FAILED);
     }
     Ok(match status {
         Status::Code(code) => ExitCode::from(code),

@@ -5,16 +5,28 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use memcheck_report::{Color, Finding, LeakRecord, Report, Text};
+use memcheck_report::{Color, Finding, LeakRecord, Report, SourceRoot, Text, one_line};
 
-use crate::{findings::Display, flags::ColorFlag};
+use crate::{
+    findings::Display,
+    flags::{ColorFlag, LogFormat},
+};
 
 /// Where text goes. What cannot be written is dropped: there is nowhere else to say so.
 pub struct TextLog {
     output: Output,
     text: Text,
+    manner: Manner,
+    root: SourceRoot,
+}
+
+/// How the text is.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub color: ColorFlag,
+    pub format: LogFormat,
     /// Whether only findings are shown.
-    is_quiet: bool,
+    pub is_quiet: bool,
 }
 
 /// The two kinds of places.
@@ -25,16 +37,16 @@ enum Output {
 
 impl TextLog {
     /// Standard error, or the log file.
-    pub fn new(file: Option<File>, color: ColorFlag, is_quiet: bool) -> Self {
+    pub fn new(file: Option<File>, manner: Manner, root: SourceRoot) -> Self {
         // https://no-color.org: set and not empty.
         let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let is_colored = match color {
+        let is_colored = match manner.color {
             ColorFlag::Always => true,
             ColorFlag::Never => false,
             ColorFlag::Auto => file.is_none() && io::stderr().is_terminal() && !is_unwanted,
         };
         let text = Text::new(if is_colored { Color::Ansi } else { Color::Plain });
-        Self { output: file.map_or(Output::Stderr, Output::File), text, is_quiet }
+        Self { output: file.map_or(Output::Stderr, Output::File), text, manner, root }
     }
 
     /// Writes in one piece, so that lines of other processes do not come between.
@@ -47,7 +59,7 @@ impl TextLog {
 
     /// The end of the report.
     pub fn summary(&mut self, report: &Report) {
-        if !self.is_quiet {
+        if !self.manner.is_quiet {
             let text = self.text.summary(report);
             self.write(&text);
         }
@@ -78,12 +90,18 @@ impl TextLog {
 
 impl Display for TextLog {
     fn finding(&mut self, finding: &Finding) {
-        let text = self.text.finding(finding);
+        let text = match self.manner.format {
+            LogFormat::Text => self.text.finding(finding),
+            LogFormat::Oneline => one_line::finding(finding, &self.root),
+        };
         self.write(&text);
     }
 
     fn leak(&mut self, leak: &LeakRecord, is_error: bool) {
-        let text = self.text.leak(leak, is_error);
+        let text = match self.manner.format {
+            LogFormat::Text => self.text.leak(leak, is_error),
+            LogFormat::Oneline => one_line::leak(leak, is_error, &self.root),
+        };
         self.write(&text);
     }
 
@@ -92,7 +110,7 @@ impl Display for TextLog {
     }
 
     fn remark(&mut self, remark: &str) {
-        if !self.is_quiet {
+        if !self.manner.is_quiet {
             self.write(&format!("memcheck: {remark}\n"));
         }
     }

@@ -1,17 +1,18 @@
 //! The formats that a stored or finished report converts to.
 //!
-//! Invariant: every function here is pure over a [`Report`], the text format apart, which shows lines of the source
-//! files that exist where it runs.
+//! Invariant: every function here is pure over a [`Report`], text and HTML apart, which show lines of the source files
+//! that exist where they run.
 
-mod github;
-mod gitlab;
+mod code_quality;
+pub(crate) mod github;
+mod html;
 mod junit;
-mod lines;
+pub mod one_line;
 mod sarif;
 mod valgrind_xml;
 
 use crate::frame::primary;
-use crate::{Color, Finding, Frame, LeakRecord, Level, Report, SCHEMA, Text};
+use crate::{Color, Finding, Frame, LeakRecord, Level, Report, SCHEMA, SourceRoot, Text};
 
 /// A way to write a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,13 +26,41 @@ pub enum Format {
     /// JUnit's XML, for test reports.
     Junit,
     /// GitLab's Code Quality.
-    Gitlab,
+    CodeQuality,
     /// GitHub's workflow commands, which annotate lines.
     Github,
     /// `file:line:col: error: text [id]`, for editors.
-    Lines,
-    /// Valgrind's XML, protocol 4.
-    ValgrindXml,
+    OneLine,
+    /// One page for a browser, which needs nothing else.
+    Html,
+    /// Valgrind's XML.
+    ValgrindXml(Protocol),
+}
+
+/// A version of Valgrind's XML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// What every reader knows.
+    Four,
+    /// With errors of file descriptors.
+    Five,
+    /// With summaries, and kinds for bad sizes and alignments.
+    Six,
+}
+
+impl Protocol {
+    /// Every version.
+    pub const ALL: [Self; 3] = [Self::Four, Self::Five, Self::Six];
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::Four => "4",
+            Self::Five => "5",
+            Self::Six => "6",
+        }
+    }
 }
 
 /// A stored report that cannot be used.
@@ -66,15 +95,18 @@ impl std::error::Error for ReadError {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Text,
         Self::Json,
         Self::Sarif,
         Self::Junit,
-        Self::Gitlab,
+        Self::CodeQuality,
         Self::Github,
-        Self::Lines,
-        Self::ValgrindXml,
+        Self::OneLine,
+        Self::Html,
+        Self::ValgrindXml(Protocol::Four),
+        Self::ValgrindXml(Protocol::Five),
+        Self::ValgrindXml(Protocol::Six),
     ];
 
     /// The word for it on the command line.
@@ -85,10 +117,13 @@ impl Format {
             Self::Json => "json",
             Self::Sarif => "sarif",
             Self::Junit => "junit",
-            Self::Gitlab => "gitlab",
+            Self::CodeQuality => "codequality",
             Self::Github => "github",
-            Self::Lines => "lines",
-            Self::ValgrindXml => "xml",
+            Self::OneLine => "oneline",
+            Self::Html => "html",
+            Self::ValgrindXml(Protocol::Four) => "xml",
+            Self::ValgrindXml(Protocol::Five) => "xml-5",
+            Self::ValgrindXml(Protocol::Six) => "xml-6",
         }
     }
 
@@ -98,18 +133,19 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// The report in this format.
+    /// The report in this format, with source paths relative to `root` where others resolve them.
     #[must_use]
-    pub fn render(self, report: &Report) -> String {
+    pub fn render(self, report: &Report, root: &SourceRoot) -> String {
         match self {
             Self::Text => text(report),
             Self::Json => pretty(report),
-            Self::Sarif => pretty(&sarif::log(report)),
-            Self::Junit => junit::document(report),
-            Self::Gitlab => pretty(&gitlab::issues(report)),
-            Self::Github => github::commands(report),
-            Self::Lines => lines::lines(report),
-            Self::ValgrindXml => valgrind_xml::document(report),
+            Self::Sarif => pretty(&sarif::log(report, root)),
+            Self::Junit => junit::document(report, root),
+            Self::CodeQuality => pretty(&code_quality::issues(report, root)),
+            Self::Github => github::commands(report, root),
+            Self::OneLine => one_line::lines(report, root),
+            Self::Html => html::page(report, root),
+            Self::ValgrindXml(protocol) => valgrind_xml::document(report, protocol),
         }
     }
 }
@@ -119,13 +155,23 @@ impl Format {
 /// # Errors
 /// When it is no report, or one of another version.
 pub fn read(json: &[u8]) -> Result<Report, ReadError> {
-    let value: serde_json::Value = serde_json::from_slice(json).map_err(ReadError::Shape)?;
-    if let Some(schema) = value.get("schema").and_then(|schema| schema.as_str())
-        && schema != SCHEMA
-    {
-        return Err(ReadError::Schema(schema.to_owned()));
+    #[derive(serde::Deserialize)]
+    struct Version {
+        schema: String,
     }
-    serde_json::from_value(value).map_err(ReadError::Shape)
+    serde_json::from_slice::<Report>(json).map_err(ReadError::Shape).and_then(of_this_version).map_err(
+        |error| {
+            // A report of another version may have another shape: its version is the better reason.
+            match serde_json::from_slice::<Version>(json) {
+                Ok(Version { schema }) if schema != SCHEMA => ReadError::Schema(schema),
+                _ => error,
+            }
+        },
+    )
+}
+
+fn of_this_version(report: Report) -> Result<Report, ReadError> {
+    if report.schema == SCHEMA { Ok(report) } else { Err(ReadError::Schema(report.schema)) }
 }
 
 fn pretty(value: &impl serde::Serialize) -> String {
@@ -172,6 +218,13 @@ impl<'a> Item<'a> {
             Self::Error(finding) => finding.severity,
             Self::Leak(leak) if matches!(leak.kind, LeakKind::Definite | LeakKind::Possible) => Level::Error,
             Self::Leak(_) => Level::Note,
+        }
+    }
+
+    fn pid(self) -> u32 {
+        match self {
+            Self::Error(finding) => finding.pid,
+            Self::Leak(leak) => leak.pid,
         }
     }
 
@@ -223,25 +276,38 @@ impl<'a> Item<'a> {
         let frame = primary(self.stack())?;
         Some((frame.file.as_deref()?, frame))
     }
+
+    /// The innermost module that is known.
+    fn module(self) -> Option<&'a str> {
+        self.stack().iter().find_map(|frame| frame.module.as_deref())
+    }
+
+    /// A file and a line in any case, for formats that must have one: without a source line, the program's first.
+    fn place(self, report: &'a Report) -> (&'a str, u32) {
+        match self.location() {
+            Some((file, frame)) => (file, frame.line.unwrap_or(1)),
+            None => (self.module().or(report.command.first().map(String::as_str)).unwrap_or("program"), 1),
+        }
+    }
 }
 
 /// `fill (list.c:7)` or `fill (in libx.so)`, for formats that hold text only.
-fn frame_line(frame: &Frame) -> String {
+fn frame_line(frame: &Frame, root: &SourceRoot) -> String {
     let function = frame.function.clone().unwrap_or_else(|| frame.pc.to_string());
     match (&frame.file, frame.line, &frame.module) {
-        (Some(file), Some(line), _) => format!("{function} ({file}:{line})"),
+        (Some(file), Some(line), _) => format!("{function} ({}:{line})", root.relative(file)),
         (_, _, Some(module)) => format!("{function} (in {module})"),
         _ => function,
     }
 }
 
 /// The item and its stacks as plain lines.
-fn plain(item: Item<'_>) -> String {
+fn plain(item: Item<'_>, root: &SourceRoot) -> String {
     let mut text = format!("{}\n", item.message());
     for (title, frames) in item.stacks() {
         text.push_str(&format!("{title}:\n"));
         for frame in frames {
-            text.push_str(&format!("    {}\n", frame_line(frame)));
+            text.push_str(&format!("    {}\n", frame_line(frame, root)));
         }
     }
     if let Item::Error(finding) = item {
@@ -251,9 +317,4 @@ fn plain(item: Item<'_>) -> String {
     }
     text.push_str(&format!("help: {}\n", item.help()));
     text
-}
-
-/// A path as it is in the repository: relative where it lies below the working directory's or is relative already.
-fn relative(file: &str) -> &str {
-    file.strip_prefix("./").unwrap_or(file)
 }

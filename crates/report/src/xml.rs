@@ -1,79 +1,57 @@
-//! Writing XML 1.0: elements, attributes and text, escaped.
+//! Writing XML 1.0 with elements and texts.
 //!
 //! Invariant: what is written is well-formed whatever the text holds. Characters that XML cannot hold at all (XML 1.0,
 //! production 2, `Char`) become U+FFFD.
 
+use std::borrow::Cow;
+
+use quick_xml::Writer;
+use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
+
 /// A document that grows.
-#[derive(Debug)]
-pub(crate) struct Xml {
-    text: String,
-    open: Vec<&'static str>,
-}
+pub(crate) struct Xml(Writer<Vec<u8>>);
 
 impl Xml {
     /// A document with its declaration.
     pub(crate) fn new() -> Self {
-        Self { text: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned(), open: Vec::new() }
+        let mut xml = Self(Writer::new_with_indent(Vec::new(), b' ', 2));
+        xml.write(Event::Decl(BytesDecl::new("1.0", None, None)));
+        xml
     }
 
-    fn start(&mut self, name: &str, attributes: &[(&str, &str)]) {
-        self.text.push_str(&"  ".repeat(self.open.len()));
-        self.text.push('<');
-        self.text.push_str(name);
-        for (key, value) in attributes {
-            self.text.push_str(&format!(" {key}=\""));
-            self.escape(value);
-            self.text.push('"');
-        }
-        self.text.push('>');
+    /// Writing to memory does not fail.
+    fn write(&mut self, event: Event<'_>) {
+        let _ = self.0.write_event(event);
     }
 
-    /// `<name attributes>`, with what `inner` writes, and its end.
-    pub(crate) fn element(
-        &mut self,
-        name: &'static str,
-        attributes: &[(&str, &str)],
-        inner: impl FnOnce(&mut Self),
-    ) {
-        self.start(name, attributes);
-        self.text.push('\n');
-        self.open.push(name);
+    /// `<name>`, with what `inner` writes, and its end.
+    pub(crate) fn element(&mut self, name: &str, inner: impl FnOnce(&mut Self)) {
+        self.write(Event::Start(BytesStart::new(name)));
         inner(self);
-        self.open.pop();
-        self.text.push_str(&"  ".repeat(self.open.len()));
-        self.text.push_str(&format!("</{name}>\n"));
+        self.write(Event::End(BytesEnd::new(name)));
     }
 
     /// `<name>text</name>`.
     pub(crate) fn leaf(&mut self, name: &str, text: &str) {
-        self.leaf_with(name, &[], text);
+        self.element(name, |xml| xml.write(Event::Text(BytesText::new(&representable(text)))));
     }
 
-    /// `<name attributes>text</name>`.
-    pub(crate) fn leaf_with(&mut self, name: &str, attributes: &[(&str, &str)], text: &str) {
-        self.start(name, attributes);
-        self.escape(text);
-        self.text.push_str(&format!("</{name}>\n"));
+    /// `<name>number</name>`.
+    pub(crate) fn number(&mut self, name: &str, number: u64) {
+        self.leaf(name, &number.to_string());
     }
 
     /// The document.
     pub(crate) fn finish(self) -> String {
-        self.text
+        String::from_utf8_lossy(&self.0.into_inner()).into_owned() + "\n"
     }
+}
 
-    fn escape(&mut self, text: &str) {
-        for c in text.chars() {
-            match c {
-                '&' => self.text.push_str("&amp;"),
-                '<' => self.text.push_str("&lt;"),
-                '>' => self.text.push_str("&gt;"),
-                '"' => self.text.push_str("&quot;"),
-                '\t' | '\n' => self.text.push(c),
-                '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}' => self.text.push('\u{fffd}'),
-                c => self.text.push(c),
-            }
-        }
-    }
+/// The text with what XML cannot hold replaced.
+pub(crate) fn representable(text: &str) -> Cow<'_, str> {
+    let is_bad =
+        |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
+    if text.contains(is_bad) { Cow::Owned(text.replace(is_bad, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]
@@ -83,7 +61,7 @@ mod tests {
     #[test]
     fn markup_and_control_characters_are_escaped() {
         let mut xml = Xml::new();
-        xml.element("a", &[("k", "\"<\u{1}")], |xml| xml.leaf("b", "x & y > z"));
-        assert!(xml.finish().ends_with("<a k=\"&quot;&lt;\u{fffd}\">\n  <b>x &amp; y &gt; z</b>\n</a>\n"));
+        xml.element("a", |xml| xml.leaf("b", "x & y > \u{1}z"));
+        assert!(xml.finish().ends_with("<a>\n  <b>x &amp; y &gt; \u{fffd}z</b>\n</a>\n"));
     }
 }

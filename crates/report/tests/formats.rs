@@ -2,7 +2,8 @@
 
 use memcheck_model::{Addr, LeakKind};
 use memcheck_report::{
-    AccessRecord, Exit, Finding, Format, Frame, LeakRecord, Level, Losses, Operation, Process, Report, read,
+    AccessRecord, Exit, Finding, Format, Frame, LeakRecord, Level, Losses, Operation, Process, Protocol,
+    Report, SourceRoot, read, step_summary,
 };
 use serde_json::Value;
 
@@ -56,11 +57,15 @@ fn report() -> Report {
     report
 }
 
+fn rendered(format: Format, report: &Report) -> String {
+    format.render(report, &SourceRoot::default())
+}
+
 #[test]
 fn every_format_has_its_name_and_tells_every_finding() {
     for format in Format::ALL {
         assert_eq!(Format::from_name(format.name()), Some(format));
-        let text = format.render(&report());
+        let text = rendered(format, &report());
         assert!(text.contains("write of 4 bytes"), "{}", format.name());
         assert!(text.contains("10 bytes in 1 block"), "{}", format.name());
     }
@@ -69,13 +74,13 @@ fn every_format_has_its_name_and_tells_every_finding() {
 #[test]
 fn a_stored_report_converts_as_the_fresh_one_does() {
     let fresh = report();
-    let stored = read(Format::Json.render(&fresh).as_bytes()).unwrap();
+    let stored = read(rendered(Format::Json, &fresh).as_bytes()).unwrap();
     assert_eq!(stored, fresh);
 }
 
 #[test]
 fn a_report_of_another_version_is_refused_with_its_version() {
-    let json = Format::Json.render(&report()).replace("memcheck-report/1", "memcheck-report/9");
+    let json = rendered(Format::Json, &report()).replace("memcheck-report/1", "memcheck-report/9");
     let error = read(json.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("memcheck-report/9"), "{error}");
     assert!(read(b"{").is_err() && read(b"[]").is_err());
@@ -83,7 +88,7 @@ fn a_report_of_another_version_is_refused_with_its_version() {
 
 #[test]
 fn lines_are_what_compilers_print() {
-    let text = Format::Lines.render(&report());
+    let text = rendered(Format::OneLine, &report());
     assert_eq!(
         text.lines().next().unwrap(),
         "src/a b.c:9:7: error: write of 4 bytes, 0 bytes past the end [heap-buffer-overflow]"
@@ -93,7 +98,7 @@ fn lines_are_what_compilers_print() {
 
 #[test]
 fn github_commands_escape_what_would_end_them() {
-    let text = Format::Github.render(&report());
+    let text = rendered(Format::Github, &report());
     let second = text.lines().nth(1).unwrap();
     assert!(
         second.starts_with("::error file=src/a b.c,line=9,col=7,title=double-free::50%25: free, again%0A")
@@ -102,7 +107,7 @@ fn github_commands_escape_what_would_end_them() {
 
 #[test]
 fn gitlab_issues_have_distinct_fingerprints() {
-    let issues: Value = serde_json::from_str(&Format::Gitlab.render(&report())).unwrap();
+    let issues: Value = serde_json::from_str(&rendered(Format::CodeQuality, &report())).unwrap();
     let prints: Vec<&str> =
         issues.as_array().unwrap().iter().map(|issue| issue["fingerprint"].as_str().unwrap()).collect();
     assert_eq!(prints[..2], ["00112233aabbccdd", "00112233aabbccdd-2"]);
@@ -111,7 +116,7 @@ fn gitlab_issues_have_distinct_fingerprints() {
 
 #[test]
 fn sarif_results_refer_to_rules_that_exist() {
-    let log: Value = serde_json::from_str(&Format::Sarif.render(&report())).unwrap();
+    let log: Value = serde_json::from_str(&rendered(Format::Sarif, &report())).unwrap();
     let run = &log["runs"][0];
     let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
     for result in run["results"].as_array().unwrap() {
@@ -130,22 +135,51 @@ fn sarif_results_refer_to_rules_that_exist() {
 
 #[test]
 fn junit_counts_cases_and_failures() {
-    let text = Format::Junit.render(&report());
-    assert!(text.contains("<testsuites name=\"memcheck\" tests=\"3\" failures=\"3\">"), "{text}");
-    assert!(text.contains("<testsuite name=\"./a.out x&lt;y\" tests=\"3\" failures=\"3\">"));
+    let text = rendered(Format::Junit, &report());
+    assert!(text.contains("<testsuites name=\"memcheck\" tests=\"3\" failures=\"3\""), "{text}");
+    assert!(text.contains("<testsuite name=\"./a.out x&lt;y\" tests=\"3\""), "{text}");
     assert!(text.contains("note: a note with &lt;markup&gt; &amp; more"));
     let mut clean = report();
     clean.errors.clear();
     clean.leaks.clear();
-    assert!(Format::Junit.render(&clean).contains("tests=\"1\" failures=\"0\""));
+    assert!(rendered(Format::Junit, &clean).contains("tests=\"1\" failures=\"0\""));
 }
 
 #[test]
 fn valgrind_xml_has_only_kinds_that_its_readers_know() {
-    let text = Format::ValgrindXml.render(&report());
+    let text = rendered(Format::ValgrindXml(Protocol::Four), &report());
     let kinds: Vec<&str> =
         text.lines().filter_map(|line| line.trim().strip_prefix("<kind>")?.strip_suffix("</kind>")).collect();
     assert_eq!(kinds, ["InvalidWrite", "InvalidFree", "Leak_DefinitelyLost"]);
     assert!(text.contains("<leakedbytes>10</leakedbytes>") && text.contains("<count>3</count>"));
     assert!(text.contains("<dir>src</dir>") && text.contains("<file>a b.c</file>"));
+}
+
+#[test]
+fn what_github_does_not_annotate_is_in_the_summary_of_the_step() {
+    let mut report = report();
+    assert_eq!(step_summary(&report, &SourceRoot::default()), None);
+    for number in 0..20 {
+        report.errors.push(finding("bad-free", &format!("free number {number} of a|b <i>")));
+    }
+    let commands = rendered(Format::Github, &report);
+    assert_eq!(commands.lines().count(), 11);
+    assert!(commands.lines().last().unwrap().contains("13 further findings"));
+    let summary = step_summary(&report, &SourceRoot::default()).unwrap();
+    assert_eq!(summary.lines().filter(|line| line.contains("bad-free")).count(), 12);
+    assert!(summary.contains("free number 19 of a\\|b &lt;i>"), "{summary}");
+}
+
+#[test]
+fn paths_below_the_source_root_are_relative_in_every_format_for_others() {
+    let mut report = report();
+    for finding in &mut report.errors {
+        finding.stack[0].file = Some("/home/u/p/build/../src/x.c".into());
+    }
+    let root = SourceRoot::new(std::path::Path::new("/home/u/p"));
+    for format in [Format::Sarif, Format::CodeQuality, Format::Github, Format::OneLine, Format::Junit] {
+        let text = format.render(&report, &root);
+        assert!(text.contains("src/x.c") && !text.contains("/home/u/p/build"), "{}", format.name());
+    }
+    assert!(Format::Sarif.render(&report, &root).contains("\"uri\": \"file:///home/u/p/\""));
 }

@@ -5,12 +5,15 @@
 
 use serde_json::{Value, json};
 
-use super::{Item, frame_line, items, relative};
+use super::{Item, frame_line, items};
 use crate::catalogue::CATALOGUE;
-use crate::{Frame, Level, Report, Verdict};
+use crate::{Frame, Level, Report, SourceRoot, Verdict};
+
+/// What GitHub takes of one run.
+const MOST_RESULTS: usize = 25_000;
 
 /// The log.
-pub(super) fn log(report: &Report) -> Value {
+pub(super) fn log(report: &Report, root: &SourceRoot) -> Value {
     let rules: Vec<Value> = CATALOGUE
         .iter()
         .map(|entry| {
@@ -31,6 +34,23 @@ pub(super) fn log(report: &Report) -> Value {
             })
         })
         .collect();
+    let total = items(report).count();
+    let notifications: Vec<Value> = (total > MOST_RESULTS)
+        .then(|| {
+            json!({
+                "level": "warning",
+                "message": { "text": format!(
+                    "{} of {total} findings are left out: a run holds {MOST_RESULTS} results",
+                    total - MOST_RESULTS
+                ) },
+            })
+        })
+        .into_iter()
+        .collect();
+    let mut base = json!({ "description": { "text": "the root of the source tree" } });
+    if !root.path().is_empty() {
+        base["uri"] = json!(format!("file://{}/", encode(root.path())));
+    }
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -41,13 +61,14 @@ pub(super) fn log(report: &Report) -> Value {
                 "rules": rules,
             }},
             "columnKind": "unicodeCodePoints",
-            "originalUriBaseIds": { "SRCROOT": { "description": { "text": "the root of the source tree" } } },
+            "originalUriBaseIds": { "SRCROOT": base },
             "invocations": [{
                 "executionSuccessful": report.summary.verdict != Verdict::Failed,
                 "commandLine": report.command.join(" "),
                 "arguments": report.command.iter().skip(1).collect::<Vec<_>>(),
+                "toolExecutionNotifications": notifications,
             }],
-            "results": items(report).map(result).collect::<Vec<_>>(),
+            "results": items(report).take(MOST_RESULTS).map(|item| result(item, report, root)).collect::<Vec<_>>(),
         }],
     })
 }
@@ -69,7 +90,7 @@ fn severity(id: &str) -> &'static str {
     }
 }
 
-fn result(item: Item<'_>) -> Value {
+fn result(item: Item<'_>, report: &Report, root: &SourceRoot) -> Value {
     let index = CATALOGUE.iter().position(|entry| entry.id == item.id());
     let mut result = json!({
         "ruleId": item.id(),
@@ -78,7 +99,7 @@ fn result(item: Item<'_>) -> Value {
         "partialFingerprints": { "memcheck/v1": item.fingerprint() },
         "stacks": item.stacks().into_iter().map(|(title, frames)| json!({
             "message": { "text": title },
-            "frames": frames.iter().map(stack_frame).collect::<Vec<_>>(),
+            "frames": frames.iter().map(|frame| stack_frame(frame, root)).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
     });
     if let Some(index) = index {
@@ -87,12 +108,21 @@ fn result(item: Item<'_>) -> Value {
     if let Item::Error(finding) = item {
         result["occurrenceCount"] = json!(finding.count);
     }
-    result["locations"] =
-        item.location().map(|(_, frame)| location(frame, item.message())).into_iter().collect();
+    // A result without a place is refused by GitHub: the module stands for what has no source line.
+    result["locations"] = json!([match item.location() {
+        Some((_, frame)) => location(frame, item.message(), root),
+        None => json!({
+            "message": { "text": item.message() },
+            "physicalLocation": {
+                "artifactLocation": artifact(item.place(report).0, root),
+                "region": { "startLine": 1 },
+            },
+        }),
+    }]);
     let related =
         item.stacks().into_iter().filter(|(title, _)| *title != "stack").filter_map(|(title, frames)| {
             let frame = crate::frame::primary(frames)?;
-            Some(location(frame, &format!("the block was {title} here")))
+            Some(location(frame, &format!("the block was {title} here"), root))
         });
     result["relatedLocations"] = related.collect();
     let steps: Vec<Value> = item
@@ -100,7 +130,7 @@ fn result(item: Item<'_>) -> Value {
         .iter()
         .rev()
         .filter(|frame| frame.file.is_some() && frame.line.is_some())
-        .map(|frame| json!({ "location": location(frame, &frame_line(frame)) }))
+        .map(|frame| json!({ "location": location(frame, &frame_line(frame, root), root) }))
         .collect();
     if !steps.is_empty() {
         result["codeFlows"] = json!([{ "threadFlows": [{ "locations": steps }] }]);
@@ -108,18 +138,18 @@ fn result(item: Item<'_>) -> Value {
     result
 }
 
-fn stack_frame(frame: &Frame) -> Value {
-    let mut value = json!({ "location": location(frame, &frame_line(frame)) });
+fn stack_frame(frame: &Frame, root: &SourceRoot) -> Value {
+    let mut value = json!({ "location": location(frame, &frame_line(frame, root), root) });
     if let Some(module) = frame.module_name() {
         value["module"] = json!(module);
     }
     value
 }
 
-fn location(frame: &Frame, message: &str) -> Value {
+fn location(frame: &Frame, message: &str, root: &SourceRoot) -> Value {
     let mut location = json!({ "message": { "text": message } });
     if let Some(file) = &frame.file {
-        let mut physical = json!({ "artifactLocation": artifact(file) });
+        let mut physical = json!({ "artifactLocation": artifact(file, root) });
         if let Some(line) = frame.line {
             physical["region"] = json!({ "startLine": line });
             if let Some(column) = frame.column {
@@ -134,11 +164,12 @@ fn location(frame: &Frame, message: &str) -> Value {
     location
 }
 
-fn artifact(file: &str) -> Value {
+fn artifact(file: &str, root: &SourceRoot) -> Value {
+    let file = root.relative(file);
     if file.starts_with('/') {
-        return json!({ "uri": format!("file://{}", encode(file)) });
+        return json!({ "uri": format!("file://{}", encode(&file)) });
     }
-    json!({ "uri": encode(relative(file)), "uriBaseId": "SRCROOT" })
+    json!({ "uri": encode(&file), "uriBaseId": "SRCROOT" })
 }
 
 /// Percent-encodes what a URI's path must not hold (RFC 3986, section 3.3).

@@ -1,66 +1,53 @@
-//! Valgrind's XML output, protocol 4 (valgrind/docs/internals/xml-output-protocol4.txt), for the readers that exist.
+//! Valgrind's XML output (valgrind/docs/internals/xml-output-protocol4.txt, 5 and 6), for the readers that exist.
 //!
-//! Invariant: only kinds that those readers know are written; what has no kind of its own there takes the nearest, its
-//! `what` says what it is.
+//! Invariant: only kinds that the protocol's readers know are written; what has no kind of its own there takes the
+//! nearest, its `what` says what it is. Every `error` has a stack, and every stack a frame: readers insist on both.
+
+use std::collections::HashMap;
 
 use memcheck_model::LeakKind;
 
-use super::{Item, items};
+use super::{Item, Protocol, items};
 use crate::xml::Xml;
-use crate::{Finding, Frame, LeakRecord, Level, Operation, Report};
+use crate::{Exit, Finding, Frame, LeakRecord, Level, LossTotal, Operation, Process, Report, signal};
 
 /// The document: one process's, the one that was started, with the findings of all.
-pub(super) fn document(report: &Report) -> String {
+pub(super) fn document(report: &Report, protocol: Protocol) -> String {
     let mut xml = Xml::new();
-    xml.element("valgrindoutput", &[], |xml| {
-        xml.leaf("protocolversion", "4");
-        xml.leaf("protocoltool", "memcheck");
-        xml.element("preamble", &[], |xml| {
-            xml.leaf(
-                "line",
-                &format!("{} {}, a memory error detector", report.tool.name, report.tool.version),
-            );
-        });
-        let process = report.processes.first();
-        xml.leaf("pid", &process.map_or(0, |process| process.pid).to_string());
-        xml.leaf("ppid", &process.map_or(0, |process| process.ppid).to_string());
-        xml.leaf("tool", "memcheck");
-        xml.element("args", &[], |xml| {
-            xml.element("vargv", &[], |xml| xml.leaf("exe", &report.tool.name));
-            xml.element("argv", &[], |xml| {
-                xml.leaf("exe", report.command.first().map_or("", String::as_str));
-                for argument in report.command.iter().skip(1) {
-                    xml.leaf("arg", argument);
-                }
-            });
-        });
-        xml.element("status", &[], |xml| {
-            xml.leaf("state", "RUNNING");
-            xml.leaf("time", "00:00:00:00.000 ");
-        });
-        for (index, item) in items(report).enumerate().filter(|(_, item)| matches!(item, Item::Error(_))) {
-            error(xml, index, item);
+    let process = report.processes.first();
+    xml.element("valgrindoutput", |xml| {
+        head(xml, report, protocol);
+        let threads = threads(report);
+        for (index, finding) in errors(report) {
+            error(xml, index, finding, threads[&(finding.pid, finding.tid)], protocol);
         }
-        xml.element("status", &[], |xml| {
-            xml.leaf("state", "FINISHED");
-            xml.leaf("time", "00:00:00:00.000 ");
-        });
-        for (index, item) in items(report).enumerate().filter(|(_, item)| matches!(item, Item::Leak(_))) {
-            error(xml, index, item);
+        if let Some((process, signal)) = process.and_then(|process| Some((process, ended_by(process)?))) {
+            fatal_signal(xml, report, process, signal);
         }
-        xml.element("errorcounts", &[], |xml| {
-            for (index, finding) in report.errors.iter().enumerate().filter(|(_, finding)| is_error(finding))
-            {
-                xml.element("pair", &[], |xml| {
-                    xml.leaf("count", &finding.count.to_string());
+        status(xml, "FINISHED");
+        if let (Protocol::Six, Some(process)) = (protocol, process) {
+            heap_summary(xml, process);
+        }
+        for (index, item) in items(report).enumerate() {
+            if let Item::Leak(leak) = item {
+                loss(xml, index, leak);
+            }
+        }
+        if protocol == Protocol::Six {
+            summaries(xml, report);
+        }
+        xml.element("errorcounts", |xml| {
+            for (index, finding) in errors(report) {
+                xml.element("pair", |xml| {
+                    xml.number("count", finding.count);
                     xml.leaf("unique", &format!("{index:#x}"));
                 });
             }
         });
-        xml.element("suppcounts", &[], |xml| {
+        xml.element("suppcounts", |xml| {
             for used in &report.suppressed {
-                xml.element("pair", &[], |xml| {
-                    xml.leaf("count", &used.count.to_string());
+                xml.element("pair", |xml| {
+                    xml.number("count", used.count);
                     xml.leaf("name", &used.name);
                 });
             }
@@ -69,44 +56,87 @@ pub(super) fn document(report: &Report) -> String {
     xml.finish()
 }
 
-fn is_error(finding: &Finding) -> bool {
-    finding.severity == Level::Error
+fn head(xml: &mut Xml, report: &Report, protocol: Protocol) {
+    xml.leaf("protocolversion", protocol.number());
+    xml.leaf("protocoltool", "memcheck");
+    xml.element("preamble", |xml| {
+        xml.leaf("line", &format!("{} {}, a memory error detector", report.tool.name, report.tool.version));
+    });
+    let process = report.processes.first();
+    xml.number("pid", process.map_or(0, |process| process.pid.into()));
+    xml.number("ppid", process.map_or(0, |process| process.ppid.into()));
+    xml.leaf("tool", "memcheck");
+    xml.element("args", |xml| {
+        xml.element("vargv", |xml| xml.leaf("exe", &report.tool.name));
+        xml.element("argv", |xml| {
+            xml.leaf("exe", report.command.first().map_or("", String::as_str));
+            for argument in report.command.iter().skip(1) {
+                xml.leaf("arg", argument);
+            }
+        });
+    });
+    status(xml, "RUNNING");
 }
 
-fn error(xml: &mut Xml, index: usize, item: Item<'_>) {
-    match item {
-        Item::Error(finding) if is_error(finding) => xml.element("error", &[], |xml| {
-            xml.leaf("unique", &format!("{index:#x}"));
-            xml.leaf("tid", "1");
-            xml.leaf("kind", kind(finding));
-            xml.leaf("what", &finding.message);
-            stack(xml, &finding.stack);
-            for note in &finding.notes {
-                xml.leaf("auxwhat", note);
+fn status(xml: &mut Xml, state: &str) {
+    xml.element("status", |xml| {
+        xml.leaf("state", state);
+        xml.leaf("time", "00:00:00:00.000 ");
+    });
+}
+
+/// The errors with their numbers among all items.
+fn errors(report: &Report) -> impl Iterator<Item = (usize, &Finding)> {
+    report.errors.iter().enumerate().filter(|(_, finding)| finding.severity == Level::Error)
+}
+
+/// Valgrind numbers threads from 1, which is the main one.
+fn threads(report: &Report) -> HashMap<(u32, u32), u64> {
+    let mut numbers = HashMap::new();
+    let mut last = HashMap::<u32, u64>::new();
+    for finding in &report.errors {
+        let last = last.entry(finding.pid).or_insert(1);
+        numbers.entry((finding.pid, finding.tid)).or_insert_with(|| {
+            if finding.tid == finding.pid {
+                return 1;
             }
-            for (title, frames) in [("was allocated", &finding.allocated), ("was freed", &finding.freed)] {
-                if !frames.is_empty() {
-                    xml.leaf("auxwhat", &format!("the block {title} here"));
-                    stack(xml, frames);
-                }
-            }
-        }),
-        Item::Error(_) => {}
-        Item::Leak(leak) => xml.element("error", &[], |xml| {
-            xml.leaf("unique", &format!("{index:#x}"));
-            xml.leaf("tid", "1");
-            xml.leaf("kind", leak_kind(leak.kind));
-            loss(xml, leak);
-            stack(xml, &leak.stack);
-        }),
+            *last += 1;
+            *last
+        });
     }
+    numbers
 }
 
-fn loss(xml: &mut Xml, leak: &LeakRecord) {
-    xml.element("xwhat", &[], |xml| {
-        xml.leaf("text", &leak.message);
-        xml.leaf("leakedbytes", &(leak.bytes + leak.indirect_bytes).to_string());
-        xml.leaf("leakedblocks", &(leak.blocks + leak.indirect_blocks).to_string());
+fn error(xml: &mut Xml, index: usize, finding: &Finding, thread: u64, protocol: Protocol) {
+    xml.element("error", |xml| {
+        xml.leaf("unique", &format!("{index:#x}"));
+        xml.number("tid", thread);
+        xml.leaf("kind", kind(finding, protocol));
+        xml.leaf("what", &finding.message);
+        stack(xml, &finding.stack);
+        for note in &finding.notes {
+            xml.leaf("auxwhat", note);
+        }
+        for (title, frames) in [("was allocated", &finding.allocated), ("was freed", &finding.freed)] {
+            if !frames.is_empty() {
+                xml.leaf("auxwhat", &format!("the block {title} here"));
+                stack(xml, frames);
+            }
+        }
+    });
+}
+
+fn loss(xml: &mut Xml, index: usize, leak: &LeakRecord) {
+    xml.element("error", |xml| {
+        xml.leaf("unique", &format!("{index:#x}"));
+        xml.leaf("tid", "1");
+        xml.leaf("kind", leak_kind(leak.kind));
+        xml.element("xwhat", |xml| {
+            xml.leaf("text", &leak.message);
+            xml.number("leakedbytes", leak.bytes + leak.indirect_bytes);
+            xml.number("leakedblocks", leak.blocks + leak.indirect_blocks);
+        });
+        stack(xml, &leak.stack);
     });
 }
 
@@ -119,14 +149,21 @@ fn leak_kind(kind: LeakKind) -> &'static str {
     }
 }
 
-fn kind(finding: &Finding) -> &'static str {
+fn kind(finding: &Finding, protocol: Protocol) -> &'static str {
     match finding.id.as_str() {
         "double-free" | "bad-free" | "bad-realloc" => "InvalidFree",
         "alloc-dealloc-mismatch" => "MismatchedFree",
         "param-overlap" => "Overlap",
-        "bad-size" | "bad-alignment" => "FishyValue",
-        "syscall-param" => "SyscallParam",
+        "bad-size" if protocol == Protocol::Six => "InvalidSize",
+        "bad-alignment" if protocol == Protocol::Six => "InvalidAlignment",
+        "fd-leak" if protocol > Protocol::Four => "FdNotClosed",
+        "fd-double-close" if protocol > Protocol::Four => "FdBadClose",
+        "fd-use-after-close" if protocol > Protocol::Four => "FdBadUse",
+        // A call was given what it cannot use.
+        "syscall-param" | "bad-size" | "bad-alignment" | "fd-leak" | "fd-double-close"
+        | "fd-use-after-close" => "SyscallParam",
         "use-of-uninitialised" => "UninitValue",
+        "null-dereference" | "wild-access" | "fatal-signal" if finding.access.is_none() => "InvalidJump",
         _ => match finding.access.map(|access| access.op) {
             Some(Operation::Read) => "InvalidRead",
             // What is found late was a write.
@@ -135,10 +172,36 @@ fn kind(finding: &Finding) -> &'static str {
     }
 }
 
+fn ended_by(process: &Process) -> Option<i32> {
+    match process.exit {
+        Some(Exit::Signal(signal)) => Some(signal),
+        _ => None,
+    }
+}
+
+/// The signal that ended the process, where its stack is known.
+fn fatal_signal(xml: &mut Xml, report: &Report, process: &Process, number: i32) {
+    let is_its = |finding: &&Finding| {
+        finding.pid == process.pid
+            && matches!(finding.id.as_str(), "fatal-signal" | "null-dereference" | "wild-access")
+    };
+    let Some(finding) = report.errors.iter().rev().find(is_its) else { return };
+    xml.element("fatal_signal", |xml| {
+        xml.leaf("tid", "1");
+        xml.leaf("signo", &number.to_string());
+        xml.leaf("signame", signal::name(number).unwrap_or("signal"));
+        xml.leaf("sicode", "0");
+        xml.leaf("event", &finding.message);
+        stack(xml, &finding.stack);
+    });
+}
+
 fn stack(xml: &mut Xml, frames: &[Frame]) {
-    xml.element("stack", &[], |xml| {
+    let nowhere = [Frame::default()];
+    let frames = if frames.is_empty() { &nowhere } else { frames };
+    xml.element("stack", |xml| {
         for frame in frames {
-            xml.element("frame", &[], |xml| {
+            xml.element("frame", |xml| {
                 xml.leaf("ip", &format!("0x{:X}", frame.pc.0));
                 if let Some(module) = &frame.module {
                     xml.leaf("obj", module);
@@ -153,9 +216,53 @@ fn stack(xml: &mut Xml, frames: &[Frame]) {
                     xml.leaf("file", frame.file_name().unwrap_or(file));
                 }
                 if let Some(line) = frame.line {
-                    xml.leaf("line", &line.to_string());
+                    xml.number("line", line.into());
                 }
             });
         }
+    });
+}
+
+fn heap_summary(xml: &mut Xml, process: &Process) {
+    let heap = &process.heap;
+    xml.element("heap_summary", |xml| {
+        xml.element("memory_in_use_at_exit", |xml| {
+            xml.number("bytes", heap.in_use_bytes);
+            xml.number("blocks", heap.in_use_blocks);
+        });
+        xml.element("total_heap_usage", |xml| {
+            xml.number("allocs", heap.allocs);
+            xml.number("frees", heap.frees);
+            xml.number("bytes_allocated", heap.allocated_bytes);
+        });
+    });
+    xml.leaf("all_heap_blocks_freed", if heap.in_use_blocks == 0 { "true" } else { "false" });
+}
+
+fn summaries(xml: &mut Xml, report: &Report) {
+    let (summary, leaks) = (&report.summary, &report.summary.leaks);
+    let kept_out = report.suppressed.iter().fold(LossTotal::default(), |total, used| LossTotal {
+        blocks: total.blocks + used.blocks,
+        bytes: total.bytes + used.bytes,
+    });
+    xml.element("leak_summary", |xml| {
+        for (name, total) in [
+            ("definitely_lost", leaks.definite),
+            ("indirectly_lost", leaks.indirect),
+            ("possibly_lost", leaks.possible),
+            ("still_reachable", leaks.reachable),
+            ("suppressed", kept_out),
+        ] {
+            xml.element(name, |xml| {
+                xml.number("bytes", total.bytes);
+                xml.number("in_blocks", total.blocks);
+            });
+        }
+    });
+    xml.element("error_summary", |xml| {
+        xml.number("errors", summary.errors);
+        xml.number("error_contexts", summary.contexts);
+        xml.number("suppressed", summary.suppressed);
+        xml.number("suppressed_contexts", report.suppressed.len() as u64);
     });
 }

@@ -1,0 +1,104 @@
+//! What memcheck does besides running a program: `convert`, `completions`, `man`.
+//!
+//! Each verb is a word that programs bear too. Invariant: a command line that a program of that name could be meant
+//! by runs the program; `memcheck -- convert …` always does.
+
+use std::{ffi::OsString, io::Write as _, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
+
+use crate::{FAILED, convert, convert::Convert, fail, flags::Flags};
+
+/// The verb's answer, when the command is one.
+pub fn try_verb(command: &[OsString]) -> Option<ExitCode> {
+    let words: Vec<&str> = command.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    match words[..] {
+        // ImageMagick's convert has no options of two dashes.
+        ["convert", ref rest @ ..] if rest.iter().any(|word| word.starts_with("--")) => {
+            Some(match Convert::try_parse_from(command) {
+                Ok(convert) => convert::run(&convert),
+                Err(error) => {
+                    let _ = error.print();
+                    ExitCode::from(if error.use_stderr() { FAILED } else { 0 })
+                }
+            })
+        }
+        ["completions", shell] => Some(match shell.parse::<Shell>() {
+            Ok(shell) => print(&completions(shell)),
+            Err(_) => fail(
+                FAILED,
+                &format_args!("no completions for {shell:?}: bash, elvish, fish, powershell or zsh"),
+            ),
+        }),
+        ["man"] => Some(print(&manual())),
+        _ => None,
+    }
+}
+
+fn print(content: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(content) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &format_args!("cannot write to standard output: {error}")),
+    }
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Flags::command(), "memcheck", &mut script);
+    script
+}
+
+/// The manual page, as troff.
+fn manual() -> Vec<u8> {
+    let mut page = Vec::new();
+    // Writing to memory does not fail.
+    let _ = clap_mangen::Man::new(Flags::command()).render(&mut page);
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn programs_of_a_verbs_name_are_programs() {
+        for command in [
+            &["convert", "a.png", "b.jpg"][..],
+            &["./convert", "--to=sarif"],
+            &["convert"],
+            &["man", "ls"],
+            &["completions"],
+        ] {
+            assert!(try_verb(&words(command)).is_none(), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn a_conversion_is_answered_even_when_it_fails() {
+        assert!(try_verb(&words(&["convert", "--to=nothing", "x"])).is_some());
+        assert!(try_verb(&words(&["convert", "/no/such/report", "--to=sarif"])).is_some());
+    }
+
+    #[test]
+    fn completions_and_the_manual_know_every_option() {
+        let shown: Vec<String> = Flags::command()
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set())
+            .filter_map(|argument| argument.get_long().map(str::to_owned))
+            .collect();
+        assert!(shown.len() > 20);
+        let manual = String::from_utf8(manual()).unwrap().replace('\\', "");
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = String::from_utf8(completions(shell)).unwrap();
+            for option in &shown {
+                assert!(script.contains(option.as_str()), "{shell}: {option}");
+                assert!(manual.contains(&format!("--{option}")), "{option}");
+            }
+        }
+    }
+}
