@@ -1,5 +1,6 @@
 //! Runs programs, natively and under memcheck, with a limit on their time.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::report::Report;
 pub const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a finished program left.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Outcome {
     /// `exit 0`, `signal SIGSEGV`.
     pub status: String,
@@ -23,6 +24,14 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
+        let (out, err) = (start(&self.stdout), start(&self.stderr));
+        write!(f, "{}, {} bytes of output {out:?}, of errors {err:?}", self.status, self.stdout.len())
+    }
 }
 
 /// What a run under memcheck left.

@@ -12,7 +12,6 @@ mod fixture;
 mod golden;
 mod grid;
 mod injected;
-#[expect(dead_code, reason = "joins the trials with the engine")]
 mod matrix;
 mod options;
 mod oracle;
@@ -41,6 +40,7 @@ fn main() {
         Err(_) => {
             trials.extend(grid::trials());
             trials.extend(injected::trials());
+            trials.extend(matrix::trials());
             trials.extend(programs::trials());
             trials.extend(robustness::trials());
             trials.extend(traps::trials());

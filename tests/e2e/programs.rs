@@ -347,17 +347,7 @@ fn check(workload: &Workload, mode: &Mode) -> Result<(), String> {
     }
     let ((outcome, left), (native, native_left)) = (results.remove(1), results.remove(0));
     if outcome != native {
-        let show = |outcome: &exec::Outcome| {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
-            format!(
-                "{} out {} bytes {} err {}",
-                outcome.status,
-                outcome.stdout.len(),
-                text(&outcome.stdout),
-                text(&outcome.stderr)
-            )
-        };
-        return Err(format!("native {}\nunder memcheck {}", show(&native), show(&outcome)));
+        return Err(format!("native {native:?}\nunder memcheck {outcome:?}"));
     }
     let differing: Vec<_> = native_left
         .iter()

@@ -25,6 +25,8 @@ const ENDINGS: &[Ending] = &[
     ("closes_every_descriptor", &["close-all"], "exit 99", 1000, 1),
     ("may_open_no_descriptor", &["close-all-and-reopen"], "exit 99", 1000, 1),
     ("is_killed", &["kill"], "signal SIGKILL", 1000, 1),
+    ("is_killed_after_threads_erred", &["threads"], "signal SIGKILL", 800, 1),
+    ("becomes_a_daemon", &["daemon"], "exit 99", 1, 2),
     ("forks_100_children", &["fork-100"], "exit 99", 100, 101),
     ("executes_itself", &["exec"], "exit 99", 1001, 2),
     ("leaves_a_child_behind", &["outlive"], "exit 99", 1, 2),
@@ -40,9 +42,10 @@ pub fn trials() -> Vec<Trial> {
             trial(format!("robustness::report_is_complete_when_target_{}", ending.0), || check_ending(ending))
         })
         .collect();
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 12] = [
         ("report_is_complete_when_target_aborts", aborts),
-        ("target_ends_when_launcher_is_killed", launcher_killed),
+        ("target_ends_when_launcher_is_killed", || launcher_killed("loop-until-told")),
+        ("children_end_when_launcher_is_killed", || launcher_killed("children-until-told")),
         ("signal_to_launcher_reaches_target", signal_passed_on),
         ("exit_status_of_clean_program_is_its_own", exit_status),
         ("signal_of_clean_program_is_raised_again", signal_status),
@@ -91,11 +94,11 @@ fn aborts() -> Result<(), String> {
     must_be("errors", "double-free fatal-signal", &ids.join(" "))
 }
 
-fn launcher_killed() -> Result<(), String> {
+fn launcher_killed(how: &str) -> Result<(), String> {
     let scratch = exec::scratch()?;
     let mut command = exec::memcheck();
     command.arg(format!("--log-file={}", scratch.path().join("log").display()));
-    command.arg(stubborn()?).arg("loop-until-told").current_dir(&scratch);
+    command.arg(stubborn()?).arg(how).current_dir(&scratch);
     let mut launcher = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("failed to start: {e}"))?;
     let mut lines = BufReader::new(launcher.stdout.take().ok_or("no standard output")?);
     let mut line = String::new();
