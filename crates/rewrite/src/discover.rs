@@ -134,6 +134,26 @@ fn targets_in(extent: Extent, text: &[Segment<'_>]) -> Vec<Extent> {
     targets.into_iter().filter(|&at| is_text(at)).map(|at| Extent { start: Pc(at), end: Pc(at) }).collect()
 }
 
+/// How many bytes may be overwritten at the entry of the function `index`: its own, and the padding behind it.
+#[must_use]
+pub fn entry_room(module: &Module<'_>, index: usize) -> u64 {
+    let extent = module.extents[index];
+    let own = extent.end.0 - extent.start.0;
+    let limit = module.extents.get(index + 1).map_or(u64::MAX, |next| next.start.0 - extent.end.0);
+    let Some(bytes) = module.find_text(extent.end) else { return own };
+    let len = bytes.len().min(limit.min(FUNCTION_ALIGN) as usize);
+    let mut decoder = Decoder::with_ip(64, &bytes[..len], extent.end.0, DecoderOptions::NONE);
+    let mut room = own;
+    while decoder.can_decode() {
+        let instruction = decoder.decode();
+        if !matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3) {
+            break;
+        }
+        room += instruction.len() as u64;
+    }
+    room
+}
+
 /// Whether the code at `at` only leads on to another module (a PLT entry): it is best left native.
 #[must_use]
 pub fn is_linkage_stub(module: &Module<'_>, at: Pc) -> bool {

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
     CallTarget, Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Segment, Skip, SkipReason, Stress,
-    Syscalls, discover, find_group, translate,
+    Syscalls, discover, entry_room, find_group, translate,
 };
 
 const TEXT: u64 = 0x1000;
@@ -185,6 +185,21 @@ fn functions_without_unwind_entries_are_found_by_their_callers() {
     let first = Extent { start: Pc(TEXT), end: Pc(TEXT + 6) };
     let found = discover(&text, &[first], &[]);
     assert_eq!(found, [first, Extent { start: Pc(TEXT + 8), end: Pc(TEXT + 64) }]);
+}
+
+#[test]
+fn a_short_function_has_the_padding_behind_it() {
+    // 0: mov (%rdi),%eax; ret; nops │ 16: ret, cut off by the next function │ 18: ret
+    let mut bytes = [0x90; 32];
+    bytes[..3].copy_from_slice(&[0x8b, 0x07, 0xc3]);
+    (bytes[16], bytes[18]) = (0xc3, 0xc3);
+    let extent = |start, end| Extent { start: Pc(TEXT + start), end: Pc(TEXT + end) };
+    let module = Module {
+        text: vec![Segment { start: Pc(TEXT), bytes: &bytes }],
+        constants: Vec::new(),
+        extents: vec![extent(0, 3), extent(16, 17), extent(18, 19)],
+    };
+    assert_eq!([0, 1, 2].map(|index| entry_room(&module, index)), [16, 2, 14]);
 }
 
 #[test]

@@ -22,7 +22,8 @@ use core::{
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
     CallTarget, Checks, CodeBlob, Config, Extent, Module, Origin, PRELUDE_BYTES, PcMap, Place, Resolver,
-    Segment, SkipReason, Stress, Syscalls, discover, find_group, is_linkage_stub, prelude, translate,
+    Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, is_linkage_stub, prelude,
+    translate,
 };
 use memcheck_wire::{Counter, Options};
 
@@ -270,6 +271,11 @@ impl Watched {
         self.slots[function].load(Ordering::Acquire) == self.thunk(function)
     }
 
+    /// Whether the function's entry has room for the jump to its stub, and so has the jump.
+    fn has_jump(&self, function: usize) -> bool {
+        entry_room(&self.module, function) >= JUMP_BYTES
+    }
+
     /// The function's first bytes as the file has them.
     fn pristine_entry(&self, function: usize) -> Option<[u8; JUMP_BYTES as usize]> {
         let entry = self.module.extents[function].start;
@@ -497,14 +503,16 @@ impl Watched {
                 if !text.contains(Addr(extent.start.0)) {
                     continue;
                 }
-                let is_short = extent.end.0 - extent.start.0 < JUMP_BYTES;
-                if is_short || is_linkage_stub(&self.module, extent.start) {
+                if is_linkage_stub(&self.module, extent.start) {
                     // Its slot is empty: calls go to the original.
                     self.slots[function].store(0, Ordering::Release);
                     continue;
                 }
-                write_jump(Addr(extent.start.0), self.stub(function));
                 led += 1;
+                // Where there is no room, direct calls from copies still go through the slot.
+                if self.has_jump(function) {
+                    write_jump(Addr(extent.start.0), self.stub(function));
+                }
             }
             if let Some(landing) =
                 self.landing.filter(|landing| landing.0 >= first && landing.0 < first + len)
@@ -557,9 +565,10 @@ impl Watched {
             if !self.arena.range().contains(Addr(self.slots[index].load(Ordering::Relaxed))) {
                 continue;
             }
-            let is_restored = self
-                .pristine_entry(index)
-                .is_some_and(|bytes| file::write_own_memory(entry.0, &bytes).is_ok());
+            let is_restored = !self.has_jump(index)
+                || self
+                    .pristine_entry(index)
+                    .is_some_and(|bytes| file::write_own_memory(entry.0, &bytes).is_ok());
             if !is_restored && index == function {
                 // Nothing can run it: the kernel keeps us from our own text, and the jump leads back here.
                 sys::abort();
