@@ -299,7 +299,7 @@ pub fn split(arguments: Vec<OsString>) -> Split {
     {
         let mut joined = OsString::from("--explain=");
         joined.push(second);
-        return (vec![joined], Vec::new());
+        return Split { options: vec![joined], command: Vec::new(), is_program: false };
     }
     let at = options.iter().position(|argument| !is_option(argument)).unwrap_or(options.len());
     let mut command = options.split_off(at);
@@ -360,7 +360,9 @@ mod tests {
 
     #[test]
     fn a_finding_is_explained_after_a_space_too() {
-        assert_eq!(split(words(&["--explain", "bad-free"])), (words(&["--explain=bad-free"]), Vec::new()));
+        let options = words(&["--explain=bad-free"]);
+        let expected = Split { options, command: Vec::new(), is_program: false };
+        assert_eq!(split(words(&["--explain", "bad-free"])), expected);
     }
 
     #[test]
