@@ -144,13 +144,19 @@ impl Destination {
     pub fn write_whole(&self, pid: u32, content: &[u8]) -> Result<(), DestinationError> {
         let path = self.path(pid)?;
         let failed = |error| DestinationError::Io { path: path.clone(), error };
+        // Opened anew, a file would be written from its start, over what the streams wrote.
+        match path.to_str() {
+            Some("/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1") => {
+                return io::stdout().write_all(content).map_err(failed);
+            }
+            Some("/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2") => {
+                return io::stderr().write_all(content).map_err(failed);
+            }
+            _ => {}
+        }
         if is_open_already(&path) {
-            let mut options = OpenOptions::new();
-            return options
-                .append(true)
-                .open(&path)
-                .and_then(|mut file| file.write_all(content))
-                .map_err(failed);
+            let opened = OpenOptions::new().append(true).open(&path);
+            return opened.and_then(|mut file| file.write_all(content)).map_err(failed);
         }
         if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
             return File::create(&path).and_then(|mut file| file.write_all(content)).map_err(failed);
