@@ -41,13 +41,14 @@ fn dependencies() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
 fn dependencies_run_one_way() {
     let allowed: &[(&str, &[&str])] = &[
         ("memcheck", &["cli"]),
-        ("memcheck-preload", &["model", "wire", "shadow", "heap", "stack", "rewrite", "leak"]),
+        ("memcheck-preload", &["model", "wire", "shadow", "syscalls", "heap", "stack", "rewrite", "leak"]),
         ("memcheck-cli", &["model", "wire", "symbolize", "report", "suppress"]),
         ("memcheck-symbolize", &["model"]),
-        ("memcheck-report", &["model"]),
+        ("memcheck-report", &["model", "syscalls"]),
         ("memcheck-suppress", &["model"]),
         ("memcheck-wire", &["model"]),
         ("memcheck-shadow", &["model"]),
+        ("memcheck-syscalls", &["model"]),
         ("memcheck-heap", &["model"]),
         ("memcheck-stack", &["model"]),
         ("memcheck-rewrite", &["model"]),
@@ -73,7 +74,7 @@ fn what_runs_in_the_target_depends_on_little() {
         ("memcheck-rewrite", &["iced-x86"]),
         ("memcheck-preload", &["iced-x86"]),
     ];
-    let in_target = ["model", "wire", "shadow", "heap", "stack", "rewrite", "leak", "preload"];
+    let in_target = ["model", "wire", "shadow", "syscalls", "heap", "stack", "rewrite", "leak", "preload"];
     let all = dependencies();
     for name in in_target.map(|name| format!("memcheck-{name}")) {
         let may = allowed.iter().find(|(package, _)| *package == name).map_or(&[][..], |(_, needs)| needs);

@@ -291,7 +291,7 @@ fn with_signals_blocked(action: impl FnOnce()) {
 }
 
 /// What makes two errors one context: kind, function and stack; for an error found late also the block's
-/// origin, because the stack is only where it was noticed.
+/// origin, because the stack is only where it was noticed, and for one of a system call its parameter.
 fn context_hash(event: &ErrorEvent<'_>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ event.kind as u64;
     let mut mix = |word: u64| {
@@ -301,6 +301,9 @@ fn context_hash(event: &ErrorEvent<'_>) -> u64 {
     };
     mix(event.function.map_or(0, |function| function as u64));
     event.stack.iter().for_each(|pc| mix(pc.0));
+    if let Detail::Syscall { parameter, .. } = event.detail {
+        parameter.as_str().bytes().for_each(|byte| mix(byte.into()));
+    }
     if let Detail::Late(_) = event.detail {
         event.allocated.iter().for_each(|pc| mix(pc.0));
     }

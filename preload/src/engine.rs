@@ -3,12 +3,14 @@
 
 pub mod callers;
 pub mod code_memory;
+pub mod confinement;
 pub mod gate;
 pub mod image;
 pub mod install;
 pub mod native;
 pub mod shadow_map;
 pub mod slow_path;
+pub mod syscalls;
 pub mod unwinding;
 
 use core::{

@@ -46,6 +46,11 @@ pub fn begin() {
         lead(b"execve", exec::execve as *const () as u64);
         lead(b"execveat", exec::execveat as *const () as u64);
         lead(b"fexecve", exec::fexecve as *const () as u64);
+        if !install::is_on() {
+            // Copies are looked at where they make the call.
+            lead(b"prctl", libc_entries::prctl as *const () as u64);
+            lead(b"syscall", libc_entries::syscall as *const () as u64);
+        }
         let signals_are_led = lead(b"__libc_sigaction", libc_entries::sigaction as *const () as u64)
             || lead(b"sigaction", libc_entries::public_sigaction as *const () as u64);
         if signals_are_led && lead(b"sigaltstack", libc_entries::sigaltstack as *const () as u64) {

@@ -9,7 +9,9 @@ pub mod memory;
 pub mod process;
 pub mod signal;
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
+
+use memcheck_model::{Addr, AddrRange};
 
 /// A positive errno value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,73 @@ pub unsafe fn syscall(number: i64, args: [u64; 6]) -> Result<u64, Errno> {
     }
     // Errors are -4095..=-1 (syscall(2)).
     if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as u64) }
+}
+
+// The calls that are made for the target: as libc makes them, at addresses of their own.
+global_asm!(
+    ".text",
+    ".p2align 4",
+    ".globl memcheck_target_calls",
+    ".hidden memcheck_target_calls",
+    "memcheck_target_calls:",
+    ".globl memcheck_target_call",
+    ".hidden memcheck_target_call",
+    ".type memcheck_target_call,@function",
+    "memcheck_target_call:",
+    ".irp tail, 0, 1",
+    ".if \\tail",
+    // libc's function of this name. What the call does may come back on another stack.
+    ".globl memcheck_libc_syscall",
+    ".hidden memcheck_libc_syscall",
+    ".type memcheck_libc_syscall,@function",
+    "memcheck_libc_syscall:",
+    ".endif",
+    "mov rax, rdi",
+    "mov rdi, rsi",
+    "mov rsi, rdx",
+    "mov rdx, rcx",
+    "mov r10, r8",
+    "mov r8, r9",
+    "mov r9, [rsp + 8]",
+    "syscall",
+    ".if \\tail",
+    "cmp rax, -4095",
+    "jae 2f",
+    ".endif",
+    "ret",
+    ".endr",
+    "2: mov rdi, rax",
+    "jmp {failed}",
+    ".globl memcheck_target_calls_end",
+    ".hidden memcheck_target_calls_end",
+    "memcheck_target_calls_end:",
+    failed = sym crate::lifecycle::libc_entries::failed,
+);
+
+unsafe extern "C" {
+    fn memcheck_target_calls();
+    fn memcheck_target_calls_end();
+    fn memcheck_target_call(number: i64, a: u64, b: u64, c: u64, d: u64, e: u64, f: u64) -> i64;
+    /// libc's `syscall`, with the error put into `errno`.
+    pub fn memcheck_libc_syscall();
+}
+
+/// As `syscall`, for a call that is the target's own: a filter of system calls that the target set, applies to it.
+///
+/// # Safety
+/// As of `syscall`.
+pub unsafe fn target_syscall(number: i64, args: [u64; 6]) -> Result<u64, Errno> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: a function of this signature; the caller answers for the effect.
+    let result = unsafe { memcheck_target_call(number, a, b, c, d, e, f) };
+    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as u64) }
+}
+
+/// The code that makes the target's own calls.
+pub fn target_calls() -> AddrRange {
+    let [start, end] =
+        [memcheck_target_calls, memcheck_target_calls_end].map(|label| Addr(label as *const () as u64));
+    AddrRange::between(start, end).unwrap_or_default()
 }
 
 const SYS_MMAP: i64 = 9;

@@ -190,10 +190,11 @@ impl Collector for Findings<'_> {
     fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) {
         let top = if event.exact_top { Top::Exact } else { Top::Return };
         let stack = self.names.frames(process, event.stack, top);
+        let parameter = memcheck_report::syscall_parameter(event);
         let subject = Subject::Error {
             kind: event.kind,
             access_bytes: event.access.map(|access| access.size.0).filter(|&bytes| bytes > 0),
-            parameter: None,
+            parameter: parameter.as_deref(),
         };
         if let Some(rule) = self.find_rule(&subject, event.function, &stack) {
             let index = self.suppressed(&rule);

@@ -4,7 +4,7 @@
 //! [`crate::Pc::call_site`]) except the first entry of `stack` when `exact_top` is set: that one is the
 //! instruction that erred. Allocation and free stacks start at the caller of the allocator function.
 
-use crate::{Access, ErrorKind, Function, Pc, Place, Size, ThreadId};
+use crate::{Access, ErrorKind, Function, ParameterName, Pc, Place, Size, ThreadId};
 
 /// The most frames that any recorded stack holds.
 pub const MAX_FRAMES: usize = 64;
@@ -64,9 +64,9 @@ pub enum Detail {
     Syscall {
         /// The system call's number.
         number: u32,
-        /// Which argument, from 0.
-        argument: u8,
-        /// Offset of the first bad byte in what the argument points to.
+        /// Which parameter, or what it leads to.
+        parameter: ParameterName,
+        /// Offset of the first bad byte in what the parameter points to.
         offset: u64,
     },
 }

@@ -13,6 +13,7 @@ mod event;
 mod function;
 mod ids;
 mod leak;
+mod parameter;
 
 pub use access::{Access, AccessKind};
 pub use addr::{Addr, AddrRange, Pc, Size};
@@ -22,3 +23,4 @@ pub use event::{Damage, Detail, ErrorEvent, MAX_FRAMES};
 pub use function::Function;
 pub use ids::{StackId, ThreadId};
 pub use leak::LeakKind;
+pub use parameter::ParameterName;

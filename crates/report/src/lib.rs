@@ -41,4 +41,5 @@ pub use process::{Coverage, Exit, HeapUse, Process};
 pub use report::{LeakTotals, LossTotal, Report, SCHEMA, Summary, Suppressed, Tool, Verdict};
 pub use source::Sources;
 pub use source_root::SourceRoot;
+pub use system_call::parameter as syscall_parameter;
 pub use text::{Color, Text};

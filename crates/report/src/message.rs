@@ -255,19 +255,14 @@ fn bad_alignment(event: &ErrorEvent<'_>) -> String {
 }
 
 fn syscall_param(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddress>) -> String {
-    let Detail::Syscall { number, argument, offset } = event.detail else {
-        return format!("a system call was given bad memory, {}", place(event, pid, named));
+    let place = place(event, pid, named);
+    let Some(parameter) = system_call::parameter(event) else {
+        return format!("a system call was given bad memory, {place}");
     };
-    let name = system_call::name(number);
     let does = match event.access.map(|access| access.kind) {
         Some(AccessKind::Write) => "writes",
         _ => "reads",
     };
-    let size = event.access.map(|access| format!("{} ", bytes(access.size.0))).unwrap_or_default();
-    let offset = if offset == 0 { String::new() } else { format!("; bad from byte {offset} on") };
-    format!(
-        "{name} {does} {size}through argument {}, {}{offset}",
-        u32::from(argument) + 1,
-        place(event, pid, named)
-    )
+    let size = event.access.map(|access| format!("{}, ", bytes(access.size.0))).unwrap_or_default();
+    format!("{parameter} {does} {size}{place}")
 }

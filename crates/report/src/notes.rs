@@ -29,6 +29,9 @@ pub(crate) fn notes(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddres
             let name = signal::name(number).unwrap_or("a signal");
             notes.push(format!("{name} ended the program: {}", signal::reason(number, code)));
         }
+        Detail::Syscall { parameter, offset, .. } if offset != 0 => {
+            notes.push(format!("the first {offset} bytes that {parameter} leads to are in order"));
+        }
         _ => {}
     }
     if let Place::Block(block) = event.place {

@@ -7,7 +7,7 @@
 use core::sync::atomic::AtomicU64;
 use memcheck_model::{
     Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, Function, LeakKind,
-    MAX_FRAMES, Pc, Place, Size, ThreadId,
+    MAX_FRAMES, ParameterName, Pc, Place, Size, ThreadId,
 };
 
 use crate::words::{Malformed, Reader, Writer};
@@ -452,10 +452,10 @@ fn encode_detail(to: &mut Writer<'_>, detail: &Detail) {
             to.word(*source);
             to.word(*size);
         }
-        Detail::Syscall { number, argument, offset } => {
+        Detail::Syscall { number, parameter, offset } => {
             to.word(7u8);
             to.word(*number);
-            to.word(*argument);
+            to.bytes(parameter.as_str().as_bytes());
             to.word(*offset);
         }
     }
@@ -479,11 +479,14 @@ fn decode_detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
         4 => Detail::SizedDelete { size: from.word()?, align: from.word()?, block_align: from.word()? },
         5 => Detail::Signal { number: signed(from, "signal")?, code: signed(from, "signal code")? },
         6 => Detail::Overlap { destination: from.word()?, source: from.word()?, size: from.word()? },
-        7 => Detail::Syscall {
-            number: from.narrow("system call")?,
-            argument: from.narrow("argument")?,
-            offset: from.word()?,
-        },
+        7 => {
+            let number = from.narrow("system call")?;
+            let mut name = [0; ParameterName::MAX_BYTES];
+            let name = from.bytes_in("parameter", &mut name)?;
+            let parameter = ParameterName::find_in(name)
+                .ok_or(Malformed::Field { name: "parameter", value: name.len() as u64 })?;
+            Detail::Syscall { number, parameter, offset: from.word()? }
+        }
         value => return Err(Malformed::Field { name: "detail", value }),
     })
 }
@@ -547,7 +550,11 @@ mod tests {
             Detail::SizedDelete { size: 1, align: 2, block_align: 3 },
             Detail::Signal { number: 11, code: -6 },
             Detail::Overlap { destination: 1, source: 2, size: 3 },
-            Detail::Syscall { number: 1, argument: 2, offset: u64::MAX },
+            Detail::Syscall {
+                number: 1,
+                parameter: ParameterName::new(format_args!("buf")),
+                offset: u64::MAX,
+            },
         ];
         for place in places {
             for detail in details {

@@ -17,13 +17,16 @@
 //! k0-k7 nor zmm16-zmm31 are touched. So fxsave's 512 bytes are all there is to save.
 
 use core::{
-    arch::global_asm,
+    arch::{asm, global_asm},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use memcheck_model::Addr;
 
-use crate::{sys, thread};
+use crate::{
+    sys::{self, signal},
+    thread,
+};
 
 /// The target's registers as the gate found them, lowest address first.
 #[repr(C)]
@@ -109,6 +112,21 @@ impl Gate {
                 Err(_) => sys::process::yield_now(),
             }
         }
+    }
+
+    /// Calls `act` on the gate's stack, under its lock, with signals blocked. Not from there.
+    pub fn run<T>(&self, act: extern "C" fn(&T), argument: &T) {
+        let mask = signal::set_mask(u64::MAX);
+        let taken = self.lock();
+        let top = self.stack_top.load(Ordering::Acquire);
+        // SAFETY: `prepare` mapped the stack below `top`, and whoever has the lock has the stack. The callee keeps r12
+        // (psABI 3.2.1); `act` takes the argument in rdi.
+        unsafe {
+            asm!("xchg rsp, r12", "call {act}", "mov rsp, r12", act = in(reg) act,
+                inout("r12") top => _, in("rdi") argument, clobber_abi("C"));
+        }
+        self.unlock(taken);
+        signal::set_mask(mask);
     }
 
     /// Gives it back.

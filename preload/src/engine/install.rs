@@ -32,9 +32,10 @@ use super::{
     code_memory::{Arena, Generation, find_gap},
     count, gate,
     image::{Image, ProgramHeader},
-    native, shadow_map,
+    native, shadow_map, syscalls,
 };
 use crate::{
+    heap,
     sys::{self, file, memory, memory::Protection, signal},
     thread,
 };
@@ -128,8 +129,11 @@ pub fn begin(options: &Options) {
         spill_offset: spill_offset as i32,
         checks: Checks::On,
         stress: if options.stress { Stress::On } else { Stress::Off },
-        syscalls: Syscalls::Native,
+        syscalls: Syscalls::Hooked,
     };
+    if let Some(heap) = heap::find() {
+        syscalls::begin(heap.layout().range());
+    }
     // SAFETY: the process' only thread.
     unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, is_own, modules: Vec::new() }) };
     IS_ON.store(true, Ordering::Release);
@@ -356,8 +360,14 @@ impl Engine {
         let (slots, slot_range) = zeroed::<AtomicU64>(near, module.extents.len())?;
         let (jump_map, jump_map_range) = zeroed(None, hull.size().0 as usize)?;
         let base = arena.range().start().0;
-        let cells =
-            [gate::report_entry().0, 0, hull.start().0, hull.size().0, jump_map_range.start().0, base];
+        let cells = [
+            gate::report_entry().0,
+            syscalls::entry().0,
+            hull.start().0,
+            hull.size().0,
+            jump_map_range.start().0,
+            base,
+        ];
         let mut head = prelude(&self.config, cells);
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
         head.extend_from_slice(&callers::back().0.to_le_bytes());

@@ -15,7 +15,7 @@ use memcheck_wire::{CHANNEL_VARIABLE, Notice, NoticeKind, Record};
 use super::{libc_entries::answer, program_file};
 use crate::{
     channel,
-    sys::{self, Errno, file::File, syscall},
+    sys::{self, Errno, file::File, target_syscall},
     thread,
 };
 
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn execve(path: u64, arguments: u64, environment: u64) -> 
     let environment = unsafe { environment_for(file.as_ref().ok(), environment) };
     drop(file);
     // SAFETY: the caller's word, and the environment is a null-terminated array of strings still.
-    answer(unsafe { syscall(SYS_EXECVE, [path, arguments, environment, 0, 0, 0]) }) as i32
+    answer(unsafe { target_syscall(SYS_EXECVE, [path, arguments, environment, 0, 0, 0]) }) as i32
 }
 
 /// `execveat`.
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn execveat(
     drop(file);
     let args = [directory as u64, path, arguments, environment, flags as u64, 0];
     // SAFETY: the caller's word, and the environment is a null-terminated array of strings still.
-    answer(unsafe { syscall(SYS_EXECVEAT, args) }) as i32
+    answer(unsafe { target_syscall(SYS_EXECVEAT, args) }) as i32
 }
 
 /// `fexecve`.

@@ -3,10 +3,15 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use memcheck_syscalls::Request;
+
 use super::{alt_stack, signals};
-use crate::sys::{
-    Errno,
-    signal::{Action, AltStack},
+use crate::{
+    engine::{confinement, syscalls},
+    sys::{
+        self, Errno,
+        signal::{Action, AltStack},
+    },
 };
 
 const EINVAL: Errno = Errno(22);
@@ -93,4 +98,57 @@ pub unsafe extern "C" fn sigaltstack(new: *const AltStack, old: *mut AltStack) -
     // SAFETY: the caller's word.
     let result = unsafe { alt_stack::set(new, old) };
     answer(result.map(|()| 0)) as i32
+}
+
+const SYS_PRCTL: u64 = 157;
+const SYS_SECCOMP: u64 = 317;
+
+/// `prctl`.
+///
+/// # Safety
+/// The arguments are those of prctl(2).
+pub unsafe extern "C" fn prctl(option: u64, second: u64, third: u64, fourth: u64, fifth: u64) -> i32 {
+    // The option is an int.
+    let arguments = [u64::from(option as u32), second, third, fourth, fifth, 0];
+    // SAFETY: the caller's word.
+    unsafe { call_confining(SYS_PRCTL, arguments) as i32 }
+}
+
+/// The call of `syscall` that may install a filter of system calls; a function of seven arguments, as it is called.
+unsafe extern "C" fn seccomp(_: u64, a: u64, b: u64, c: u64, d: u64, e: u64, f: u64) -> i64 {
+    // SAFETY: the caller's word.
+    unsafe { call_confining(SYS_SECCOMP, [a, b, c, d, e, f]) }
+}
+
+/// Makes the call, with a filter that lets the shim's own calls pass if it installs one.
+unsafe fn call_confining(number: u64, arguments: [u64; 6]) -> i64 {
+    let request = Request { number, arguments };
+    let installed = if confinement::is_filter(&request) { syscalls::confine(&request) } else { None };
+    let result = match installed {
+        Some(result) => result,
+        // SAFETY: the caller's word.
+        None => unsafe { sys::target_syscall(number.cast_signed(), arguments) },
+    };
+    answer(result)
+}
+
+/// `syscall`: as libc's, but for seccomp(2). Naked, because what the call does may come back on another stack.
+///
+/// # Safety
+/// The arguments are those of syscall(2).
+#[unsafe(naked)]
+pub unsafe extern "C" fn syscall() {
+    core::arch::naked_asm!(
+        "cmp rdi, {seccomp}",
+        "je {handler}",
+        "jmp {others}",
+        seccomp = const SYS_SECCOMP,
+        handler = sym seccomp,
+        others = sym sys::memcheck_libc_syscall,
+    )
+}
+
+/// What `syscall` returns when the kernel returned this negative number.
+pub extern "C" fn failed(result: i64) -> i64 {
+    answer(Err(Errno(-result as i32)))
 }

@@ -1,0 +1,307 @@
+//! The look at each system call that a copy is about to make: memory that the kernel would read or write, and must
+//! not, is reported. Then the call is made as it was.
+//!
+//! ```text
+//!  rsp      return address: the `syscall` instruction in the copy
+//!  rsp+8    one word
+//!  rsp+16   128 bytes   the red zone
+//!  rsp+144              the target's own stack pointer
+//! ```
+//! The quick way out: a call without parameters that lead to memory, or with none that points into the heap. Only
+//! rcx and r11 are changed there, which the `syscall` instruction changes anyway (Intel SDM, SYSCALL).
+//!
+//! Runs on the target's stack, also in handlers of signals and in children of vfork: no locks, no allocation, no
+//! system calls but where memory outside the heap and the stack must be read, or an error is told. Errors of a
+//! child of vfork are not told: it shares its parent's stream. `clone`, `vfork`, `rt_sigreturn` and the rest are
+//! made by the instruction itself, with the stack pointer as it was. Only a filter of system calls is installed
+//! from here instead (see `confinement`).
+//!
+//! Vector state: the code called here is compiled for baseline x86-64 (see `gate`); it has no use for the x87.
+
+use core::{
+    arch::global_asm,
+    cell::Cell,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use memcheck_model::{
+    Access, AccessKind, Addr, AddrRange, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Size, ThreadId,
+};
+use memcheck_rewrite::SYSCALL_SKIP;
+use memcheck_stack::Registers;
+use memcheck_syscalls::{Attention, CALLS, Finding, Granule, Known, Memory, Request, attention_of, check};
+use memcheck_wire::Counter;
+
+use super::{confinement, count, gate, shadow_map};
+use crate::{
+    channel, heap,
+    lifecycle::parts,
+    stacks,
+    sys::{Errno, memory, process},
+    thread,
+};
+
+/// For how many numbers there is a class.
+const CLASSES: usize = 512;
+const SYS_MPROTECT: u64 = 10;
+const SYS_PRCTL: usize = 157;
+
+/// What each call needs, as [`Attention`].
+static CLASS: [u8; CLASSES] = {
+    let mut class = [Attention::Full as u8; CLASSES];
+    let mut index = 0;
+    while index < CALLS.len() {
+        class[CALLS[index].number as usize] = attention_of(&CALLS[index].parameters) as u8;
+        index += 1;
+    }
+    class[SYS_MPROTECT as usize] = Attention::Direct as u8;
+    class[SYS_PRCTL] = Attention::Full as u8;
+    class
+};
+
+/// The heap's first address and its size.
+static HEAP: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// Whether the target changed the protection of some of the heap: then not all that is addressable can be read.
+static HEAP_IS_PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// The heap's addresses are known. Before any copy runs.
+pub fn begin(heap: AddrRange) {
+    HEAP[0].store(heap.start().0, Ordering::Relaxed);
+    HEAP[1].store(heap.size().0, Ordering::Relaxed);
+}
+
+/// Where copies go before each system call.
+pub fn entry() -> Addr {
+    Addr(memcheck_syscall_hook as *const () as u64)
+}
+
+unsafe extern "C" {
+    fn memcheck_syscall_hook();
+}
+
+/// What the hook put on the stack.
+#[repr(C)]
+struct Frame {
+    request: Request,
+    flags: u64,
+    /// The `syscall` instruction in the copy.
+    at: u64,
+    word: u64,
+    red_zone: [u64; 16],
+}
+
+impl Frame {
+    /// The target's stack pointer.
+    fn rsp(&self) -> u64 {
+        core::ptr::from_ref(self) as u64 + size_of::<Self>() as u64
+    }
+}
+
+/// How far behind the return address to go on.
+extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
+    let request = &frame.request;
+    if request.number == SYS_MPROTECT {
+        HEAP_IS_PROTECTED.store(true, Ordering::Relaxed);
+        return 0;
+    }
+    let target = Target { rsp: frame.rsp(), readable: Cell::new(u64::MAX) };
+    if confinement::is_filter(request) {
+        return match confinement::install(request, &target) {
+            Some(result) => {
+                frame.request.number = result.unwrap_or_else(|errno| i64::from(-errno.0).cast_unsigned());
+                SYSCALL_SKIP
+            }
+            None => 0,
+        };
+    }
+    if check(request, &target, &mut |finding| report(frame, bp, finding)) == Known::No {
+        count(Counter::SyscallsUnknown, 1);
+    }
+    0
+}
+
+/// Makes a call that installs a filter, outside a copy.
+pub fn confine(request: &Request) -> Option<Result<u64, Errno>> {
+    confinement::install(request, &Target { rsp: u64::MAX, readable: Cell::new(u64::MAX) })
+}
+
+/// The target's memory, as a call on this stack sees it.
+struct Target {
+    rsp: u64,
+    /// The last page that was found readable.
+    readable: Cell<u64>,
+}
+
+impl Target {
+    /// Whether the aligned word at `at` can be read.
+    fn is_readable(&self, at: u64) -> bool {
+        let [low, high] = &thread::current().stack;
+        if (low.get()..high.get()).contains(&self.rsp) && (self.rsp..high.get()).contains(&at) {
+            return true;
+        }
+        if self.readable.get() != at / 4096 {
+            if !memory::is_readable(Addr(at)) {
+                return false;
+            }
+            self.readable.set(at / 4096);
+        }
+        true
+    }
+
+    /// `N` bytes that can be read and may be.
+    fn find<const N: usize>(&self, at: Addr) -> Option<[u8; N]> {
+        let last = at.0.checked_add(N as u64 - 1)?;
+        if self.is_watched(at) {
+            if shadow_map::find_bad(AddrRange::new(at, Size(N as u64))?).is_some() {
+                return None;
+            }
+            if HEAP_IS_PROTECTED.load(Ordering::Relaxed)
+                && !(self.is_readable(at.0 & !7) && self.is_readable(last & !7))
+            {
+                return None;
+            }
+        } else if !(self.is_readable(at.0 & !7) && self.is_readable(last & !7)) {
+            return None;
+        }
+        // SAFETY: the bytes were found readable just now: they are addressable memory of the heap, or the kernel read
+        // them. Volatile, and of any alignment: the target's other threads may change them.
+        Some(unsafe { (at.0 as *const [u8; N]).read_volatile() })
+    }
+}
+
+impl Memory for Target {
+    fn is_watched(&self, addr: Addr) -> bool {
+        addr.0.wrapping_sub(HEAP[0].load(Ordering::Relaxed)) < HEAP[1].load(Ordering::Relaxed)
+    }
+
+    fn find_bad(&self, range: AddrRange) -> Option<Addr> {
+        shadow_map::find_bad(range)
+    }
+
+    fn granule(&self, start: Addr) -> Granule {
+        let leading = shadow_map::state_of(start).leading() as u8;
+        let can_be_read =
+            leading > 0 && (!HEAP_IS_PROTECTED.load(Ordering::Relaxed) || self.is_readable(start.0));
+        if !can_be_read {
+            // Where a string cannot be read, the kernel says so: it ends here.
+            return Granule { leading, bytes: [0; 8] };
+        }
+        // SAFETY: some of the granule is addressable, so its page is the heap's and mapped; the protection is as the heap
+        // left it, or was looked at.
+        let bytes = unsafe { (start.0 as *const [u8; 8]).read_volatile() };
+        Granule { leading, bytes }
+    }
+
+    fn find_word(&self, at: Addr) -> Option<u64> {
+        self.find(at).map(u64::from_le_bytes)
+    }
+
+    fn find_int(&self, at: Addr) -> Option<u32> {
+        self.find(at).map(u32::from_le_bytes)
+    }
+}
+
+/// What `tell` is to tell of.
+struct Telling<'a> {
+    frame: &'a Frame,
+    bp: u64,
+    finding: &'a Finding,
+}
+
+#[cold]
+fn report(frame: &Frame, bp: u64, finding: &Finding) {
+    if !channel::is_vfork_child() {
+        // The target's stack may be small.
+        gate::REPORT.run(tell, &Telling { frame, bp, finding });
+    }
+}
+
+extern "C" fn tell(telling: &Telling<'_>) {
+    let Telling { frame, bp, finding } = *telling;
+    if finding.kind == AccessKind::Write {
+        heap::damage_is_known(finding.bad);
+    }
+    let rsp = frame.rsp();
+    let described = parts::describe(finding.bad, Addr(rsp));
+    let mut frames = [Pc(0); MAX_FRAMES];
+    let registers = Registers { pc: frame.at, sp: rsp, bp };
+    channel::report(&ErrorEvent {
+        kind: ErrorKind::SyscallParam,
+        tid: ThreadId(process::tid()),
+        function: None,
+        access: Some(Access { kind: finding.kind, addr: finding.range.start(), size: finding.range.size() }),
+        address: finding.bad,
+        place: described.place,
+        detail: Detail::Syscall {
+            number: frame.request.number as u32,
+            parameter: finding.parameter,
+            offset: finding.bad.0 - finding.range.start().0,
+        },
+        exact_top: true,
+        stack: stacks::capture_interrupted_in(registers, &mut frames),
+        allocated: described.allocated(),
+        freed: described.freed(),
+    });
+}
+
+global_asm!(
+    ".text",
+    ".p2align 4",
+    ".globl memcheck_syscall_hook",
+    ".hidden memcheck_syscall_hook",
+    ".type memcheck_syscall_hook,@function",
+    "memcheck_syscall_hook:",
+    "pushfq",
+    "cmp rax, {classes}",
+    "jae 5f",
+    "lea rcx, [rip + {class}]",
+    "movzx ecx, byte ptr [rcx + rax]",
+    "cmp ecx, {direct}",
+    "jb 9f",
+    "ja 5f",
+    "mov rcx, [rip + {heap}]",
+    ".irp argument, rdi, rsi, rdx, r10, r8, r9",
+    "mov r11, \\argument",
+    "sub r11, rcx",
+    "cmp r11, [rip + {heap} + 8]",
+    "jb 5f",
+    ".endr",
+    // Go back: to the return address, with the word and the red zone taken off the stack.
+    "9: popfq",
+    "pop rcx",
+    "mov [rsp], rcx",
+    "ret 128",
+    // What is left is for `on_call`.
+    "5: cld",
+    ".irp register, r9, r8, r10, rdx, rsi, rdi, rax, rbx",
+    "push \\register",
+    ".endr",
+    "mov rbx, rsp",
+    "and rsp, -16",
+    "sub rsp, 256",
+    ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movaps [rsp + 16*\\number], xmm\\number",
+    ".endr",
+    "lea rdi, [rbx + 8]",
+    "mov rsi, rbp",
+    "call {on_call}",
+    "mov r11, rax",
+    ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movaps xmm\\number, [rsp + 16*\\number]",
+    ".endr",
+    "mov rsp, rbx",
+    ".irp register, rbx, rax, rdi, rsi, rdx, r10, r8, r9",
+    "pop \\register",
+    ".endr",
+    "popfq",
+    "pop rcx",
+    "lea rcx, [rcx + r11]",
+    "mov [rsp], rcx",
+    "ret 128",
+    ".size memcheck_syscall_hook, .-memcheck_syscall_hook",
+    classes = const CLASSES,
+    direct = const Attention::Direct as u8,
+    class = sym CLASS,
+    heap = sym HEAP,
+    on_call = sym on_call,
+);
