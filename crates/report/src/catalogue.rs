@@ -174,7 +174,7 @@ pub const CATALOGUE: &[Entry] = &[
         [805, 130],
         "The kernel reads or writes as many bytes as it is told, past the end of the block or in a freed one.",
         "Pass the true size of the buffer.",
-        later
+        seen
     ),
     entry!(
         "use-of-uninitialised",
