@@ -139,7 +139,7 @@ impl Format {
         match self {
             Self::Text => text(report),
             Self::Json => pretty(report),
-            Self::Sarif => pretty(&sarif::log(report, root)),
+            Self::Sarif => sarif::log(report, root),
             Self::Junit => junit::document(report, root),
             Self::CodeQuality => pretty(&code_quality::issues(report, root)),
             Self::Github => github::commands(report, root),

@@ -42,6 +42,9 @@ enum Style {
     Bold,
 }
 
+/// Frames in a row that may be equal before they are told once.
+const MOST_EQUAL: usize = 3;
+
 /// Lays findings out as text.
 #[derive(Debug)]
 pub struct Text {
@@ -208,10 +211,20 @@ impl Text {
         if let Some(title) = title {
             let _ = writeln!(text, "   {equals} {title}");
         }
-        for (index, frame) in stack.iter().enumerate() {
-            let mark = if index == 0 && title.is_none() { equals.as_str() } else { " " };
-            let word = if index == 0 { "in" } else { "by" };
-            let _ = writeln!(text, "   {mark} {word} {}", describe(frame));
+        let lines: Vec<String> = stack.iter().map(describe).collect();
+        let mut index = 0;
+        for run in lines.chunk_by(|one, next| one == next) {
+            // A recursion's many equal frames say it once.
+            let shown = if run.len() > MOST_EQUAL { 1 } else { run.len() };
+            for line in &run[..shown] {
+                let mark = if index == 0 && title.is_none() { equals.as_str() } else { " " };
+                let word = if index == 0 { "in" } else { "by" };
+                let _ = writeln!(text, "   {mark} {word} {line}");
+                index += 1;
+            }
+            if shown < run.len() {
+                let _ = writeln!(text, "     … {} more like it", run.len() - shown);
+            }
         }
     }
 
@@ -275,6 +288,27 @@ mod tests {
         assert_eq!(lines[1], format!("  --> {file}:2:12"));
         assert_eq!(lines[2..5], ["   |", " 2 | \tchar *p = malloc(10);", "   | \t          ^"]);
         assert_eq!(lines[5..7], ["   = allocated", "     in fill (list.c:2:12)"]);
+    }
+
+    #[test]
+    fn equal_frames_of_a_recursion_are_told_once() {
+        let losses = Losses { blocks: 1, bytes: 10, indirect_blocks: 0, indirect_bytes: 0 };
+        let mut stack = vec![frame("/no/such.c", 3, None)];
+        stack.extend(vec![frame("/no/such.c", 9, None); 5]);
+        stack.extend(vec![frame("/no/such.c", 20, None); 2]);
+        let record = LeakRecord::new(LeakKind::Definite, losses, 1, stack);
+        let text = Text::new(Color::Plain).leak(&record, true);
+        let lines: Vec<&str> = text.lines().skip(3).take(5).collect();
+        assert_eq!(
+            lines,
+            [
+                "     in fill (such.c:3)",
+                "     by fill (such.c:9)",
+                "     … 4 more like it",
+                "     by fill (such.c:20)",
+                "     by fill (such.c:20)",
+            ]
+        );
     }
 
     #[test]

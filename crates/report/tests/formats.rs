@@ -181,5 +181,5 @@ fn paths_below_the_source_root_are_relative_in_every_format_for_others() {
         let text = format.render(&report, &root);
         assert!(text.contains("src/x.c") && !text.contains("/home/u/p/build"), "{}", format.name());
     }
-    assert!(Format::Sarif.render(&report, &root).contains("\"uri\": \"file:///home/u/p/\""));
+    assert!(Format::Sarif.render(&report, &root).contains("\"uri\":\"file:///home/u/p/\""));
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::items;
 use crate::catalogue::CATALOGUE;
@@ -17,22 +17,33 @@ const PAGE: &str = include_str!("html/page.html");
 /// Lines of source shown before and after a frame's own.
 const AROUND: u32 = 4;
 
+/// What the script shows.
+#[derive(Serialize)]
+struct Data<'a> {
+    report: &'a Report,
+    sources: BTreeMap<&'a str, BTreeMap<u32, String>>,
+    root: &'a str,
+    kinds: BTreeMap<&'static str, Kind>,
+}
+
+/// What the catalogue says of a kind.
+#[derive(Serialize)]
+struct Kind {
+    title: &'static str,
+    cause: &'static str,
+    remedy: &'static str,
+}
+
 /// The page.
 pub(super) fn page(report: &Report, root: &SourceRoot) -> String {
-    let kinds: BTreeMap<&str, Value> = CATALOGUE
+    let kinds = CATALOGUE
         .iter()
-        .map(|entry| {
-            (entry.id, json!({ "title": entry.title, "cause": entry.cause, "remedy": entry.remedy }))
-        })
+        .map(|entry| (entry.id, Kind { title: entry.title, cause: entry.cause, remedy: entry.remedy }))
         .collect();
-    let data = json!({
-        "report": report,
-        "sources": sources(report),
-        "root": root.path(),
-        "kinds": kinds,
-    });
-    // The end of the data block cannot come early: no `<` stands in it.
-    let data = data.to_string().replace('<', "\\u003c");
+    let data = Data { report, sources: sources(report), root: root.path(), kinds };
+    // Maps of strings and plain structs serialize without fail. The end of the data block cannot come early: no `<`
+    // stands in it.
+    let data = serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c");
     let (head, tail) = PAGE.split_once("{{data}}").unwrap_or((PAGE, ""));
     format!("{head}{data}{tail}")
 }

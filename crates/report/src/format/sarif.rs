@@ -3,6 +3,7 @@
 //! Rules come from the catalogue, with help and CWE tags; allocation and free are related locations; every stack is a
 //! stack of the result, the innermost path also a code flow from `main` to the defect.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{Item, frame_line, items};
@@ -12,8 +13,44 @@ use crate::{Frame, Level, Report, SourceRoot, Verdict};
 /// What GitHub takes of one run.
 const MOST_RESULTS: usize = 25_000;
 
-/// The log.
-pub(super) fn log(report: &Report, root: &SourceRoot) -> Value {
+/// The log as compact JSON. Its results are made one after the other, as they are written: all at once they take many
+/// times the memory of the report.
+pub(super) fn log(report: &Report, root: &SourceRoot) -> String {
+    let run = Run { head: head(report, root), results: Results { report, root } };
+    let log = Log { schema: "https://json.schemastore.org/sarif-2.1.0.json", version: "2.1.0", runs: [run] };
+    // Maps of strings and plain structs serialize without fail.
+    serde_json::to_string(&log).map(|text| text + "\n").unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct Log<'a> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    version: &'static str,
+    runs: [Run<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Run<'a> {
+    #[serde(flatten)]
+    head: Value,
+    results: Results<'a>,
+}
+
+struct Results<'a> {
+    report: &'a Report,
+    root: &'a SourceRoot,
+}
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let items = items(self.report).take(MOST_RESULTS);
+        to.collect_seq(items.map(|item| result(item, self.report, self.root)))
+    }
+}
+
+/// Everything of a run but its results.
+fn head(report: &Report, root: &SourceRoot) -> Value {
     let rules: Vec<Value> = CATALOGUE
         .iter()
         .map(|entry| {
@@ -52,23 +89,18 @@ pub(super) fn log(report: &Report, root: &SourceRoot) -> Value {
         base["uri"] = json!(format!("file://{}/", encode(root.path())));
     }
     json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": { "driver": {
-                "name": report.tool.name,
-                "semanticVersion": report.tool.version,
-                "rules": rules,
-            }},
-            "columnKind": "unicodeCodePoints",
-            "originalUriBaseIds": { "SRCROOT": base },
-            "invocations": [{
-                "executionSuccessful": report.summary.verdict != Verdict::Failed,
-                "commandLine": report.command.join(" "),
-                "arguments": report.command.iter().skip(1).collect::<Vec<_>>(),
-                "toolExecutionNotifications": notifications,
-            }],
-            "results": items(report).take(MOST_RESULTS).map(|item| result(item, report, root)).collect::<Vec<_>>(),
+        "tool": { "driver": {
+            "name": report.tool.name,
+            "semanticVersion": report.tool.version,
+            "rules": rules,
+        }},
+        "columnKind": "unicodeCodePoints",
+        "originalUriBaseIds": { "SRCROOT": base },
+        "invocations": [{
+            "executionSuccessful": report.summary.verdict != Verdict::Failed,
+            "commandLine": report.command.join(" "),
+            "arguments": report.command.iter().skip(1).collect::<Vec<_>>(),
+            "toolExecutionNotifications": notifications,
         }],
     })
 }
