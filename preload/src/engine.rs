@@ -4,6 +4,7 @@
 pub mod callers;
 pub mod code_memory;
 pub mod confinement;
+pub mod fronts;
 pub mod gate;
 pub mod image;
 pub mod install;

@@ -69,6 +69,6 @@ pub enum CallTarget {
 
 /// Knows where the functions of the module are now.
 pub trait Resolver {
-    /// How to call the function whose original entry is `entry`.
+    /// How to call what stands at `entry`: a function's original entry, or an entry of a linkage table.
     fn call_target(&self, entry: Pc) -> CallTarget;
 }

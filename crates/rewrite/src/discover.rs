@@ -162,7 +162,8 @@ pub fn is_linkage_stub(module: &Module<'_>, at: Pc) -> bool {
 }
 
 /// The GOT cell that the PLT entry at `at` jumps through.
-pub(crate) fn find_linkage_cell(module: &Module<'_>, at: Pc) -> Option<u64> {
+#[must_use]
+pub fn find_linkage_cell(module: &Module<'_>, at: Pc) -> Option<u64> {
     let bytes = module.find_text(at)?;
     let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
     let mut instruction = decoder.decode();

@@ -107,7 +107,7 @@ impl<'a> Emitter<'a> {
             let after = last.pc + u64::from(last.len);
             let goes_on = self.code.insns.get(block.end as usize).is_some_and(|next| next.pc == after);
             if !ends(last.flow) && !goes_on {
-                self.asm.jmp_at(after);
+                self.leave(after);
             }
         }
         for stub in core::mem::take(&mut self.stubs) {
@@ -204,11 +204,7 @@ impl<'a> Emitter<'a> {
     }
 
     fn target(&self, target: u64) -> CallTarget {
-        if self.module.is_entry(Pc(target)) {
-            self.resolver.call_target(Pc(target))
-        } else {
-            CallTarget::Original
-        }
+        self.resolver.call_target(Pc(target))
     }
 
     fn leave(&mut self, target: u64) {

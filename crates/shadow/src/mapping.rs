@@ -58,6 +58,9 @@ pub trait Granules {
     /// The eight shadow bytes from `index`, a multiple of eight, in memory order.
     fn word(&self, index: GranuleIndex) -> u64;
 
+    /// The eight shadow bytes from any `index`, in memory order.
+    fn word_from(&self, index: GranuleIndex) -> u64;
+
     /// Sets `count` shadow bytes from `index`.
     fn fill(&self, index: GranuleIndex, count: u64, value: ShadowByte);
 }

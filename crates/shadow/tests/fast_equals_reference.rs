@@ -3,12 +3,23 @@
 use std::cell::RefCell;
 
 use memcheck_model::{Addr, AddrRange, Size};
-use memcheck_shadow::{GranuleIndex, Granules, Poison, ShadowByte, find_bad, poison, reference, unpoison};
+use memcheck_shadow::{
+    GranuleIndex, Granules, Poison, ShadowByte, find_bad, is_clean, poison, reference, unpoison,
+};
 use proptest::prelude::*;
 
-const GRANULES: usize = 64;
+const GRANULES: usize = 80;
 
-struct Vector(RefCell<[u8; GRANULES]>);
+/// Readers may look this far beyond the last granule.
+const READ_BEYOND: usize = 7;
+
+struct Vector(RefCell<[u8; GRANULES + READ_BEYOND]>);
+
+impl Vector {
+    fn new() -> Self {
+        Self(RefCell::new([0; GRANULES + READ_BEYOND]))
+    }
+}
 
 impl Granules for Vector {
     fn byte(&self, index: GranuleIndex) -> ShadowByte {
@@ -21,6 +32,11 @@ impl Granules for Vector {
 
     fn word(&self, index: GranuleIndex) -> u64 {
         assert_eq!(index.0 % 8, 0);
+        let start = index.0 as usize;
+        u64::from_le_bytes(self.0.borrow()[start..start + 8].try_into().unwrap())
+    }
+
+    fn word_from(&self, index: GranuleIndex) -> u64 {
         let start = index.0 as usize;
         u64::from_le_bytes(self.0.borrow()[start..start + 8].try_into().unwrap())
     }
@@ -56,10 +72,10 @@ proptest! {
     #[test]
     fn histories_leave_the_same_shadow_and_the_same_answers(
         steps in proptest::collection::vec(any_step(), 0..40),
-        checks in proptest::collection::vec((0..8 * GRANULES as u64, 0..300u64), 20),
+        checks in proptest::collection::vec((0..8 * GRANULES as u64, 0..600u64), 20),
     ) {
-        let fast = Vector(RefCell::new([0; GRANULES]));
-        let slow = Vector(RefCell::new([0; GRANULES]));
+        let fast = Vector::new();
+        let slow = Vector::new();
         for step in steps {
             match step {
                 Step::Poison(range, reason) => {
@@ -76,6 +92,7 @@ proptest! {
         for (start, size) in checks {
             let range = range(start, size);
             prop_assert_eq!(find_bad(&fast, range), reference::find_bad(&fast, range));
+            prop_assert_eq!(is_clean(&fast, range), reference::find_bad(&fast, range).is_none());
         }
     }
 }
@@ -84,7 +101,7 @@ proptest! {
 #[test]
 fn every_block_size_up_to_64_has_exactly_its_bytes_addressable() {
     for size in 0..=64 {
-        let shadow = Vector(RefCell::new([0; GRANULES]));
+        let shadow = Vector::new();
         poison(&shadow, range(0, 8 * GRANULES as u64), Poison::Unused);
         unpoison(&shadow, AddrRange::new(Addr(64), Size(size)).unwrap());
         for addr in 0..8 * GRANULES as u64 {

@@ -5,6 +5,7 @@
 //! ```text
 //!  rsp      first word        translate: the module's index      report: return address in emitted code
 //!  rsp+8    second word       translate: the function's index    report: the address that was accessed
+//!                             from a front, both to report: the request, and where to go on
 //!  rsp+16   128 bytes         the red zone, which may be in use
 //!  rsp+144                    the target's own stack pointer
 //! ```
@@ -161,9 +162,16 @@ pub fn report_entry() -> Addr {
     Addr(memcheck_report_gate as *const () as u64)
 }
 
+/// Enters the report gate from the shim's own code, for [`super::fronts::serve`] with `request`.
+pub fn report_front(request: u64) {
+    // SAFETY: the routine lays out the stack as the gate takes it, and comes back with it as it was.
+    unsafe { memcheck_report_front(request) };
+}
+
 unsafe extern "C" {
     fn memcheck_translate_gate();
     fn memcheck_report_gate();
+    fn memcheck_report_front(request: u64);
 }
 
 extern "C" fn on_translate(frame: &mut Frame) {
@@ -172,6 +180,10 @@ extern "C" fn on_translate(frame: &mut Frame) {
 
 extern "C" fn on_report(frame: &mut Frame) {
     super::slow_path::report(frame);
+}
+
+extern "C" fn on_front(frame: &mut Frame) {
+    super::fronts::serve(frame.first);
 }
 
 global_asm!(
@@ -264,9 +276,23 @@ global_asm!(
     "memcheck_gate memcheck_translate_gate, {translate}, {on_translate}",
     ".p2align 4",
     "memcheck_gate memcheck_report_gate, {report}, {on_report}",
+    ".p2align 4",
+    "memcheck_gate memcheck_front_gate, {report}, {on_front}",
+    ".p2align 4",
+    ".globl memcheck_report_front",
+    ".hidden memcheck_report_front",
+    ".type memcheck_report_front,@function",
+    "memcheck_report_front:",
+    "lea rsp, [rsp - 128]",
+    "lea rax, [rip + 5f]",
+    "push rax",
+    "push rdi",
+    "jmp memcheck_front_gate",
+    "5: ret",
     busy = const BUSY,
     translate = sym TRANSLATE,
     report = sym REPORT,
     on_translate = sym on_translate,
     on_report = sym on_report,
+    on_front = sym on_front,
 );

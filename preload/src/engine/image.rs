@@ -212,7 +212,7 @@ impl Image {
     }
 
     /// Calls `each` with every symbol of the dynamic symbol table that the GNU hash table knows, and its name.
-    pub fn for_each_symbol(&self, mut each: impl FnMut(&Symbol, &[u8])) -> Option<()> {
+    pub fn for_each_symbol(&self, mut each: impl FnMut(&Symbol, &'static [u8])) -> Option<()> {
         let hash = self.bytes_from(Addr(self.dynamic_value(DT_GNU_HASH)?))?;
         let symbols = Addr(self.dynamic_value(DT_SYMTAB)?);
         let names = self.bytes_from(Addr(self.dynamic_value(DT_STRTAB)?))?;
@@ -266,6 +266,39 @@ impl Image {
                 }
             }
         }
+    }
+
+    /// The name of the symbol whose address the loader puts into the cell at `cell`.
+    pub fn find_name_in_cell(&self, cell: Addr) -> Option<&'static [u8]> {
+        let stated = cell.0.wrapping_sub(self.bias);
+        for (table, size) in [(DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)] {
+            let Some(bytes) = self.dynamic_value(table).and_then(|table| self.bytes_from(Addr(table))) else {
+                continue;
+            };
+            let Some(bytes) = bytes.get(..self.dynamic_value(size)? as usize) else { continue };
+            let word = |entry: &[u8], at: usize| entry[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+            let Some(entry) = bytes.chunks_exact(24).find(|entry| word(entry, 0) == stated) else { continue };
+            if word(entry, 8) & u64::from(u32::MAX) == R_X86_64_IRELATIVE {
+                return self.find_name_of_resolver(Pc(self.bias.wrapping_add(word(entry, 16))));
+            }
+            let index = word(entry, 8) >> 32;
+            let at = Addr(self.dynamic_value(DT_SYMTAB)? + index * size_of::<Symbol>() as u64);
+            let name = self.bytes_from(at)?.get(..4)?.try_into().map(u32::from_le_bytes).ok()?;
+            let name = self.bytes_from(Addr(self.dynamic_value(DT_STRTAB)? + u64::from(name)))?;
+            return Some(&name[..name.iter().position(|&byte| byte == 0)?]);
+        }
+        None
+    }
+
+    /// A name under which others know an indirect function of the module.
+    fn find_name_of_resolver(&self, resolver: Pc) -> Option<&'static [u8]> {
+        let mut found = None;
+        self.for_each_symbol(|symbol, name| {
+            if symbol.is_ifunc() && self.actual(symbol) == resolver {
+                found = Some(name);
+            }
+        });
+        found
     }
 
     /// The actual address of a symbol's value.

@@ -22,15 +22,17 @@ use core::{
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
     CallTarget, Checks, CodeBlob, Config, Extent, Module, Origin, PRELUDE_BYTES, PcMap, Place, Resolver,
-    Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, is_linkage_stub, prelude,
-    translate,
+    Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell,
+    is_linkage_stub, prelude, translate,
 };
 use memcheck_wire::{Counter, Options};
 
 use super::{
     callers,
     code_memory::{Arena, Generation, find_gap},
-    count, gate,
+    count,
+    fronts::{self, Fronted, Fronts},
+    gate,
     image::{Image, ProgramHeader},
     native, shadow_map, syscalls,
 };
@@ -56,13 +58,15 @@ struct Watched {
     /// The pristine copies of its text, to be unmapped.
     pristine: Vec<AddrRange>,
     arena: Arena,
-    /// One for each extent.
+    /// One for each extent, then one for each of the fronts' originals, which leads to its code.
     slots: &'static [AtomicU64],
     slot_range: AddrRange,
     jump_map: &'static [core::sync::atomic::AtomicU32],
     jump_map_range: AddrRange,
     text: AddrRange,
-    /// The functions that are copied without checks: they read beyond what they were given, on purpose.
+    /// The functions that have a front: what their slots lead to stays, the front knows the code.
+    fronts: Fronts,
+    /// The functions that are copied without checks; see `native`.
     unchecked: Vec<usize>,
     /// A jump back to a hidden return address; see `callers`.
     landing: Option<Addr>,
@@ -172,6 +176,7 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
 
 /// The module that began at `start` was unmapped.
 pub fn module_unloaded(start: Addr) {
+    fronts::called_name::forget();
     with_engine(|engine| {
         for place in &mut engine.modules {
             if place.as_ref().is_some_and(|watched| watched.image.range.start() == start)
@@ -249,6 +254,14 @@ pub fn find_return(pc: u64) -> Option<Pc> {
     with_engine(|engine| engine.find(pc.wrapping_sub(1), |map, offset| map.find_return(offset + 1)))?
 }
 
+/// Calls `ask` with the module whose original code holds `pc`.
+pub fn ask_module<R>(pc: Pc, ask: impl FnOnce(&Image, &Module<'_>) -> Option<R>) -> Option<R> {
+    with_engine(|engine| {
+        let watched = engine.find_module(pc)?;
+        ask(&watched.image, &watched.module)
+    })?
+}
+
 impl Watched {
     fn thunk(&self, function: usize) -> u64 {
         self.stub(function) + 6
@@ -271,8 +284,49 @@ impl Watched {
         }
     }
 
+    /// The fronts of a function, mostly none: places in `fronts.originals`.
+    fn fronts_of(&self, function: usize) -> core::ops::Range<usize> {
+        let originals = &self.fronts.originals;
+        let first = originals.partition_point(|fronted| fronted.function < function);
+        first..first + originals[first..].partition_point(|fronted| fronted.function == function)
+    }
+
+    /// The cell that leads to a function's own code, not to a front.
+    fn code_slot(&self, function: usize) -> &AtomicU64 {
+        let fronts = self.fronts_of(function);
+        let place = if fronts.is_empty() { function } else { self.module.extents.len() + fronts.start };
+        &self.slots[place]
+    }
+
+    /// Where the function's code is: its thunk at first; zero when its entry was left alone.
+    fn code(&self, function: usize) -> Addr {
+        Addr(self.code_slot(function).load(Ordering::Acquire))
+    }
+
+    /// Release: whoever goes there finds the code and its map entries.
+    fn set_code(&self, function: usize, code: Addr) {
+        self.code_slot(function).store(code.0, Ordering::Release);
+        for fronted in &self.fronts.originals[self.fronts_of(function)] {
+            fronted.front.original().store(code.0, Ordering::Release);
+        }
+    }
+
+    /// Leads the slots of functions to their fronts, the first of each. After `lead`, before any of the code runs.
+    fn set_fronts(&self) {
+        for Fronted { function, .. } in &self.fronts.originals {
+            let is_led = self.slots[*function].load(Ordering::Relaxed) != 0;
+            let code = if is_led { self.thunk(*function) } else { self.module.extents[*function].start.0 };
+            self.set_code(*function, Addr(code));
+        }
+        for Fronted { function, front } in self.fronts.originals.iter().rev().chain(&self.fronts.versions) {
+            if self.slots[*function].load(Ordering::Relaxed) != 0 {
+                self.slots[*function].store(front.entry().0, Ordering::Release);
+            }
+        }
+    }
+
     fn is_at_thunk(&self, function: usize) -> bool {
-        self.slots[function].load(Ordering::Acquire) == self.thunk(function)
+        self.code(function).0 == self.thunk(function)
     }
 
     /// Whether the function's entry has room for the jump to its stub, and so has the jump.
@@ -292,6 +346,25 @@ impl Resolver for Watched {
         match self.find_function(entry) {
             Some(function) if self.slots[function].load(Ordering::Relaxed) != 0 => {
                 CallTarget::Slot(Addr(self.slots[function].as_ptr() as u64))
+            }
+            _ => CallTarget::Original,
+        }
+    }
+}
+
+/// What copies without checks call: the functions themselves, not their fronts.
+struct PastFronts<'a>(&'a Watched);
+
+impl Resolver for PastFronts<'_> {
+    fn call_target(&self, entry: Pc) -> CallTarget {
+        let Self(watched) = self;
+        let linked = || {
+            let cell = watched.image.bytes_from(Addr(find_linkage_cell(&watched.module, entry)?))?;
+            watched.find_function(Pc(u64::from_le_bytes(cell.get(..8)?.try_into().ok()?)))
+        };
+        match watched.find_function(entry).filter(|&function| watched.code(function).0 != 0).or_else(linked) {
+            Some(function) if watched.code(function).0 != 0 => {
+                CallTarget::Slot(Addr(watched.code_slot(function).as_ptr() as u64))
             }
             _ => CallTarget::Original,
         }
@@ -349,15 +422,18 @@ impl Engine {
             .filter_map(|range| Some(Segment { start: Pc(range.start().0), bytes: image.bytes(*range)? }))
             .collect();
         let module = Module { text, constants, extents };
-        let unchecked = if is_libc { native::find_over_readers(&image, &module) } else { Vec::new() };
+        let fronts = if is_libc { fronts::find(&image, &module) } else { Fronts::default() };
+        let unchecked =
+            if is_libc { native::find_unchecked(&image, &module, &fronts.originals) } else { Vec::new() };
 
         let capacity = (hull.size().0 * GROWTH + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY)
             .min(1 << 30)
             .next_multiple_of(4096);
         let mut arena = Arena::new(image.range, Size(capacity), generation).ok()?;
-        let slot_bytes = (module.extents.len() as u64 * 8 + 8).next_multiple_of(4096);
+        let slot_count = module.extents.len() + fronts.originals.len();
+        let slot_bytes = (slot_count as u64 * 8 + 8).next_multiple_of(4096);
         let near = find_gap(image.range, slot_bytes);
-        let (slots, slot_range) = zeroed::<AtomicU64>(near, module.extents.len())?;
+        let (slots, slot_range) = zeroed::<AtomicU64>(near, slot_count)?;
         let (jump_map, jump_map_range) = zeroed(None, hull.size().0 as usize)?;
         let base = arena.range().start().0;
         let cells = [
@@ -372,7 +448,7 @@ impl Engine {
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
         head.extend_from_slice(&callers::back().0.to_le_bytes());
         let stubs_at = base + head.len() as u64;
-        for (function, slot) in slots.iter().enumerate() {
+        for (function, slot) in slots[..module.extents.len()].iter().enumerate() {
             stub_in(&mut head, base, index, function, slot, stubs_at - 16);
         }
         let back_stub = base + head.len() as u64;
@@ -392,11 +468,13 @@ impl Engine {
             jump_map,
             jump_map_range,
             text: hull,
+            fronts,
             unchecked,
             landing,
             copies: Vec::new(),
         };
         watched.lead(back_stub);
+        watched.set_fronts();
         Some(watched)
     }
 
@@ -428,21 +506,22 @@ impl Engine {
         let Some(Some(watched)) = self.modules.get_mut(module) else { sys::abort() };
         if !watched.is_at_thunk(function) {
             // Another thread was faster.
-            return Addr(watched.slots[function].load(Ordering::Acquire));
+            return watched.code(function);
         }
         let group = find_group(&watched.module, function);
         let is_unchecked = watched.unchecked.binary_search(&function).is_ok();
         let config =
             Config { checks: if is_unchecked { Checks::Off } else { self.config.checks }, ..self.config };
         let place = Place { code: watched.arena.cursor(), prelude: watched.arena.range().start() };
-        let made = translate(&config, &watched.module, &group, watched, place);
+        let resolver: &dyn Resolver = if is_unchecked { &PastFronts(watched) } else { &*watched };
+        let made = translate(&config, &watched.module, &group, resolver, place);
         let blob = match made {
             Ok(blob) if watched.arena.append(&blob.bytes, generation) => blob,
             Ok(_) => return watched.leave_native(&group, function, None),
             Err(skip) => return watched.leave_native(&group, function, Some(skip.reason)),
         };
         watched.publish(&group, place.code, blob);
-        Addr(watched.slots[function].load(Ordering::Acquire))
+        watched.code(function)
     }
 
     /// The number of this address space: what was written under another one is shared with the parent.
@@ -551,10 +630,9 @@ impl Watched {
         }
         for (entry, offset) in blob.entries {
             if let Some(function) = self.find_function(entry)
-                && self.arena.range().contains(Addr(self.slots[function].load(Ordering::Relaxed)))
+                && self.arena.range().contains(self.code(function))
             {
-                // Release: whoever goes through the slot finds the code and its map entries.
-                self.slots[function].store(code.0 + u64::from(offset), Ordering::Release);
+                self.set_code(function, Addr(code.0 + u64::from(offset)));
             }
         }
         let bytes: u64 = group
@@ -572,7 +650,7 @@ impl Watched {
     fn leave_native(&self, group: &[usize], function: usize, reason: Option<SkipReason>) -> Addr {
         for &index in group {
             let entry = self.module.extents[index].start;
-            if !self.arena.range().contains(Addr(self.slots[index].load(Ordering::Relaxed))) {
+            if !self.arena.range().contains(self.code(index)) {
                 continue;
             }
             let is_restored = !self.has_jump(index)
@@ -584,7 +662,7 @@ impl Watched {
                 sys::abort();
             }
             if is_restored {
-                self.slots[index].store(entry.0, Ordering::Release);
+                self.set_code(index, Addr(entry.0));
             }
         }
         super::count_native(reason, group.len() as u64);

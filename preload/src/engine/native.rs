@@ -1,8 +1,10 @@
-//! Which functions of libc read beyond what they were given, on purpose: the string and memory functions written for
-//! vector registers, which load whole aligned vectors. Their copies have no checks of their own.
+//! Which functions of libc are copied without checks: those before which a front checks, and those that read beyond
+//! what they were given, on purpose: the string and memory functions written for vector registers, which load whole
+//! aligned vectors.
 //!
-//! They are known by how they are chosen: each is what a resolver gave (STT_GNU_IFUNC and R_X86_64_IRELATIVE, "ELF
-//! Handling of Indirect Functions"), or what such a one jumps to. libc has no other indirect functions but those that the kernel's vdso serves.
+//! The latter are known by how they are chosen: each is what a resolver gave (STT_GNU_IFUNC and R_X86_64_IRELATIVE, "ELF
+//! Handling of Indirect Functions"), or what such a one jumps to. libc has no other indirect functions but those that the
+//! kernel's vdso serves.
 //!
 //! Runs before the module's entries are overwritten, under the engine's lock.
 
@@ -11,21 +13,23 @@ use alloc::vec::Vec;
 use memcheck_model::Pc;
 use memcheck_rewrite::{Module, jumps_out};
 
-use super::image::Image;
+use super::{
+    fronts::Fronted,
+    image::{Image, Symbol},
+};
 
-/// The functions of libc that resolvers chose, and the parts that belong to them: indices of extents, sorted.
-pub fn find_over_readers(image: &Image, module: &Module<'_>) -> Vec<usize> {
+/// The functions of libc that have fronts or that resolvers chose, and the parts that belong to them: indices of
+/// extents, sorted.
+pub fn find_unchecked(image: &Image, module: &Module<'_>, fronted: &[Fronted]) -> Vec<usize> {
     let mut chosen = Vec::new();
     image.for_each_resolved(|target| chosen.push(target));
     image.for_each_symbol(|symbol, _| {
         if symbol.is_ifunc() {
-            // SAFETY: an indirect function's resolver: takes nothing on x86-64, gives an address, and was made to run as
-            // early as during relocation.
-            let resolver: extern "C" fn() -> u64 = unsafe { core::mem::transmute(image.actual(symbol).0) };
-            chosen.push(Pc(resolver()));
+            chosen.push(resolve(image, symbol));
         }
     });
     let mut functions: Vec<usize> = chosen.iter().filter_map(|&target| module.find_extent(target)).collect();
+    functions.extend(fronted.iter().map(|fronted| fronted.function));
     functions.sort_unstable();
     functions.dedup();
     // Those that they leave the work to read ahead as well (`__strcspn_generic`, four bytes at a time).
@@ -40,4 +44,12 @@ pub fn find_over_readers(image: &Image, module: &Module<'_>) -> Vec<usize> {
     }
     functions.sort_unstable();
     functions
+}
+
+/// What the resolver of an indirect function chooses.
+pub fn resolve(image: &Image, symbol: &Symbol) -> Pc {
+    // SAFETY: an indirect function's resolver: takes nothing on x86-64, gives an address, and was made to run as early as
+    // during relocation.
+    let resolver: extern "C" fn() -> u64 = unsafe { core::mem::transmute(image.actual(symbol).0) };
+    Pc(resolver())
 }

@@ -54,6 +54,14 @@ pub fn find_bad(range: AddrRange) -> Option<Addr> {
     memcheck_shadow::find_bad(&Shadow, range)
 }
 
+/// Whether every byte of `range` may be touched, as far as the shadow knows; quick when it is so. Only while
+/// `is_active()`.
+#[inline]
+pub fn is_clean(range: AddrRange) -> bool {
+    // The last page of user space is never mapped, so the read beyond the range's shadow stays in the shadow.
+    range.end().0 > USER_END - 4096 || memcheck_shadow::is_clean(&Shadow, range)
+}
+
 /// The shadow byte of `addr`.
 pub fn state_of(addr: Addr) -> ShadowByte {
     if is_active() && addr.0 < USER_END {
@@ -88,6 +96,18 @@ impl Granules for Shadow {
         // SAFETY: as in `byte`; `SHADOW_BASE` and `index` are multiples of eight.
         let word = unsafe { AtomicU64::from_ptr(index.shadow_addr().0 as *mut u64) };
         word.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn word_from(&self, index: GranuleIndex) -> u64 {
+        let word: u64;
+        // SAFETY: as in `byte`, for eight bytes. Rust has no unaligned atomic load; the processor's load of what other
+        // threads write meanwhile gives each byte old or new.
+        unsafe {
+            core::arch::asm!("mov {}, [{}]", out(reg) word, in(reg) index.shadow_addr().0,
+                options(nostack, readonly, preserves_flags));
+        }
+        word
     }
 
     #[inline]

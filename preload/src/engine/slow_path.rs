@@ -30,15 +30,10 @@ pub fn report(frame: &mut Frame) {
     }
     let rsp = Addr(frame.rsp());
     let described = parts::describe(bad, rsp);
-    let kind = match described.place {
-        Place::Block(block) if block.state == BlockState::Freed => ErrorKind::HeapUseAfterFree,
-        Place::Block(_) => ErrorKind::HeapBufferOverflow,
-        _ => ErrorKind::WildAccess,
-    };
     let mut frames = [Pc(0); MAX_FRAMES];
     let registers = Registers { pc: at, sp: rsp.0, bp: frame.rbp };
     channel::report(&ErrorEvent {
-        kind,
+        kind: kind_at(described.place),
         tid: ThreadId(process::tid()),
         function: None,
         access: Some(Access { kind: description.kind, addr, size: Size(size) }),
@@ -50,4 +45,13 @@ pub fn report(frame: &mut Frame) {
         allocated: described.allocated(),
         freed: described.freed(),
     });
+}
+
+/// What an access is that the shadow forbids, by where it goes.
+pub fn kind_at(place: Place) -> ErrorKind {
+    match place {
+        Place::Block(block) if block.state == BlockState::Freed => ErrorKind::HeapUseAfterFree,
+        Place::Block(_) => ErrorKind::HeapBufferOverflow,
+        _ => ErrorKind::WildAccess,
+    }
 }
