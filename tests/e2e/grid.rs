@@ -41,14 +41,8 @@ const LEAK_SEARCH: bool = false;
 const TIERS: &[Tier] = &[Tier::AccessChecks, Tier::HeapAlone];
 
 /// What is found only with checks of library and system calls: these run without access checks alone.
-const CALLS_CHECKED: &[&str] = &[
-    "string/",
-    "syscall/",
-    "overflow/repeated_string_instruction",
-    "snippet/strcpy_without_terminator",
-    "use_after_free/closed_directory_name",
-    "use_after_free/string_function",
-];
+const CALLS_CHECKED: &[&str] =
+    &["syscall/", "overflow/repeated_string_instruction", "use_after_free/closed_directory_name"];
 
 /// The compiler's levels that every fixture is built at.
 pub const LEVELS: &[&str] = &["-O0", "-O2"];

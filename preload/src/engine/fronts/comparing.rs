@@ -9,7 +9,7 @@ use super::{
     WCSNCMP, WMEMCMP,
     scan::{self, Ends},
     shadow_map,
-    text::{Wide, bytes},
+    text::{Narrow, Text, Wide, bytes},
 };
 
 impl Call {
@@ -23,14 +23,22 @@ impl Call {
 
 pub extern "C" fn strcmp(first: u64, second: u64, sp: u64, bp: u64) -> u64 {
     let order = STRCMP.call2(first, second);
-    let len = scan::compared_bytes(first, second, u64::MAX, Ends::AtZero);
+    let len = if order as u32 == 0 {
+        Narrow::len(first) + 1
+    } else {
+        scan::compared_bytes(first, second, u64::MAX, Ends::AtZero)
+    };
     Call::new(Function::Strcmp, sp, bp).compares(first, second, len, 1);
     order
 }
 
 pub extern "C" fn strncmp(first: u64, second: u64, most: u64, sp: u64, bp: u64) -> u64 {
     let order = STRNCMP.call3(first, second, most);
-    let len = scan::compared_bytes(first, second, most, Ends::AtZero);
+    let len = if order as u32 == 0 {
+        most.min(Narrow::len_within(first, most).saturating_add(1))
+    } else {
+        scan::compared_bytes(first, second, most, Ends::AtZero)
+    };
     Call::new(Function::Strncmp, sp, bp).compares(first, second, len, 1);
     order
 }
