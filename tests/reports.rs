@@ -1,0 +1,102 @@
+//! Reports as files: every format of one run, conversions, and places that cannot be written.
+#![forbid(unsafe_code)]
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const FORMATS: [&str; 8] = ["json", "sarif", "junit", "codequality", "github", "html", "xml-file", "oneline"];
+
+/// A folder with the program `overflow`.
+fn overflow_in(folder: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/project/overflow.c");
+    fs::copy(source, folder.join("overflow.c")).unwrap();
+    let program = folder.join("overflow");
+    let compiled =
+        Command::new("cc").args(["-g", "overflow.c", "-o", "overflow"]).current_dir(folder).status();
+    assert!(compiled.unwrap().success());
+    program
+}
+
+fn memcheck<I: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = I>) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "120", env!("CARGO_BIN_EXE_memcheck")]).args(arguments).current_dir(folder);
+    command.env_remove("GITHUB_STEP_SUMMARY").output().unwrap()
+}
+
+fn scratch() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn one_run_writes_every_format_and_conversions_write_the_same() {
+    let scratch = scratch();
+    let folder = scratch.path();
+    overflow_in(folder);
+    let mut arguments: Vec<String> =
+        FORMATS.iter().map(|format| format!("--{format}=live.{format}")).collect();
+    arguments.push("./overflow".to_owned());
+    let live = memcheck(folder, &arguments);
+    assert_eq!(live.status.code(), Some(99), "{}", String::from_utf8_lossy(&live.stderr));
+    for format in FORMATS {
+        let written = fs::read_to_string(folder.join(format!("live.{format}"))).unwrap();
+        assert!(written.contains("write of 4 bytes"), "{format}");
+        let name = if format == "xml-file" { "xml" } else { format };
+        let converted = memcheck(folder, ["convert", "live.json", &format!("--to={name}")]);
+        assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
+        assert!(String::from_utf8_lossy(&converted.stdout) == written, "{format} converts to something else");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_the_program_starts() {
+    let scratch = scratch();
+    let folder = scratch.path();
+    for format in FORMATS.iter().chain(&["log-file"]) {
+        let refused = memcheck(folder, [&format!("--{format}=missing/file"), "touch", "ran"]);
+        assert_eq!(refused.status.code(), Some(125), "{format}");
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(text.contains("cannot write") && text.contains("missing/file"), "{text}");
+        assert!(!folder.join("ran").exists(), "{format}: the program ran");
+    }
+}
+
+#[test]
+fn a_report_of_another_version_is_refused_with_a_reason() {
+    let scratch = scratch();
+    fs::write(scratch.path().join("r.json"), r#"{"schema": "memcheck-report/2", "findings": []}"#).unwrap();
+    let refused = memcheck(scratch.path(), ["convert", "r.json", "--to=text"]);
+    assert_eq!(refused.status.code(), Some(125));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("memcheck-report/2") && text.contains("memcheck-report/1"), "{text}");
+}
+
+#[test]
+fn names_that_are_no_text_leave_every_report_well_formed() {
+    let scratch = scratch();
+    let folder = scratch.path().join(OsString::from_vec(b"no\xfftext".to_vec()));
+    fs::create_dir(&folder).unwrap();
+    overflow_in(&folder);
+    let name = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    fs::rename(folder.join("overflow"), folder.join(name(b"over\xfeflow"))).unwrap();
+    let mut arguments: Vec<OsString> =
+        FORMATS.iter().map(|format| format!("--{format}=r.{format}").into()).collect();
+    arguments.extend([name(b"./over\xfeflow"), name(b"argument\xff")]);
+    let run = memcheck(&folder, arguments);
+    assert_eq!(run.status.code(), Some(99), "{}", String::from_utf8_lossy(&run.stderr));
+    for format in ["json", "sarif", "codequality"] {
+        let content = fs::read(folder.join(format!("r.{format}"))).unwrap();
+        assert!(serde_json::from_slice::<Value>(&content).is_ok(), "{format}");
+    }
+    let lint =
+        Command::new("xmllint").args(["--noout", "r.junit", "r.xml-file"]).current_dir(&folder).output();
+    let lint = lint.expect("xmllint is installed: see .ci/run");
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stderr));
+}
