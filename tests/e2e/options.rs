@@ -1,10 +1,12 @@
 //! What the options of the launcher do, each as a user meets it: its text, its files, its status.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 
+use crate::report::Report;
 use crate::{compile, exec, trial};
 
 /// A test of its own.
@@ -12,7 +14,14 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 2] = [
+    let checks: [(&str, Check); 9] = [
+        ("generated_suppression_keeps_its_findings_out", generated_suppression),
+        ("malformed_suppressions_are_one_error_with_their_line", malformed_suppressions),
+        ("stale_suppressions_are_listed_and_can_be_errors", stale_suppressions),
+        ("default_suppressions_can_be_left_out", default_suppressions),
+        ("baseline_lets_known_findings_pass_after_lines_moved", baseline),
+        ("diff_names_new_gone_and_same_findings", diff),
+        ("merge_adds_up_what_shards_found", merge),
         ("explain_takes_its_finding_after_a_space", explain),
         ("limit_on_file_sizes_is_one_error", file_size_limit),
     ];
@@ -54,6 +63,138 @@ impl Said {
 fn clean() -> Result<PathBuf, String> {
     let source = compile::source("options", "clean.c", "int main(void) { return 0; }\n")?;
     compile::program(&source, "options", &["-g".to_owned()])
+}
+
+/// A program with one double free and one overrun, below this many comment lines.
+fn buggy(lines: usize) -> Result<PathBuf, String> {
+    let text = format!(
+        "{}#include <stdlib.h>\nstatic void twice(char *p) {{ free(p); free(p); }}\n\
+         static void over(volatile char *p) {{ p[8] = 1; free((void *)p); }}\n\
+         int main(int argc, char **argv) {{\n  if (argc < 2 || argv[1][0] == 't') twice(malloc(9));\n  \
+         if (argc < 2 || argv[1][0] == 'o') over(malloc(8));\n  return 0;\n}}\n",
+        "// moves the code down\n".repeat(lines)
+    );
+    // The program keeps its name: it is in the fingerprints.
+    let place = format!("options/{lines}");
+    let source = compile::source(&place, "buggy.c", &text)?;
+    compile::program(&source, &place, &["-g", "-w", "-fno-builtin"].map(str::to_owned))
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
+    let path = folder.join(name);
+    fs::write(&path, text).map_err(|e| format!("failed to write {}: {e}", path.display()))?;
+    Ok(path)
+}
+
+/// A run of the buggy program, with its options before it.
+fn run(folder: &Path, options: &[&str], program: &Path, arguments: &[&str]) -> Result<Said, String> {
+    say(exec::memcheck().args(options).arg(program).args(arguments), folder)
+}
+
+fn generated_suppression() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, buggy(0)?);
+    let first = run(scratch.path(), &["--gen-suppressions=all"], &program, &[])?;
+    first.must("exit 99", &["insert_a_suppression_name_here", "fun:twice", "fun:over"])?;
+    let mut rules = String::new();
+    let mut is_inside = false;
+    for line in first.stderr.lines() {
+        is_inside |= line == "{";
+        if is_inside {
+            rules.push_str(&line.replace("<insert_a_suppression_name_here>", "generated"));
+            rules.push('\n');
+        }
+        is_inside &= line != "}";
+    }
+    write(scratch.path(), "all.supp", &rules)?;
+    let second = run(scratch.path(), &["--suppressions=all.supp", "-s"], &program, &[])?;
+    second.must("exit 0", &["suppressed once: generated (all.supp:1)", "no errors; 2 suppressed"])
+}
+
+fn malformed_suppressions() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    for (name, text, word) in [
+        ("x.supp", "{\n  name\n  Memcheck:Nonsense\n  fun:f\n}\n", "x.supp:3: unknown kind"),
+        ("x.toml", "[[suppress]]\nname = \"n\"\n", "x.toml:1: missing field"),
+    ] {
+        write(scratch.path(), name, text)?;
+        let said = run(scratch.path(), &[&format!("--suppressions={name}")], &buggy(0)?, &[])?;
+        said.must("exit 125", &[word])?;
+        if said.stderr.lines().count() != 1 {
+            return Err(format!("more than one line: {}", said.stderr));
+        }
+    }
+    Ok(())
+}
+
+const RULES: &str = "[[suppress]]\nname = \"twice\"\nreason = \"r\"\nkinds = [\"double-free\"]\nstack = [\"fun:twice\"]\n\
+    [[suppress]]\nname = \"old\"\nreason = \"r\"\nexpires = 2020-01-31\nkinds = [\"heap-buffer-overflow\"]\n\
+    stack = [\"fun:over\"]\n[[suppress]]\nname = \"never\"\nreason = \"r\"\nkinds = [\"leak\"]\nstack = [\"fun:f\"]\n";
+
+fn stale_suppressions() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, buggy(0)?);
+    write(scratch.path(), "r.toml", RULES)?;
+    let rules = "--suppressions=r.toml";
+    let lists =
+        ["stale suppression: old (r.toml:6): expired", "stale suppression: never (r.toml:12): never needed"];
+    // The expired rule does not keep its finding out.
+    run(scratch.path(), &[rules], &program, &["o"])?.must("exit 99", &["heap-buffer-overflow"])?;
+    run(scratch.path(), &[rules, "-s"], &program, &["t"])?.must("exit 0", &lists)?;
+    run(scratch.path(), &[rules, "--stale-suppressions=error"], &program, &["t"])?.must("exit 99", &lists)?;
+    let quiet = run(scratch.path(), &[rules, "-q"], &program, &["t"])?;
+    quiet.must("exit 0", &[])?;
+    if quiet.stderr.is_empty() { Ok(()) } else { Err(format!("it said: {}", quiet.stderr)) }
+}
+
+fn default_suppressions() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, clean()?);
+    for choice in ["yes", "no"] {
+        let option = format!("--default-suppressions={choice}");
+        run(scratch.path(), &[&option], &program, &[])?.must("exit 0", &["no errors"])?;
+    }
+    Ok(())
+}
+
+fn baseline() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    run(scratch.path(), &["--json=old.json"], &buggy(0)?, &["t"])?.must("exit 99", &[])?;
+    let known = run(scratch.path(), &["--baseline=old.json"], &buggy(30)?, &["t"])?;
+    known.must("exit 0", &["1 error; 1 known from the baseline"])?;
+    if known.stderr.contains("[double-free]") {
+        return Err(format!("it shows what is known: {}", known.stderr));
+    }
+    let both = run(scratch.path(), &["--baseline=old.json"], &buggy(30)?, &[])?;
+    both.must("exit 99", &["[heap-buffer-overflow]", "1 known from the baseline"])?;
+    run(scratch.path(), &["--baseline=no.json"], &clean()?, &[])?.must("exit 125", &["cannot read no.json"])
+}
+
+fn diff() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    run(scratch.path(), &["--json=t.json"], &buggy(0)?, &["t"])?.must("exit 99", &[])?;
+    run(scratch.path(), &["--json=both.json"], &buggy(30)?, &[])?.must("exit 99", &[])?;
+    let diff = |old, new| say(exec::memcheck().args(["diff", old, new]), scratch.path());
+    diff("t.json", "both.json")?.must("exit 1", &["new   ", "same  ", "1 new, 0 gone, 1 same\n"])?;
+    diff("both.json", "t.json")?.must("exit 0", &["gone  ", "0 new, 1 gone, 1 same\n"])?;
+    diff("t.json", "missing.json")?.must("exit 125", &["cannot read missing.json"])
+}
+
+fn merge() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, buggy(0)?);
+    for (file, argument) in [("a", "t"), ("b", "t"), ("c", "o")] {
+        run(scratch.path(), &[&format!("--json={file}.json")], &program, &[argument])?
+            .must("exit 99", &[])?;
+    }
+    let said = say(
+        exec::memcheck().args(["merge", "a.json", "b.json", "c.json", "--json=all.json"]),
+        scratch.path(),
+    )?;
+    said.must("exit 0", &[])?;
+    let text = fs::read_to_string(scratch.path().join("all.json")).map_err(|e| e.to_string())?;
+    let merged = Report::parse(&text)?;
+    let counts: Vec<_> = merged.errors.iter().map(|error| (error.id.as_str(), error.count)).collect();
+    if counts != [("double-free", 2), ("heap-buffer-overflow", 1)] || merged.processes.len() != 3 {
+        return Err(format!("{counts:?} in {} processes", merged.processes.len()));
+    }
+    Ok(())
 }
 
 fn explain() -> Result<(), String> {

@@ -5,13 +5,17 @@
 //!
 //! Invariant: a context is counted in one place, the finding it made or the rule that kept it out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use memcheck_model::{ErrorEvent, Function, LeakKind, Place};
 use memcheck_report::{
-    Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Losses, Process, Report, Suppressed, Traces, Trim,
+    Baseline, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Losses, Process, Report, StaleRule,
+    Suppressed, Traces, Trim, Verdict,
 };
-use memcheck_suppress::{FrameNames, Rule, Subject, Suppressions};
+use memcheck_suppress::{FrameNames, Rule, Stale, Subject, Suppressions};
 use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
 
 use crate::{
@@ -42,6 +46,10 @@ pub struct Treatment {
     pub error_leaks: Vec<LeakKind>,
     /// The rules that keep findings out.
     pub suppressions: Suppressions,
+    /// The findings that are known already: kept in the report, but neither shown nor counted as errors.
+    pub baseline: Option<Baseline>,
+    /// Whether rules that should go count as errors.
+    pub stale_is_error: bool,
     /// Whether a rule is shown with each finding.
     pub generates_rules: bool,
 }
@@ -66,20 +74,20 @@ pub struct Findings<'a> {
 
 impl<'a> Findings<'a> {
     /// Nothing found yet in a run of `command`.
-    pub fn new(command: Vec<String>, treatment: Treatment, display: &'a mut dyn Display) -> Self {
-        Self {
-            treatment,
-            names: Names::default(),
-            display,
-            report: Report::new(command),
-            contexts: HashMap::new(),
-        }
+    pub fn new(command: Vec<String>, mut treatment: Treatment, display: &'a mut dyn Display) -> Self {
+        let mut report = Report::new(command);
+        report.baseline = treatment.baseline.take();
+        Self { treatment, names: Names::default(), display, report, contexts: HashMap::new() }
     }
 
     /// The report, when all processes have ended or are watched no longer.
-    pub fn finish(mut self, tree: &Tree) -> (Report, Suppressions) {
+    pub fn finish(mut self, tree: &Tree) -> Report {
         self.report.processes = tree.all().iter().map(process).collect();
+        self.report.stale = self.treatment.suppressions.stale().map(stale).collect();
         self.report.summarize(&self.treatment.error_leaks);
+        if self.treatment.stale_is_error && !self.report.stale.is_empty() {
+            self.report.summary.verdict = Verdict::Findings;
+        }
         // The searches' own sums hold what was not listed too; those of suppressed records stay out.
         for kind in LeakKind::ALL {
             let sums =
@@ -91,7 +99,7 @@ impl<'a> Findings<'a> {
                 (total.blocks, total.bytes) = (blocks, bytes);
             }
         }
-        (self.report, self.treatment.suppressions)
+        self.report
     }
 
     /// The index of the rule among those that were used.
@@ -143,6 +151,12 @@ impl RuleName {
         let file = rule.origin.file.as_ref().map(|file| file.display().to_string());
         Self { name: rule.name.clone(), line: file.is_some().then_some(rule.origin.line), file }
     }
+}
+
+/// A rule that should go, as reports tell of it.
+fn stale((rule, why): (&Rule, Stale)) -> StaleRule {
+    let file = rule.origin.file.as_deref().unwrap_or(Path::new("")).display().to_string();
+    StaleRule { name: rule.name.clone(), file, line: rule.origin.line, why: why.to_string() }
 }
 
 fn plain(stack: &[NamedFrame]) -> Vec<Frame> {
@@ -211,8 +225,10 @@ impl Collector for Findings<'_> {
             },
         };
         let finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
-        self.display.finding(&finding);
-        self.show_rule(&subject, event.function, &stack);
+        if !self.report.is_known(&finding.fingerprint) {
+            self.display.finding(&finding);
+            self.show_rule(&subject, event.function, &stack);
+        }
         self.contexts.insert((process.serial, context), Kept::Finding(self.report.errors.len()));
         self.report.errors.push(finding);
     }
@@ -236,7 +252,7 @@ impl Collector for Findings<'_> {
         };
         let record =
             LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(plain(&stack)));
-        if self.treatment.shown_leaks.contains(&loss.kind) {
+        if self.treatment.shown_leaks.contains(&loss.kind) && !self.report.is_known(&record.fingerprint) {
             self.display.leak(&record, self.treatment.error_leaks.contains(&loss.kind));
             self.show_rule(&subject, Some(loss.allocated_by), &stack);
         }

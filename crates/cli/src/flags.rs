@@ -31,7 +31,7 @@ pub struct Flags {
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// List the suppressions that were used
+    /// List the suppressions that were used, and those that were not
     #[arg(short = 's', long)]
     pub show_suppressed: bool,
 
@@ -106,6 +106,14 @@ pub struct Flags {
     #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
     pub default_suppressions: YesNo,
 
+    /// What suppressions that were never needed or have expired are: no matter (no), listed (list), errors (error)
+    #[arg(long, value_name = "WHAT", default_value = "no", require_equals = true)]
+    pub stale_suppressions: StaleFlag,
+
+    /// Let only findings count that are not in this earlier JSON report
+    #[arg(long, value_name = "FILE", require_equals = true)]
+    pub baseline: Option<PathBuf>,
+
     /// Print a suppression with each finding: all, no
     #[arg(long, value_name = "WHICH", default_value = "no", require_equals = true)]
     pub gen_suppressions: GenSuppressions,
@@ -155,14 +163,12 @@ pub struct Flags {
 pub struct Planned {
     #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
     track_fds: Option<String>,
-    #[arg(long, hide = true, require_equals = true)]
-    baseline: Option<OsString>,
 }
 
 impl Planned {
     /// The first such option that was given.
     pub fn find(&self) -> Option<&'static str> {
-        let given = [("--track-fds", self.track_fds.is_some()), ("--baseline", self.baseline.is_some())];
+        let given = [("--track-fds", self.track_fds.is_some())];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 }
@@ -205,6 +211,14 @@ pub enum GenSuppressions {
 pub enum LogFormat {
     Text,
     Oneline,
+}
+
+/// `--stale-suppressions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StaleFlag {
+    No,
+    List,
+    Error,
 }
 
 /// `--color`.

@@ -18,6 +18,7 @@ mod outputs;
 mod program;
 mod progress;
 mod shim;
+mod stored;
 mod text_log;
 mod tree;
 mod verbs;
@@ -27,13 +28,13 @@ use std::{
     ffi::{CString, OsStr, OsString},
     fmt, fs,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::SystemTime,
 };
 
 use clap::Parser;
-use memcheck_report::{Trim, Verdict};
+use memcheck_report::{Baseline, Trim, Verdict};
 use memcheck_suppress::{Date, Suppressions};
 use memcheck_wire::CHANNEL_VARIABLE;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -41,7 +42,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use crate::{
     destination::Destination,
     findings::{Display, Findings, Treatment},
-    flags::{Flags, GenSuppressions, YesNo},
+    flags::{Flags, GenSuppressions, StaleFlag, YesNo},
     os::{Beginning, Channel, SpawnError},
     program::Program,
     text_log::{Manner, TextLog},
@@ -60,7 +61,7 @@ pub fn run(shim: &[u8]) -> ExitCode {
         flags::split(std::env::args_os().skip(1).collect());
     if options.is_empty()
         && !is_program
-        && let Some(status) = verbs::try_verb(&command)
+        && let Some(status) = verbs::try_verb(&command).or_else(|| stored::try_run(&command))
     {
         return status;
     }
@@ -120,6 +121,12 @@ fn read_suppressions(flags: &Flags) -> Result<Suppressions, String> {
     Ok(rules)
 }
 
+/// What the earlier report holds.
+fn read_baseline(flags: &Flags) -> Result<Option<Baseline>, String> {
+    let read = |file: &PathBuf| stored::read(file).map(|report| report.as_baseline());
+    flags.baseline.as_ref().map(read).transpose()
+}
+
 fn watch_program(
     flags: &Flags,
     command: &[OsString],
@@ -132,6 +139,7 @@ fn watch_program(
         flags.log_file.as_deref().map(Destination::prepare).transpose().map_err(|error| failed(&error))?;
     let root = flags.reports.source_root();
     let suppressions = read_suppressions(flags).map_err(|error| failed(&error))?;
+    let baseline = read_baseline(flags).map_err(|error| failed(&error))?;
     let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
     let channel = Channel::create(&flags.wire_options()).map_err(|error| failed(&error))?;
     os::hold_lifeline(&channel.header().launcher);
@@ -160,13 +168,15 @@ fn watch_program(
         shown_leaks: flags.show_leak_kinds.0.clone(),
         error_leaks: flags.errors_for_leak_kinds.0.clone(),
         suppressions,
+        baseline,
+        stale_is_error: flags.stale_suppressions == StaleFlag::Error,
         generates_rules: flags.gen_suppressions == GenSuppressions::All,
     };
     let words = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let watch = Watch::new(channel, child, &signals).map_err(|errno| failed(&errno))?;
     let mut findings = Findings::new(words, treatment, &mut text);
     let outcome = watch.run(&mut findings);
-    let (mut report, _) = findings.finish(&outcome.tree);
+    let mut report = findings.finish(&outcome.tree);
     for remark in &outcome.remarks {
         text.remark(remark);
     }
@@ -193,6 +203,9 @@ fn watch_program(
     }
     if flags.show_suppressed || flags.verbose > 0 {
         text.suppressed(&report);
+    }
+    if flags.show_suppressed || flags.verbose > 0 || flags.stale_suppressions != StaleFlag::No {
+        text.stale(&report);
     }
     text.summary(&report);
     if let Err(failures) = outputs.write(&report, pid, &root) {

@@ -78,7 +78,18 @@ impl TextLog {
                 (Some(file), Some(line)) => format!("{file}:{line}"),
                 _ => "built in".to_owned(),
             };
-            self.write(&format!("suppressed {} times: {} ({place})\n", used.count, used.name));
+            let times = if used.count == 1 { "once".to_owned() } else { format!("{} times", used.count) };
+            self.write(&format!("suppressed {times}: {} ({place})\n", used.name));
+        }
+    }
+
+    /// The suppressions that should go.
+    pub fn stale(&mut self, report: &Report) {
+        for rule in &report.stale {
+            self.write(&format!(
+                "stale suppression: {} ({}:{}): {}\n",
+                rule.name, rule.file, rule.line, rule.why
+            ));
         }
     }
 

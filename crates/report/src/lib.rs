@@ -12,12 +12,14 @@
 #![forbid(unsafe_code)]
 
 mod catalogue;
+mod compare;
 mod finding;
 mod fingerprint;
 mod format;
 mod frame;
 mod help;
 mod leak_record;
+mod merge;
 mod message;
 mod notes;
 mod process;
@@ -32,13 +34,17 @@ mod words;
 mod xml;
 
 pub use catalogue::{CATALOGUE, Entry, explain, find_entry, page};
+pub use compare::Comparison;
 pub use finding::{AccessRecord, BlockRecord, BlockStatus, Finding, Level, Operation, Traces};
 pub use format::github::step_summary;
 pub use format::{Format, Protocol, ReadError, one_line, read};
 pub use frame::{Frame, NamedAddress, Symbol, Trim};
 pub use leak_record::{LeakRecord, Losses};
+pub use merge::merge;
 pub use process::{Coverage, Exit, HeapUse, Process};
-pub use report::{LeakTotals, LossTotal, Report, SCHEMA, Summary, Suppressed, Tool, Verdict};
+pub use report::{
+    Baseline, LeakTotals, LossTotal, Report, SCHEMA, StaleRule, Summary, Suppressed, Tool, Verdict,
+};
 pub use source::Sources;
 pub use source_root::SourceRoot;
 pub use system_call::parameter as syscall_parameter;

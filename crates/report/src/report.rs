@@ -2,6 +2,8 @@
 //!
 //! Invariant: `summary` follows from the rest by [`Report::summarize`].
 
+use std::collections::BTreeSet;
+
 use memcheck_model::LeakKind;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,12 @@ pub struct Report {
     pub leaks: Vec<LeakRecord>,
     /// What suppressions kept out of the lists above.
     pub suppressed: Vec<Suppressed>,
+    /// The user's suppressions that should go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<StaleRule>,
+    /// What an older report knew already, when one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     /// The totals.
     pub summary: Summary,
 }
@@ -55,6 +63,26 @@ pub struct Suppressed {
     pub blocks: u64,
     /// Bytes of the loss records it kept out.
     pub bytes: u64,
+}
+
+/// A suppression that kept nothing out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleRule {
+    /// The suppression's name.
+    pub name: String,
+    /// The file that holds it.
+    pub file: String,
+    /// Its line there.
+    pub line: u32,
+    /// Why it should go.
+    pub why: String,
+}
+
+/// The findings that an older report holds too; they change the verdict no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// The fingerprints of the older report.
+    pub known: BTreeSet<String>,
 }
 
 /// The totals of a report.
@@ -95,7 +123,7 @@ pub struct LossTotal {
 }
 
 /// What a run amounts to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Nothing was found that counts as an error.
@@ -142,12 +170,36 @@ impl Report {
             errors: Vec::new(),
             leaks: Vec::new(),
             suppressed: Vec::new(),
+            stale: Vec::new(),
+            baseline: None,
             summary: Summary::default(),
         }
     }
 
+    /// Whether the baseline holds a finding of this fingerprint.
+    #[must_use]
+    pub fn is_known(&self, fingerprint: &str) -> bool {
+        self.baseline.as_ref().is_some_and(|baseline| baseline.known.contains(fingerprint))
+    }
+
+    /// How many distinct errors and loss records the baseline holds too.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        let errors = self.errors.iter().map(|finding| &finding.fingerprint);
+        let leaks = self.leaks.iter().map(|leak| &leak.fingerprint);
+        errors.chain(leaks).filter(|fingerprint| self.is_known(fingerprint)).count()
+    }
+
+    /// The baseline that this report is for later runs.
+    #[must_use]
+    pub fn as_baseline(&self) -> Baseline {
+        let errors = self.errors.iter().map(|finding| finding.fingerprint.clone());
+        let leaks = self.leaks.iter().map(|leak| leak.fingerprint.clone());
+        Baseline { known: errors.chain(leaks).collect() }
+    }
+
     /// Makes `summary` from the lists. Loss records of the kinds in `error_kinds` make the verdict
-    /// `findings`, as any error does. Leak totals are those of the listed records, unless the caller sets them
+    /// `findings`, as any error does, unless the baseline holds them too. Leak totals are those of the listed records, unless the caller sets them
     /// from a search that lists only some.
     pub fn summarize(&mut self, error_kinds: &[LeakKind]) {
         let counted = || self.errors.iter().filter(|finding| finding.severity == Level::Error);
@@ -157,8 +209,11 @@ impl Report {
             total.blocks += record.blocks;
             total.bytes += record.bytes;
         }
-        let bad =
-            counted().next().is_some() || self.leaks.iter().any(|leak| error_kinds.contains(&leak.kind));
+        let bad = counted().any(|finding| !self.is_known(&finding.fingerprint))
+            || self
+                .leaks
+                .iter()
+                .any(|leak| error_kinds.contains(&leak.kind) && !self.is_known(&leak.fingerprint));
         self.summary = Summary {
             errors: counted().map(|finding| finding.count).sum(),
             contexts: counted().count() as u64,

@@ -136,6 +136,12 @@ impl Text {
         if summary.suppressed > 0 {
             let _ = write!(line, "; {} suppressed", summary.suppressed);
         }
+        match report.known() {
+            0 => {}
+            known => {
+                let _ = write!(line, "; {known} known from the baseline");
+            }
+        }
         say(&mut text, &line);
         if summary.verdict == Verdict::Failed {
             say(&mut text, "the program was not checked");

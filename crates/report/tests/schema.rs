@@ -5,7 +5,7 @@ use memcheck_model::{
     Place, Size, ThreadId,
 };
 use memcheck_report::{
-    Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Losses, Process, Report, Traces, Trim,
+    Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Losses, Process, Report, StaleRule, Traces, Trim,
 };
 use serde_json::{Value, json};
 
@@ -77,6 +77,13 @@ fn report() -> Report {
             coverage: Coverage::default(),
         });
     }
+    report.stale.push(StaleRule {
+        name: "old".into(),
+        file: "x.supp".into(),
+        line: 3,
+        why: "never needed".into(),
+    });
+    report.baseline = Some(report.as_baseline());
     report
 }
 
