@@ -1,6 +1,7 @@
 //! What the options of the launcher do, each as a user meets it: its text, its files, its status.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,7 +15,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 13] = [
         ("generated_suppression_keeps_its_findings_out", generated_suppression),
         ("malformed_suppressions_are_one_error_with_their_line", malformed_suppressions),
         ("stale_suppressions_are_listed_and_can_be_errors", stale_suppressions),
@@ -22,6 +23,10 @@ pub fn trials() -> Vec<Trial> {
         ("baseline_lets_known_findings_pass_after_lines_moved", baseline),
         ("diff_names_new_gone_and_same_findings", diff),
         ("merge_adds_up_what_shards_found", merge),
+        ("last_of_repeated_options_wins", repeated),
+        ("valgrinds_name_gives_its_text_and_status", valgrind),
+        ("valgrinds_configuration_is_read_in_its_personality_only", valgrind_configuration),
+        ("valgrinds_other_tools_are_refused", valgrind_refusals),
         ("explain_takes_its_finding_after_a_space", explain),
         ("limit_on_file_sizes_is_one_error", file_size_limit),
     ];
@@ -195,6 +200,71 @@ fn merge() -> Result<(), String> {
         return Err(format!("{counts:?} in {} processes", merged.processes.len()));
     }
     Ok(())
+}
+
+fn repeated() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    run(scratch.path(), &["--error-exitcode=7", "--error-exitcode=8"], &buggy(0)?, &[])?.must("exit 8", &[])
+}
+
+/// `memcheck` by a name of Valgrind's.
+fn as_valgrind(folder: &Path) -> Result<Command, String> {
+    let link = folder.join("valgrind");
+    symlink(exec::memcheck().get_program(), &link).map_err(|e| format!("failed to link: {e}"))?;
+    let mut command = Command::new(link);
+    command.env("HOME", folder).env_remove("VALGRIND_OPTS");
+    Ok(command)
+}
+
+fn valgrind() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, buggy(0)?);
+    let words = [
+        "Memcheck, a memory error detector",
+        "Invalid free() / delete / delete[] / realloc()",
+        " is 0 bytes inside a block of size 9 free'd",
+        " Block was alloc'd at",
+        "Invalid write of size 1",
+        " is 0 bytes after a block of size 8 alloc'd",
+        ": over (buggy.c:3)",
+        "HEAP SUMMARY:",
+        "  total heap usage: 2 allocs, 2 frees, 17 bytes allocated",
+        "All heap blocks were freed -- no leaks are possible",
+        "ERROR SUMMARY: 2 errors from 2 contexts (suppressed: 0 from 0)",
+    ];
+    let said = say(as_valgrind(scratch.path())?.arg("--vgdb=no").arg(&program), scratch.path())?;
+    said.must("exit 0", &words)?;
+    let prefix = said.stderr.split(' ').next().unwrap_or_default();
+    if !prefix.starts_with("==") || !said.stderr.lines().all(|line| line.starts_with(prefix)) {
+        return Err(format!("not every line begins with {prefix}: {}", said.stderr));
+    }
+    let options = ["--compat=valgrind", "-q", "--error-exitcode=5", "--log-file=log.%p"];
+    run(scratch.path(), &options, &program, &[])?.must("exit 5", &[])?;
+    run(scratch.path(), &["--compat=valgrind", "-q"], &clean()?, &[])?.must("exit 0", &[])
+}
+
+fn valgrind_configuration() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, buggy(0)?);
+    let home = scratch.path();
+    write(home, ".valgrindrc", "# mine\n--memcheck:error-exitcode=41 --massif:depth=3\n")?;
+    say(as_valgrind(home)?.arg(&program), home)?.must("exit 41", &[])?;
+    let mut command = exec::memcheck();
+    command.env("HOME", home).env("VALGRIND_OPTS", "--error-exitcode=42").arg(&program);
+    say(&mut command, home)?.must("exit 99", &[])?;
+    let mut command = exec::memcheck();
+    command.env("HOME", home).env("VALGRIND_OPTS", "--error-exitcode=42").arg("--compat=valgrind");
+    say(command.arg(&program), home)?.must("exit 42", &["ERROR SUMMARY"])
+}
+
+fn valgrind_refusals() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    let compat = "--compat=valgrind";
+    let program = clean()?;
+    run(scratch.path(), &[compat, "--tool=massif"], &program, &[])?
+        .must("exit 1", &["only memcheck is here"])?;
+    run(scratch.path(), &[compat, "--leek-check=no"], &program, &[])?.must("exit 1", &["--leak-check"])?;
+    run(scratch.path(), &[compat, "--smc-check=all"], &program, &[])?
+        .must("exit 0", &["Warning: without effect here: --smc-check"])?;
+    say(exec::memcheck().args([compat, "--version"]), scratch.path())?.must("exit 0", &["valgrind-3."])
 }
 
 fn explain() -> Result<(), String> {

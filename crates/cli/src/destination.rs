@@ -134,6 +134,11 @@ impl Destination {
         Ok(fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path))
     }
 
+    /// Whether each process has a file of its own.
+    pub fn is_one_for_each_process(&self) -> bool {
+        self.pattern.as_bytes().windows(2).any(|pair| pair == b"%p")
+    }
+
     /// Opens the file, empty, for the run of the program with this id.
     pub fn open(&self, pid: u32) -> Result<File, DestinationError> {
         let path = self.path(pid)?;

@@ -10,10 +10,10 @@ use std::{
     path::Path,
 };
 
-use memcheck_model::{ErrorEvent, Function, LeakKind, Place};
+use memcheck_model::{ErrorEvent, ErrorKind, Function, LeakKind, Place};
 use memcheck_report::{
-    Baseline, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Losses, Process, Report, StaleRule,
-    Suppressed, Traces, Trim, Verdict,
+    Baseline, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Level, Losses, NamedAddress, Process,
+    Report, StaleRule, Suppressed, Traces, Trim, Verdict,
 };
 use memcheck_suppress::{FrameNames, Rule, Stale, Subject, Suppressions};
 use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
@@ -27,13 +27,52 @@ use crate::{
 /// Where findings are shown while the program runs.
 pub trait Display {
     /// A finding that was just made. The thread that erred waits.
-    fn finding(&mut self, finding: &Finding);
-    /// A loss record, which counts as an error or not.
-    fn leak(&mut self, leak: &LeakRecord, is_error: bool);
-    /// A rule that would keep the finding out.
-    fn rule(&mut self, rule: &str);
-    /// Something to know about how the program is watched.
-    fn remark(&mut self, remark: &str);
+    fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>);
+    /// A loss record of blocks from this function, which counts as an error or not.
+    fn leak(&mut self, leak: &LeakRecord, function: Function, is_error: bool);
+    /// A rule that would keep the last finding of the process out.
+    fn rule(&mut self, pid: u32, rule: &str);
+    /// Something to know about how the process is watched.
+    fn remark(&mut self, process: &Watched, remark: &str);
+    /// The process has ended, and not by becoming another program.
+    fn ended(&mut self, ended: &Ended<'_>);
+}
+
+/// What a finding was made of.
+pub struct Occurrence<'a> {
+    /// The event.
+    pub event: &'a ErrorEvent<'a>,
+    /// The variable or function that its address lies in.
+    pub named: Option<&'a NamedAddress>,
+    /// The finding's index in the report.
+    pub index: usize,
+}
+
+/// What a process that has ended amounts to.
+pub struct Ended<'a> {
+    /// The process.
+    pub process: &'a Watched,
+    /// How often each of its findings occurred, by their index in the report.
+    pub counts: BTreeMap<usize, u64>,
+    /// What became of its events.
+    pub tally: Tally,
+}
+
+/// Sums over a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Occurrences of errors, with loss records that are errors.
+    pub errors: u64,
+    /// Distinct errors, with loss records that are errors.
+    pub contexts: u64,
+    /// Occurrences that rules kept out, with loss records.
+    pub suppressed: u64,
+    /// Distinct errors that rules kept out, with loss records.
+    pub suppressed_contexts: u64,
+    /// Blocks of loss records that rules kept out.
+    pub suppressed_blocks: u64,
+    /// Bytes of loss records that rules kept out.
+    pub suppressed_bytes: u64,
 }
 
 /// How findings are treated.
@@ -50,6 +89,8 @@ pub struct Treatment {
     pub baseline: Option<Baseline>,
     /// Whether rules that should go count as errors.
     pub stale_is_error: bool,
+    /// The kinds of errors that are neither shown nor kept.
+    pub hidden: Vec<ErrorKind>,
     /// Whether a rule is shown with each finding.
     pub generates_rules: bool,
 }
@@ -70,6 +111,8 @@ pub struct Findings<'a> {
     report: Report,
     /// By serial of the process and index of the context.
     contexts: HashMap<(u32, u32), Kept>,
+    /// What the loss records of running processes amount to, by serial.
+    tallies: HashMap<u32, Tally>,
 }
 
 impl<'a> Findings<'a> {
@@ -77,7 +120,14 @@ impl<'a> Findings<'a> {
     pub fn new(command: Vec<String>, mut treatment: Treatment, display: &'a mut dyn Display) -> Self {
         let mut report = Report::new(command);
         report.baseline = treatment.baseline.take();
-        Self { treatment, names: Names::default(), display, report, contexts: HashMap::new() }
+        Self {
+            treatment,
+            names: Names::default(),
+            display,
+            report,
+            contexts: HashMap::new(),
+            tallies: HashMap::new(),
+        }
     }
 
     /// The report, when all processes have ended or are watched no longer.
@@ -131,10 +181,16 @@ impl<'a> Findings<'a> {
         self.treatment.suppressions.find(subject, function, &names).map(RuleName::of)
     }
 
-    fn show_rule(&mut self, subject: &Subject<'_>, function: Option<Function>, stack: &[NamedFrame]) {
+    fn show_rule(
+        &mut self,
+        pid: u32,
+        subject: &Subject<'_>,
+        function: Option<Function>,
+        stack: &[NamedFrame],
+    ) {
         if self.treatment.generates_rules {
             let names: Vec<FrameNames<'_>> = stack.iter().map(NamedFrame::names).collect();
-            self.display.rule(&memcheck_suppress::generate(subject, function, &names));
+            self.display.rule(pid, &memcheck_suppress::generate(subject, function, &names));
         }
     }
 }
@@ -202,6 +258,9 @@ fn process(watched: &Watched) -> Process {
 
 impl Collector for Findings<'_> {
     fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) {
+        if self.treatment.hidden.contains(&event.kind) {
+            return;
+        }
         let top = if event.exact_top { Top::Exact } else { Top::Return };
         let stack = self.names.frames(process, event.stack, top);
         let parameter = memcheck_report::syscall_parameter(event);
@@ -224,10 +283,12 @@ impl Collector for Findings<'_> {
                 _ => None,
             },
         };
+        let named = traces.named.clone();
         let finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
         if !self.report.is_known(&finding.fingerprint) {
-            self.display.finding(&finding);
-            self.show_rule(&subject, event.function, &stack);
+            let index = self.report.errors.len();
+            self.display.finding(&finding, &Occurrence { event, named: named.as_ref(), index });
+            self.show_rule(process.pid, &subject, event.function, &stack);
         }
         self.contexts.insert((process.serial, context), Kept::Finding(self.report.errors.len()));
         self.report.errors.push(finding);
@@ -242,6 +303,11 @@ impl Collector for Findings<'_> {
             used.count += 1;
             used.blocks += loss.blocks;
             used.bytes += loss.bytes.0;
+            let tally = self.tallies.entry(process.serial).or_default();
+            tally.suppressed += 1;
+            tally.suppressed_contexts += 1;
+            tally.suppressed_blocks += loss.blocks;
+            tally.suppressed_bytes += loss.bytes.0;
             return;
         }
         let losses = Losses {
@@ -252,9 +318,14 @@ impl Collector for Findings<'_> {
         };
         let record =
             LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(plain(&stack)));
-        if self.treatment.shown_leaks.contains(&loss.kind) && !self.report.is_known(&record.fingerprint) {
-            self.display.leak(&record, self.treatment.error_leaks.contains(&loss.kind));
-            self.show_rule(&subject, Some(loss.allocated_by), &stack);
+        let is_known = self.report.is_known(&record.fingerprint);
+        let is_error = self.treatment.error_leaks.contains(&loss.kind) && !is_known;
+        let tally = self.tallies.entry(process.serial).or_default();
+        tally.errors += u64::from(is_error);
+        tally.contexts += u64::from(is_error);
+        if self.treatment.shown_leaks.contains(&loss.kind) && !is_known {
+            self.display.leak(&record, loss.allocated_by, is_error);
+            self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);
     }
@@ -270,28 +341,41 @@ impl Collector for Findings<'_> {
             NoticeKind::ExecUnwatched => format!("it executed {text}, which cannot be checked"),
             NoticeKind::Other | NoticeKind::Coverage => text.to_owned(),
         };
-        self.display.remark(&format!("process {} ({}): {remark}", process.pid, process.name()));
+        self.display.remark(process, &remark);
     }
 
     fn counts(&mut self, process: &Watched, contexts: &Contexts) {
+        let mut tally = self.tallies.remove(&process.serial).unwrap_or_default();
+        let mut counts = BTreeMap::new();
         for ((serial, context), kept) in &self.contexts {
             if *serial == process.serial {
                 // A target that tramples its counts still had the error once.
                 let count = contexts.count(*context).max(1);
                 match kept {
-                    Kept::Finding(index) => self.report.errors[*index].count = count,
-                    Kept::Suppressed(index) => self.report.suppressed[*index].count += count,
+                    Kept::Finding(index) => {
+                        let finding = &mut self.report.errors[*index];
+                        finding.count = count;
+                        counts.insert(*index, count);
+                        if finding.severity == Level::Error {
+                            tally.errors += count;
+                            tally.contexts += 1;
+                        }
+                    }
+                    Kept::Suppressed(index) => {
+                        self.report.suppressed[*index].count += count;
+                        tally.suppressed += count;
+                        tally.suppressed_contexts += 1;
+                    }
                 }
             }
         }
         self.contexts.retain(|(serial, _), _| *serial != process.serial);
         let refused = process.counter(Counter::ContextsRefused);
         if refused > 0 {
-            self.display.remark(&format!(
-                "process {} ({}): {refused} further errors were not told apart any more",
-                process.pid,
-                process.name()
-            ));
+            self.display.remark(process, &format!("{refused} further errors were not told apart any more"));
+        }
+        if process.end != Some(End::Exec) {
+            self.display.ended(&Ended { process, counts, tally });
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Parser, ValueEnum};
-use memcheck_model::{LeakKind, MAX_FRAMES};
+use memcheck_model::{ErrorKind, LeakKind, MAX_FRAMES};
 use memcheck_wire::{LeakCheck, LeakResolution, Options};
 
 use crate::outputs::ReportFlags;
@@ -18,9 +18,11 @@ use crate::outputs::ReportFlags;
     version,
     about = "Runs a program and reports the memory errors it makes",
     override_usage = "memcheck [OPTIONS] [--] PROGRAM [ARGS]...",
+    args_override_self = true,
     after_help = "Exit status: the program's own when nothing was found, 99 (or --error-exitcode) when something \
                   was, 125 when memcheck failed, 126 when the program cannot be run under it, 127 when it was \
-                  not found."
+                  not found. With --compat=valgrind, or started by a name that contains valgrind, it takes \
+                  Valgrind's options and speaks as Valgrind does."
 )]
 pub struct Flags {
     /// Print less: no banner, no summary of a clean run
@@ -81,6 +83,14 @@ pub struct Flags {
     /// The exit status when something was found; 0 keeps the program's own
     #[arg(long, value_name = "STATUS", default_value_t = 99, require_equals = true)]
     pub error_exitcode: u8,
+
+    /// Report frees by a function that does not belong to the one that allocated
+    #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
+    pub show_mismatched_frees: YesNo,
+
+    /// Report realloc to size zero
+    #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
+    pub show_realloc_size_zero: YesNo,
 
     /// Whether realloc to size zero frees the block
     #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
@@ -325,6 +335,17 @@ pub fn split(arguments: Vec<OsString>) -> Split {
 }
 
 impl Flags {
+    /// The kinds of errors that are not wanted at all.
+    pub fn hidden_kinds(&self) -> Vec<ErrorKind> {
+        [
+            (ErrorKind::AllocDeallocMismatch, self.show_mismatched_frees),
+            (ErrorKind::ReallocZero, self.show_realloc_size_zero),
+        ]
+        .into_iter()
+        .filter_map(|(kind, shown)| (shown == YesNo::No).then_some(kind))
+        .collect()
+    }
+
     /// What the shims are told.
     pub fn wire_options(&self) -> Options {
         let set = |kinds: &Kinds| kinds.0.iter().fold(0, |set, &kind| set | 1 << kind as u8);

@@ -21,6 +21,7 @@ mod shim;
 mod stored;
 mod text_log;
 mod tree;
+mod valgrind;
 mod verbs;
 mod watch;
 
@@ -41,12 +42,13 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::{
     destination::Destination,
-    findings::{Display, Findings, Treatment},
+    findings::{Findings, Treatment},
     flags::{Flags, GenSuppressions, StaleFlag, YesNo},
     os::{Beginning, Channel, SpawnError},
     program::Program,
-    text_log::{Manner, TextLog},
+    text_log::{Log, Manner, TextLog},
     tree::End,
+    valgrind::ValgrindLog,
     watch::Watch,
 };
 
@@ -54,11 +56,31 @@ use crate::{
 const FAILED: u8 = 125;
 const CANNOT_EXECUTE: u8 = 126;
 
+/// Asks for Valgrind's personality.
+const COMPAT: &str = "--compat=valgrind";
+
 /// Runs the launcher with the shim's bytes and returns its exit status.
 #[must_use]
 pub fn run(shim: &[u8]) -> ExitCode {
-    let flags::Split { mut options, command, is_program } =
-        flags::split(std::env::args_os().skip(1).collect());
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    let flags::Split { mut options, command, is_program } = flags::split(words.collect());
+    if valgrind::is_name(&name) || options.iter().any(|option| option == COMPAT) {
+        options.retain(|option| option != COMPAT);
+        return match valgrind::parse(valgrind::configured().into_iter().chain(options)) {
+            valgrind::Parsed::Run(request) => {
+                run_program(&request.flags, Some(request.manner), &command, shim)
+            }
+            valgrind::Parsed::Say(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            valgrind::Parsed::Refuse(reason) => {
+                eprintln!("valgrind: {reason}");
+                ExitCode::from(1)
+            }
+        };
+    }
     if options.is_empty()
         && !is_program
         && let Some(status) = verbs::try_verb(&command).or_else(|| stored::try_run(&command))
@@ -66,13 +88,22 @@ pub fn run(shim: &[u8]) -> ExitCode {
         return status;
     }
     options.insert(0, OsString::from("memcheck"));
-    let flags = match Flags::try_parse_from(options) {
-        Ok(flags) => flags,
+    match Flags::try_parse_from(options) {
+        Ok(flags) => run_program(&flags, None, &command, shim),
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { FAILED } else { 0 });
+            ExitCode::from(if error.use_stderr() { FAILED } else { 0 })
         }
-    };
+    }
+}
+
+/// Runs the program under the launcher. The text is ours, or Valgrind's in this manner.
+fn run_program(
+    flags: &Flags,
+    manner: Option<valgrind::Manner>,
+    command: &[OsString],
+    shim: &[u8],
+) -> ExitCode {
     if let Some(option) = flags.planned.find() {
         return fail(FAILED, &format_args!("{option} is not supported yet"));
     }
@@ -91,11 +122,11 @@ pub fn run(shim: &[u8]) -> ExitCode {
     if command.is_empty() {
         return fail(FAILED, &"no program to run: memcheck [OPTIONS] [--] PROGRAM [ARGS]...");
     }
-    let program = match program::find(&command, std::env::var_os("PATH").as_deref()) {
+    let program = match program::find(command, std::env::var_os("PATH").as_deref()) {
         Ok(program) => program,
         Err(refusal) => return fail(refusal.status(), &refusal),
     };
-    match watch_program(&flags, &command, &program, shim) {
+    match watch_program(flags, manner, command, &program, shim) {
         Ok(status) => status,
         Err(failure) => failure,
     }
@@ -129,6 +160,7 @@ fn read_baseline(flags: &Flags) -> Result<Option<Baseline>, String> {
 
 fn watch_program(
     flags: &Flags,
+    manner: Option<valgrind::Manner>,
     command: &[OsString],
     program: &Program,
     shim: &[u8],
@@ -137,6 +169,8 @@ fn watch_program(
     let outputs = flags.reports.prepare().map_err(|error| failed(&error))?;
     let log =
         flags.log_file.as_deref().map(Destination::prepare).transpose().map_err(|error| failed(&error))?;
+    let sink = manner.as_ref().map_or(Ok(None), |manner| valgrind::open_sink(&manner.sink));
+    let sink = sink.map_err(|error| failed(&error))?;
     let root = flags.reports.source_root();
     let suppressions = read_suppressions(flags).map_err(|error| failed(&error))?;
     let baseline = read_baseline(flags).map_err(|error| failed(&error))?;
@@ -154,12 +188,21 @@ fn watch_program(
         fail(status, &format_args!("{}: {error}", program.path.display()))
     })?;
     let pid = child.as_raw().cast_unsigned();
-    let log = log.map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
-    let mut text = TextLog::new(
-        log,
-        Manner { color: flags.color, format: flags.format, is_quiet: flags.quiet },
-        root.clone(),
-    );
+    let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let file = log.as_ref().map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
+    let mut text: Box<dyn Log> = match manner {
+        Some(manner) => {
+            // Every process has its own file when the pattern tells them apart, as Valgrind has it.
+            let pattern = log.filter(Destination::is_one_for_each_process);
+            let mut log = ValgrindLog::new(manner, flags, pid, sink.or(file), pattern);
+            log.banner(&words);
+            Box::new(log)
+        }
+        None => {
+            let manner = Manner { color: flags.color, format: flags.format, is_quiet: flags.quiet };
+            Box::new(TextLog::new(file, manner, root.clone()))
+        }
+    };
     let treatment = Treatment {
         trim: Trim {
             show_below_main: flags.show_below_main == YesNo::Yes,
@@ -170,15 +213,15 @@ fn watch_program(
         suppressions,
         baseline,
         stale_is_error: flags.stale_suppressions == StaleFlag::Error,
+        hidden: flags.hidden_kinds(),
         generates_rules: flags.gen_suppressions == GenSuppressions::All,
     };
-    let words = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let watch = Watch::new(channel, child, &signals).map_err(|errno| failed(&errno))?;
-    let mut findings = Findings::new(words, treatment, &mut text);
+    let mut findings = Findings::new(words, treatment, &mut *text);
     let outcome = watch.run(&mut findings);
     let mut report = findings.finish(&outcome.tree);
     for remark in &outcome.remarks {
-        text.remark(remark);
+        text.notice(remark);
     }
     let mut status = match outcome.end {
         End::Signal(signal) => Status::Signal(signal),

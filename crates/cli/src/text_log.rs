@@ -5,11 +5,13 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+use memcheck_model::Function;
 use memcheck_report::{Color, Finding, LeakRecord, Report, SourceRoot, Text, one_line};
 
 use crate::{
-    findings::Display,
+    findings::{Display, Ended, Occurrence},
     flags::{ColorFlag, LogFormat},
+    tree::Watched,
 };
 
 /// Where text goes. What cannot be written is dropped: there is nowhere else to say so.
@@ -56,23 +58,38 @@ impl TextLog {
             Output::File(file) => file.write_all(text.as_bytes()),
         };
     }
+}
 
+/// A text report that grows while the program runs, and then ends.
+pub trait Log: Display {
     /// The end of the report.
-    pub fn summary(&mut self, report: &Report) {
+    fn summary(&mut self, report: &Report);
+    /// What the heap did and how much code was checked.
+    fn statistics(&mut self, report: &Report);
+    /// The suppressions that were used.
+    fn suppressed(&mut self, report: &Report);
+    /// The suppressions that should go.
+    fn stale(&mut self, report: &Report);
+    /// Something that goes wrong, also when findings alone are wanted.
+    fn failure(&mut self, reason: &str);
+    /// Something to know about the run.
+    fn notice(&mut self, remark: &str);
+}
+
+impl Log for TextLog {
+    fn summary(&mut self, report: &Report) {
         if !self.manner.is_quiet {
             let text = self.text.summary(report);
             self.write(&text);
         }
     }
 
-    /// What the heap did and how much code was checked.
-    pub fn statistics(&mut self, report: &Report) {
+    fn statistics(&mut self, report: &Report) {
         let text = self.text.statistics(report);
         self.write(&text);
     }
 
-    /// The suppressions that were used.
-    pub fn suppressed(&mut self, report: &Report) {
+    fn suppressed(&mut self, report: &Report) {
         for used in &report.suppressed {
             let place = match (&used.file, used.line) {
                 (Some(file), Some(line)) => format!("{file}:{line}"),
@@ -83,8 +100,7 @@ impl TextLog {
         }
     }
 
-    /// The suppressions that should go.
-    pub fn stale(&mut self, report: &Report) {
+    fn stale(&mut self, report: &Report) {
         for rule in &report.stale {
             self.write(&format!(
                 "stale suppression: {} ({}:{}): {}\n",
@@ -93,14 +109,19 @@ impl TextLog {
         }
     }
 
-    /// Something that goes wrong, also when findings alone are wanted.
-    pub fn failure(&mut self, reason: &str) {
+    fn failure(&mut self, reason: &str) {
         self.write(&format!("memcheck: {reason}\n"));
+    }
+
+    fn notice(&mut self, remark: &str) {
+        if !self.manner.is_quiet {
+            self.write(&format!("memcheck: {remark}\n"));
+        }
     }
 }
 
 impl Display for TextLog {
-    fn finding(&mut self, finding: &Finding) {
+    fn finding(&mut self, finding: &Finding, _occurrence: &Occurrence<'_>) {
         let text = match self.manner.format {
             LogFormat::Text => self.text.finding(finding),
             LogFormat::Oneline => one_line::finding(finding, &self.root),
@@ -108,7 +129,7 @@ impl Display for TextLog {
         self.write(&text);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, is_error: bool) {
+    fn leak(&mut self, leak: &LeakRecord, _function: Function, is_error: bool) {
         let text = match self.manner.format {
             LogFormat::Text => self.text.leak(leak, is_error),
             LogFormat::Oneline => one_line::leak(leak, is_error, &self.root),
@@ -116,13 +137,13 @@ impl Display for TextLog {
         self.write(&text);
     }
 
-    fn rule(&mut self, rule: &str) {
+    fn rule(&mut self, _pid: u32, rule: &str) {
         self.write(rule);
     }
 
-    fn remark(&mut self, remark: &str) {
-        if !self.manner.is_quiet {
-            self.write(&format!("memcheck: {remark}\n"));
-        }
+    fn remark(&mut self, process: &Watched, remark: &str) {
+        self.notice(&format!("process {} ({}): {remark}", process.pid, process.name()));
     }
+
+    fn ended(&mut self, _ended: &Ended<'_>) {}
 }

@@ -1,0 +1,337 @@
+//! The text report in Valgrind's shape: each line with the process that it is about, a summary for each process.
+//!
+//! Invariant: the lines of one error are written in one piece.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    net::TcpStream,
+    os::fd::OwnedFd,
+    time::Instant,
+};
+
+use memcheck_model::{Function, LeakKind};
+use memcheck_report::{Finding, LeakRecord, Report};
+use memcheck_wire::Counter;
+
+use super::{
+    Manner, Sink, VERSION,
+    wording::{Frames, number},
+};
+use crate::{
+    destination::Destination,
+    findings::{Display, Ended, Occurrence, Tally},
+    flags::{Flags, LeakCheckFlag},
+    text_log::Log,
+    tree::Watched,
+};
+
+/// The text as it grows.
+pub struct ValgrindLog {
+    /// Where a pattern with `%p` leads for each process.
+    pattern: Option<Destination>,
+    outputs: HashMap<u32, File>,
+    /// Where everything goes when no pattern tells processes apart; none: standard error.
+    output: Option<File>,
+    manner: Manner,
+    frames: Frames,
+    start: Instant,
+    shown: Shown,
+    /// Loss records to be shown when their process has ended.
+    losses: BTreeMap<u32, Vec<(LeakRecord, Function)>>,
+    /// For `-s`: the errors of each process, by their index in the report.
+    errors: BTreeMap<u32, Vec<(usize, Vec<String>)>>,
+    main: u32,
+}
+
+/// What is shown beside the errors.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    is_quiet: bool,
+    error_list: bool,
+    leak_check: LeakCheckFlag,
+    reachable: bool,
+}
+
+/// Opens what the options name beside `--log-file`.
+pub fn open_sink(sink: &Sink) -> Result<Option<File>, String> {
+    match sink {
+        Sink::Default | Sink::Descriptor(2) => Ok(None),
+        Sink::Descriptor(number) => OpenOptions::new()
+            .append(true)
+            .open(format!("/proc/self/fd/{number}"))
+            .map(Some)
+            .map_err(|error| format!("--log-fd={number}: {error}")),
+        Sink::Socket(address) => {
+            // Valgrind's own port is 1500.
+            let full = if address.contains(':') { address.clone() } else { format!("{address}:1500") };
+            TcpStream::connect(&full)
+                .map(|stream| Some(File::from(OwnedFd::from(stream))))
+                .map_err(|error| format!("--log-socket={address}: {error}"))
+        }
+    }
+}
+
+impl ValgrindLog {
+    /// The log of a run whose first process is `main`. `file` is the log file for it, `pattern` where it comes from
+    /// when every process has its own.
+    pub fn new(
+        manner: Manner,
+        flags: &Flags,
+        main: u32,
+        file: Option<File>,
+        pattern: Option<Destination>,
+    ) -> Self {
+        let mut outputs = HashMap::new();
+        let mut output = None;
+        match file {
+            Some(file) if pattern.is_some() => drop(outputs.insert(main, file)),
+            file => output = file,
+        }
+        let frames = Frames { full_paths: manner.full_paths.clone() };
+        let shown = Shown {
+            is_quiet: flags.quiet,
+            error_list: flags.show_suppressed,
+            leak_check: flags.leak_check,
+            reachable: flags.show_leak_kinds.0.contains(&LeakKind::Reachable),
+        };
+        Self {
+            pattern,
+            outputs,
+            output,
+            manner,
+            frames,
+            start: Instant::now(),
+            shown,
+            losses: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            main,
+        }
+    }
+
+    /// What Valgrind says first.
+    pub fn banner(&mut self, command: &[String]) {
+        let mut lines = Vec::new();
+        if !self.shown.is_quiet {
+            lines.extend([
+                "Memcheck, a memory error detector".to_owned(),
+                format!(
+                    "Using memcheck-{} in the manner of Valgrind-{VERSION}; rerun with -h for its options",
+                    env!("CARGO_PKG_VERSION")
+                ),
+                format!("Command: {}", command.join(" ")),
+                String::new(),
+            ]);
+        }
+        let without_effect = std::mem::take(&mut self.manner.without_effect);
+        if !without_effect.is_empty() {
+            lines.push(format!("Warning: without effect here: {}", without_effect.join(" ")));
+        }
+        self.say(self.main, &lines);
+    }
+
+    fn say(&mut self, pid: u32, lines: &[String]) {
+        let stamp = if self.manner.time_stamp {
+            let elapsed = self.start.elapsed();
+            let seconds = elapsed.as_secs();
+            let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+            let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+            format!("{days:02}:{hours:02}:{minutes:02}:{rest:02}.{:03} ", elapsed.subsec_millis())
+        } else {
+            String::new()
+        };
+        let text: String = lines.iter().map(|line| format!("=={stamp}{pid}== {line}\n")).collect();
+        self.write(pid, &text);
+    }
+
+    fn write(&mut self, pid: u32, text: &str) {
+        if let Some(pattern) = &self.pattern
+            && !self.outputs.contains_key(&pid)
+            && let Ok(file) = pattern.open(pid)
+        {
+            self.outputs.insert(pid, file);
+        }
+        // What cannot be written is dropped: there is nowhere else to say so.
+        let _ = match self.outputs.get_mut(&pid).or(self.output.as_mut()) {
+            Some(file) => file.write_all(text.as_bytes()),
+            None => io::stderr().write_all(text.as_bytes()),
+        };
+    }
+
+    /// An error's lines, with its markers and the empty line behind.
+    fn framed(&self, lines: Vec<String>) -> Vec<String> {
+        let (begin, end) = self.manner.markers.clone().unwrap_or_default();
+        let marker = |marker: String| (!marker.is_empty()).then_some(marker);
+        marker(begin).into_iter().chain(lines).chain(marker(end)).chain([String::new()]).collect()
+    }
+
+    fn leak_summary(&self, process: &Watched, suppressed: (u64, u64)) -> Vec<String> {
+        let line = |what: &str, (bytes, blocks): (u64, u64)| {
+            format!("{what:>18}: {} bytes in {} blocks", number(bytes), number(blocks))
+        };
+        let sum = |kind| {
+            let sums = process.loss_sums.iter().filter(|sum| sum.kind == kind);
+            sums.fold((0, 0), |(bytes, blocks), sum| (bytes + sum.bytes, blocks + sum.blocks))
+        };
+        let definite = sum(LeakKind::Definite);
+        let definite = (definite.0.saturating_sub(suppressed.0), definite.1.saturating_sub(suppressed.1));
+        let mut lines = vec![
+            "LEAK SUMMARY:".to_owned(),
+            line("definitely lost", definite),
+            line("indirectly lost", sum(LeakKind::Indirect)),
+            line("possibly lost", sum(LeakKind::Possible)),
+            line("still reachable", sum(LeakKind::Reachable)),
+            line("suppressed", suppressed),
+        ];
+        if self.shown.leak_check == LeakCheckFlag::Summary {
+            lines.push("Rerun with --leak-check=full to see details of leaked memory".to_owned());
+        } else if sum(LeakKind::Reachable).1 > 0 && !self.shown.reachable {
+            lines.push("Reachable blocks (those to which a pointer was found) are not shown.".to_owned());
+            lines.push("To see them, rerun with: --leak-check=full --show-leak-kinds=all".to_owned());
+        }
+        lines.push(String::new());
+        lines
+    }
+}
+
+impl Display for ValgrindLog {
+    fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>) {
+        let lines = self.frames.error(occurrence.event, finding, occurrence.named);
+        if self.shown.error_list {
+            self.errors.entry(finding.pid).or_default().push((occurrence.index, lines.clone()));
+        }
+        let lines = self.framed(lines);
+        self.say(finding.pid, &lines);
+    }
+
+    fn leak(&mut self, leak: &LeakRecord, function: Function, _is_error: bool) {
+        self.losses.entry(leak.pid).or_default().push((leak.clone(), function));
+    }
+
+    fn rule(&mut self, pid: u32, rule: &str) {
+        self.write(pid, rule);
+    }
+
+    fn remark(&mut self, process: &Watched, remark: &str) {
+        if !self.shown.is_quiet {
+            self.say(process.pid, &[format!("Warning: {remark}")]);
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended<'_>) {
+        let process = ended.process;
+        let pid = process.pid;
+        let mut lines = Vec::new();
+        let count = |counter| process.counter(counter);
+        let in_use = (count(Counter::InUseBytes), count(Counter::InUseBlocks));
+        if !self.shown.is_quiet {
+            lines.extend([
+                String::new(),
+                "HEAP SUMMARY:".to_owned(),
+                format!("    in use at exit: {} bytes in {} blocks", number(in_use.0), number(in_use.1)),
+                format!(
+                    "  total heap usage: {} allocs, {} frees, {} bytes allocated",
+                    number(count(Counter::Allocs)),
+                    number(count(Counter::Frees)),
+                    number(count(Counter::AllocatedBytes))
+                ),
+                String::new(),
+            ]);
+        }
+        let mut losses = self.losses.remove(&pid).unwrap_or_default();
+        losses.sort_by_key(|(leak, _)| leak.bytes + leak.indirect_bytes);
+        let all = losses.len();
+        for (index, (leak, function)) in losses.iter().enumerate() {
+            let record = self.frames.leak(leak, *function, index + 1, all);
+            lines.extend(self.framed(record));
+        }
+        if !self.shown.is_quiet {
+            if in_use.1 == 0 {
+                lines.push("All heap blocks were freed -- no leaks are possible".to_owned());
+                lines.push(String::new());
+            } else if self.shown.leak_check == LeakCheckFlag::No {
+                lines.push("For a detailed leak analysis, rerun with: --leak-check=full".to_owned());
+                lines.push(String::new());
+            } else if process.loss_sums.is_empty() {
+                // No zeros where nobody counted.
+                lines.push("Warning: leaks were not searched for".to_owned());
+                lines.push(String::new());
+            } else {
+                lines.extend(
+                    self.leak_summary(process, (ended.tally.suppressed_bytes, ended.tally.suppressed_blocks)),
+                );
+            }
+            if !self.shown.error_list {
+                lines.push("For lists of detected and suppressed errors, rerun with: -s".to_owned());
+            }
+            lines.push(error_summary(&ended.tally));
+        }
+        if self.shown.error_list {
+            let errors = self.errors.remove(&pid).unwrap_or_default();
+            for (index, error) in &errors {
+                let times = ended.counts.get(index).copied().unwrap_or(1);
+                lines.push(String::new());
+                lines.push(format!("{} errors in context {} of {}:", number(times), index + 1, errors.len()));
+                lines.extend(error.iter().cloned());
+            }
+            if !errors.is_empty() {
+                lines.push(String::new());
+                lines.push(error_summary(&ended.tally));
+            }
+        }
+        self.say(pid, &lines);
+    }
+}
+
+fn error_summary(tally: &Tally) -> String {
+    format!(
+        "ERROR SUMMARY: {} errors from {} contexts (suppressed: {} from {})",
+        number(tally.errors),
+        number(tally.contexts),
+        number(tally.suppressed),
+        number(tally.suppressed_contexts)
+    )
+}
+
+impl Log for ValgrindLog {
+    fn summary(&mut self, _report: &Report) {}
+
+    fn statistics(&mut self, report: &Report) {
+        let text = memcheck_report::Text::new(memcheck_report::Color::Plain).statistics(report);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        self.say(self.main, &lines);
+    }
+
+    fn suppressed(&mut self, report: &Report) {
+        for used in &report.suppressed {
+            let place = match (&used.file, used.line) {
+                (Some(file), Some(line)) => format!("{file}:{line}"),
+                _ => "default.supp".to_owned(),
+            };
+            let pid = self.main;
+            self.write(
+                pid,
+                &format!("--{pid}-- used_suppression: {:>6} {} {place}\n", used.count, used.name),
+            );
+        }
+    }
+
+    fn stale(&mut self, report: &Report) {
+        for rule in &report.stale {
+            let line =
+                format!("stale suppression: {} ({}:{}): {}", rule.name, rule.file, rule.line, rule.why);
+            self.say(self.main, &[line]);
+        }
+    }
+
+    fn failure(&mut self, reason: &str) {
+        self.say(self.main, &[format!("memcheck: {reason}")]);
+    }
+
+    fn notice(&mut self, remark: &str) {
+        if !self.shown.is_quiet {
+            self.say(self.main, &[format!("Warning: {remark}")]);
+        }
+    }
+}

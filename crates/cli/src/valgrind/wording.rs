@@ -1,0 +1,251 @@
+//! Valgrind's words for an error, line by line, without the prefix of the lines.
+//!
+//! In: the event, and the finding that was made of it. Out: lines as `valgrind --tool=memcheck` prints them, which
+//! tools look for with regular expressions.
+
+use memcheck_model::{AccessKind, BlockState, Detail, ErrorEvent, ErrorKind, Function, LeakKind, Place};
+use memcheck_report::{Finding, Frame, LeakRecord, NamedAddress};
+
+/// A number with commas between its thousands.
+pub fn number(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How frames are written.
+#[derive(Clone, Debug, Default)]
+pub struct Frames {
+    /// What is cut from the front of full paths; none: base names only.
+    pub full_paths: Vec<String>,
+}
+
+impl Frames {
+    fn path<'a>(&self, file: &'a str) -> &'a str {
+        if self.full_paths.is_empty() {
+            return file.rsplit('/').next().unwrap_or(file);
+        }
+        let cut = |prefix: &String| {
+            (!prefix.is_empty())
+                .then(|| file.find(prefix.as_str()).map(|at| &file[at + prefix.len()..]))
+                .flatten()
+        };
+        self.full_paths.iter().find_map(cut).unwrap_or(file)
+    }
+
+    fn describe(&self, frame: &Frame) -> String {
+        let function = frame.function.as_deref().unwrap_or("???");
+        let place = match (&frame.file, frame.line, &frame.module) {
+            (Some(file), Some(line), _) => format!(" ({}:{line})", self.path(file)),
+            (_, _, Some(module)) => format!(" (in {module})"),
+            _ => String::new(),
+        };
+        format!("0x{:X}: {function}{place}", frame.pc.0)
+    }
+
+    /// A stack, below the function that memcheck itself stands for.
+    pub fn stack(&self, function: Option<Function>, frames: &[Frame]) -> Vec<String> {
+        let own = function.map(|function| format!("0x0: {} (in memcheck)", function.name()));
+        let described = frames.iter().map(|frame| self.describe(frame));
+        own.into_iter()
+            .chain(described)
+            .enumerate()
+            .map(|(index, frame)| format!("   {} {frame}", if index == 0 { "at" } else { "by" }))
+            .collect()
+    }
+
+    /// An error.
+    pub fn error(
+        &self,
+        event: &ErrorEvent<'_>,
+        finding: &Finding,
+        named: Option<&NamedAddress>,
+    ) -> Vec<String> {
+        if event.kind == ErrorKind::FatalSignal {
+            return self.fatal_signal(event, finding);
+        }
+        let mut lines = vec![headline(event, finding)];
+        lines.extend(self.stack(event.function, &finding.stack));
+        let has_address = !matches!(
+            event.kind,
+            ErrorKind::ParamOverlap
+                | ErrorKind::BadSize
+                | ErrorKind::BadAlignment
+                | ErrorKind::UseOfUninitialised
+        );
+        if has_address {
+            self.address(&mut lines, event, finding, named);
+        }
+        if matches!(event.detail, Detail::Late(_)) {
+            lines.push(" Found late, by what the write left behind".to_owned());
+        }
+        if matches!(event.detail, Detail::Signal { .. }) {
+            lines.push(String::new());
+            lines.extend(self.fatal_signal(event, finding));
+        }
+        lines
+    }
+
+    fn address(
+        &self,
+        lines: &mut Vec<String>,
+        event: &ErrorEvent<'_>,
+        finding: &Finding,
+        named: Option<&NamedAddress>,
+    ) {
+        let address = event.access.map_or(event.address, |access| access.addr).0;
+        let start = format!(" Address 0x{address:x} is");
+        match event.place {
+            Place::Block(block) => {
+                let (base, size) = (block.start.0, block.size.0);
+                // What is found late is where the damage is, not where the block was given.
+                let address = match event.detail {
+                    Detail::Late(damage) => base.wrapping_add_signed(damage.first),
+                    _ => address,
+                };
+                let (distance, relation) = match address {
+                    _ if address < base => (base - address, "before"),
+                    _ if address - base >= size && (address != base || size == 0) => {
+                        (address - base - size, "after")
+                    }
+                    _ => (address - base, "inside"),
+                };
+                let what = if block.state == BlockState::Freed { "free'd" } else { "alloc'd" };
+                lines.push(format!(
+                    " Address 0x{address:x} is {} bytes {relation} a block of size {} {what}",
+                    number(distance),
+                    number(size)
+                ));
+                if block.state == BlockState::Freed {
+                    lines.extend(self.stack(block.freed_by, &finding.freed));
+                    lines.push(" Block was alloc'd at".to_owned());
+                }
+                lines.extend(self.stack(Some(block.allocated_by), &finding.allocated));
+            }
+            Place::Stack(_) => lines.push(format!("{start} on thread 1's stack")),
+            Place::Module => lines.push(match named {
+                Some(named) => {
+                    format!("{start} {} bytes inside data symbol \"{}\"", number(named.offset), named.name)
+                }
+                None => format!("{start} in a mapped file"),
+            }),
+            _ => lines.push(format!("{start} not stack'd, malloc'd or (recently) free'd")),
+        }
+    }
+
+    fn fatal_signal(&self, event: &ErrorEvent<'_>, finding: &Finding) -> Vec<String> {
+        let Detail::Signal { number, code } = event.detail else { return vec![finding.message.clone()] };
+        let name = nix::sys::signal::Signal::try_from(number).map_or("unknown", |signal| signal.as_str());
+        let mut lines = vec![
+            String::new(),
+            format!("Process terminating with default action of signal {number} ({name})"),
+        ];
+        match (number, code) {
+            (libc::SIGSEGV, 1) => {
+                lines.push(format!(" Access not within mapped region at address 0x{:X}", event.address.0));
+            }
+            (libc::SIGSEGV, 2) => {
+                lines.push(format!(" Bad permissions for mapped region at address 0x{:X}", event.address.0));
+            }
+            (libc::SIGSEGV, 0x80) => lines.push(" General Protection Fault".to_owned()),
+            (libc::SIGBUS, _) => {
+                lines.push(format!(" Non-existent physical address at address 0x{:X}", event.address.0))
+            }
+            (libc::SIGFPE, 1) => {
+                lines.push(format!(" Integer divide by zero at address 0x{:X}", event.address.0))
+            }
+            (libc::SIGILL, _) => lines.push(format!(" Illegal opcode at address 0x{:X}", event.address.0)),
+            _ => {}
+        }
+        lines.extend(self.stack(None, &finding.stack));
+        lines
+    }
+
+    /// A loss record, the `index`th of `all`.
+    pub fn leak(&self, leak: &LeakRecord, function: Function, index: usize, all: usize) -> Vec<String> {
+        let (bytes, blocks) = (leak.bytes + leak.indirect_bytes, leak.blocks + leak.indirect_blocks);
+        let parts = if leak.indirect_blocks > 0 {
+            format!(" ({} direct, {} indirect)", number(leak.bytes), number(leak.indirect_bytes))
+        } else {
+            String::new()
+        };
+        let what = match leak.kind {
+            LeakKind::Definite => "definitely lost",
+            LeakKind::Indirect => "indirectly lost",
+            LeakKind::Possible => "possibly lost",
+            LeakKind::Reachable => "still reachable",
+        };
+        // Valgrind counts the blocks of the record itself.
+        let blocks = if leak.indirect_blocks > 0 { leak.blocks } else { blocks };
+        let mut lines = vec![format!(
+            "{}{parts} bytes in {} blocks are {what} in loss record {} of {}",
+            number(bytes),
+            number(blocks),
+            number(index as u64),
+            number(all as u64)
+        )];
+        lines.extend(self.stack(Some(function), &leak.stack));
+        lines
+    }
+}
+
+fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {
+    use ErrorKind as E;
+    let name = event.function.map_or("malloc", Function::name);
+    match (event.kind, event.detail) {
+        (E::DoubleFree | E::BadFree | E::BadRealloc, _) => {
+            "Invalid free() / delete / delete[] / realloc()".to_owned()
+        }
+        (E::AllocDeallocMismatch, _) => "Mismatched free() / delete / delete []".to_owned(),
+        (E::ParamOverlap, Detail::Overlap { destination, source, size }) => {
+            format!("Source and destination overlap in {name}(0x{destination:x}, 0x{source:x}, {size})")
+        }
+        (E::BadSize, Detail::Sizes([size, _])) => format!(
+            "Argument 'size' of function {name} has a fishy (possibly negative) value: {}",
+            size.cast_signed()
+        ),
+        (E::BadAlignment, Detail::Alignment(alignment)) => {
+            format!("Invalid alignment value: {alignment} (should be power of 2)")
+        }
+        (E::ReallocZero, _) => "realloc() with size 0".to_owned(),
+        (E::HeapBufferOverflow | E::HeapUseAfterFree, Detail::Late(damage)) => {
+            format!("Invalid write of size {}", damage.changed.0)
+        }
+        (E::NullDereference, _) if event.access.is_none() => {
+            "Jump to the invalid address stated on the next line".to_owned()
+        }
+        _ => match event.access {
+            Some(access) if access.size.0 > 0 && event.kind != E::SyscallParam => {
+                let operation = if access.kind == AccessKind::Read { "read" } else { "write" };
+                format!("Invalid {operation} of size {}", access.size.0)
+            }
+            _ => finding.message.clone(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_have_commas() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(number).join(" "), "0 999 1,000 1,234,567");
+    }
+
+    #[test]
+    fn paths_are_base_names_unless_asked_for() {
+        let frames =
+            |paths: &[&str]| Frames { full_paths: paths.iter().map(|&path| path.to_owned()).collect() };
+        let file = "/home/joe/proj/src/a.c";
+        assert_eq!(frames(&[]).path(file), "a.c");
+        assert_eq!(frames(&[""]).path(file), file);
+        assert_eq!(frames(&["/x/", "joe/proj/"]).path(file), "src/a.c");
+    }
+}
