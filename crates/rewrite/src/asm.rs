@@ -207,6 +207,11 @@ impl Asm {
         self.modrm(false, &[0x8b], to.0, mem, 0);
     }
 
+    /// Sign-extends 32 bits.
+    pub fn load_i32(&mut self, to: Gpr, mem: Mem) {
+        self.modrm(true, &[0x63], to.0, mem, 0);
+    }
+
     pub fn load_u8(&mut self, to: Gpr, mem: Mem) {
         self.modrm(false, &[0x0f, 0xb6], to.0, mem, 0);
     }

@@ -65,6 +65,8 @@ pub struct Stats {
     pub spilled: u32,
     /// Indirect jumps.
     pub indirect_jumps: u32,
+    /// Those of them whose tables were made out.
+    pub tables: u32,
 }
 
 /// The part of the copy that an address lies in.

@@ -78,6 +78,14 @@ pub(crate) struct Insn {
     /// `jmp` or `call` operand, for those through a register or memory.
     pub through: Through,
     pub lock: bool,
+    /// The register that a `lea` fills with `rip_target`.
+    pub address_to: Option<u8>,
+    /// The register that a `push` saves.
+    pub pushed: Option<u8>,
+    /// Whether it is a `pop`.
+    pub popped: bool,
+    /// Whether it does nothing.
+    pub padding: bool,
     /// Destination and source of a copy of an address: `mov`, or `lea` with a displacement (`true`).
     pub derive: Option<(u8, u8, bool)>,
 }
@@ -123,7 +131,7 @@ fn flag_set(bits: u32) -> Set {
 }
 
 /// The memory operand's address, unless it cannot be recomputed by `lea`.
-fn operand(instruction: &Instruction) -> Option<Mem> {
+pub(crate) fn operand(instruction: &Instruction) -> Option<Mem> {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
     if index.is_vector_register() || base == Register::RIP || base == Register::EIP {
         return None;
@@ -354,8 +362,44 @@ fn effects_of(instruction: &Instruction, info: &iced_x86::InstructionInfo) -> Ef
     Effects { reads, kills, writes }
 }
 
-/// How many instructions of a callee are looked at.
+/// The register that a `push` saves.
+fn pushed_by(instruction: &Instruction) -> Option<u8> {
+    (instruction.code() == Code::Push_r64).then(|| instruction.op0_register().number() as u8)
+}
+
+/// How many instructions of a callee are looked at for what it overwrites, and for what it reads.
 const CALLEE_LOOK: usize = 12;
+const CALLEE_READ: usize = 256;
+
+/// The registers among `asked` that the function at `at` takes as its input, going by the order of its instructions:
+/// what it pushes or overwrites first is none. Compilers save each of the callee-saved registers before its first use;
+/// hand-written helpers do take values in them.
+pub(crate) fn inputs_among(
+    asked: Set,
+    module: &Module<'_>,
+    at: Pc,
+    factory: &mut InstructionInfoFactory,
+) -> Set {
+    let end = module.find_extent(at).map(|index| module.extents[index].end.0);
+    let Some(bytes) = module.find_text(at) else { return asked };
+    let bytes = bytes.get(..end.map_or(0, |end| (end - at.0) as usize)).unwrap_or(bytes);
+    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
+    let (mut open, mut inputs) = (asked, 0);
+    let mut instruction = Instruction::default();
+    for _ in 0..CALLEE_READ {
+        if open == 0 || !decoder.can_decode() {
+            break;
+        }
+        decoder.decode_out(&mut instruction);
+        let effects = effects_of(&instruction, factory.info(&instruction));
+        if let Some(pushed) = pushed_by(&instruction) {
+            open &= !(1 << pushed);
+        }
+        inputs |= effects.reads & open;
+        open &= !(effects.reads | effects.kills);
+    }
+    inputs
+}
 
 /// What the code at `at` overwrites before reading it, as far as its first instructions show.
 pub(crate) fn overwritten_at(module: &Module<'_>, at: Pc, factory: &mut InstructionInfoFactory) -> Set {
@@ -389,7 +433,7 @@ fn describe(
     let Effects { mut reads, mut kills, writes } = effects_of(instruction, info);
     let repeated = is_repeated(instruction);
     let flow = flow_of(instruction);
-    if matches!(flow, Flow::Call(_) | Flow::IndirectCall | Flow::IndirectJump | Flow::End | Flow::Syscall) {
+    if matches!(flow, Flow::Call(_) | Flow::End | Flow::Syscall) {
         (reads, kills) = (ALL, 0);
     }
     let segmented = matches!(instruction.memory_segment(), Register::FS | Register::GS);
@@ -425,6 +469,11 @@ fn describe(
         writes,
         through,
         lock: instruction.has_lock_prefix(),
+        address_to: (rip && instruction.code() == Code::Lea_r64_m)
+            .then(|| instruction.op0_register().number() as u8),
+        pushed: pushed_by(instruction),
+        popped: instruction.code() == Code::Pop_r64,
+        padding: instruction.mnemonic() == Mnemonic::Nop,
         derive: derive_of(instruction),
     }
 }

@@ -18,7 +18,11 @@ use crate::{
     flow::{Graph, ends, find_insn},
     plan::{Check, Crossing},
     prelude::{RANGE_SLOT, Settle},
+    tables::{Entry, Table},
 };
+
+/// How far from a table's base its replacement may be: 2 GiB less room for the function itself.
+const REACH: i64 = (1 << 31) - (64 << 20);
 
 /// What lies out of line for a check.
 struct Stub<'a> {
@@ -39,6 +43,8 @@ pub(crate) struct Emitter<'a> {
     /// One for each block.
     labels: Vec<Label>,
     stubs: Vec<Stub<'a>>,
+    /// Tables that the copy reads, and where the displacement to each lies.
+    tables: Vec<(&'a Table, usize)>,
     runs: Vec<Run>,
     stats: Stats,
 }
@@ -74,6 +80,7 @@ impl<'a> Emitter<'a> {
             asm,
             labels,
             stubs: Vec::new(),
+            tables: Vec::new(),
             runs: Vec::new(),
             stats,
         }
@@ -98,7 +105,7 @@ impl<'a> Emitter<'a> {
                 }
                 let insn = &self.code.insns[index as usize];
                 self.mark(insn, Part::Instruction);
-                self.insn(insn);
+                self.insn(index, insn);
                 if !self.asm.fits {
                     return Err(Skip { pc: Pc(insn.pc), reason: SkipReason::OutOfReach });
                 }
@@ -113,6 +120,7 @@ impl<'a> Emitter<'a> {
         for stub in core::mem::take(&mut self.stubs) {
             self.stub(&stub);
         }
+        self.lay_tables();
         self.finish()
     }
 
@@ -143,7 +151,12 @@ impl<'a> Emitter<'a> {
 
     // ---- instructions ----
 
-    fn insn(&mut self, insn: &Insn) {
+    fn insn(&mut self, index: u32, insn: &Insn) {
+        if let Some(table) = self.graph.tables.iter().find(|table| table.load == index) {
+            if self.is_replaced(table) {
+                return self.load_from(table);
+            }
+        }
         match insn.flow {
             Flow::Jump(target) => match find_insn(self.code, target) {
                 Some(index) => self.asm.jmp(self.label_of(index)),
@@ -169,7 +182,17 @@ impl<'a> Emitter<'a> {
                 }
             }
             Flow::Call(target) => self.call(target),
-            Flow::IndirectJump if insn.through != Through::Other => self.indirect_jump(insn),
+            Flow::IndirectJump if insn.through != Through::Other => {
+                self.stats.indirect_jumps += 1;
+                let table = self.graph.tables.iter().find(|table| table.jump == index);
+                if table.is_some_and(|table| self.is_replaced(table))
+                    || self.graph.tail_jumps.contains(&index)
+                {
+                    self.copy(insn);
+                } else {
+                    self.indirect_jump(insn);
+                }
+            }
             Flow::Syscall if self.config.syscalls == Syscalls::Hooked && self.bytes(insn) == [0x0f, 0x05] => {
                 self.asm.move_rsp(-128);
                 self.asm.push(Gpr::RAX);
@@ -243,7 +266,6 @@ impl<'a> Emitter<'a> {
 
     /// Looks the target up in the module's jump map; what is not there is gone to natively.
     fn indirect_jump(&mut self, insn: &Insn) {
-        self.stats.indirect_jumps += 1;
         let cell = |cell: Cell| Mem::rip(self.place.prelude.0 + cell.offset());
         let (start, bytes, map, base) =
             (cell(Cell::TextStart), cell(Cell::TextBytes), cell(Cell::JumpMap), cell(Cell::Base));
@@ -275,6 +297,75 @@ impl<'a> Emitter<'a> {
         asm.load(Gpr::RAX, slots[0]);
         asm.load(Gpr::RCX, slots[1]);
         asm.jmp_mem(slots[3]);
+    }
+
+    // ---- tables ----
+
+    /// Whether the copy reads a table of its own: it is within reach, and nothing looks at what was read from it.
+    fn is_replaced(&self, table: &Table) -> bool {
+        let distance = self.place.code.0.wrapping_sub(table.base).cast_signed();
+        let unseen = |register: Gpr| {
+            table.targets.iter().filter_map(|&target| find_insn(self.code, target)).all(|target| {
+                let block = &self.graph.blocks[self.graph.block_of[target] as usize];
+                let insns = &self.code.insns[target..block.end as usize];
+                let first = insns.iter().find(|insn| (insn.reads | insn.writes) >> register.0 & 1 != 0);
+                first.is_none_or(|insn| insn.flow != Flow::Next || insn.reads >> register.0 & 1 == 0)
+            })
+        };
+        (-REACH..REACH).contains(&distance) && table.register.is_none_or(unseen)
+    }
+
+    fn load_from(&mut self, table: &'a Table) {
+        // Any displacement that takes four bytes.
+        let mem = Mem { disp: i32::MAX, ..table.mem };
+        match (table.register, table.entry) {
+            (None, _) => {
+                self.stats.indirect_jumps += 1;
+                self.asm.jmp_mem(mem);
+            }
+            (Some(register), Entry::Address) => self.asm.load(register, mem),
+            (Some(register), Entry::From(_)) => self.asm.load_i32(register, mem),
+        }
+        self.stats.tables += 1;
+        self.tables.push((table, self.asm.bytes.len() - 4));
+    }
+
+    /// Writes the tables behind the code.
+    fn lay_tables(&mut self) {
+        let mut laid: Vec<(&Table, u64)> = Vec::new();
+        for (table, disp_at) in core::mem::take(&mut self.tables) {
+            let same = |other: &&(&Table, u64)| {
+                other.0.entry == table.entry
+                    && other.0.start() == table.start()
+                    && other.0.targets.len() == table.targets.len()
+            };
+            let at = match laid.iter().find(same) {
+                Some(&(_, at)) => at,
+                None => self.lay_table(table),
+            };
+            laid.push((table, at));
+            // Within reach: `is_replaced`, and functions are smaller than what that leaves.
+            let disp = at.wrapping_sub(table.base) as i32;
+            self.asm.bytes[disp_at..disp_at + 4].copy_from_slice(&disp.to_le_bytes());
+        }
+    }
+
+    fn lay_table(&mut self, table: &Table) -> u64 {
+        while !(self.place.code.0 + u64::from(self.asm.offset())).is_multiple_of(8) {
+            self.asm.raw(&[0xcc]);
+        }
+        let at = self.place.code.0 + u64::from(self.asm.offset());
+        for &target in &table.targets {
+            let to = match find_insn(self.code, target) {
+                Some(insn) => self.place.code.0 + u64::from(self.asm.offset_of(self.label_of(insn))),
+                None => target,
+            };
+            match table.entry {
+                Entry::Address => self.asm.raw(&to.to_le_bytes()),
+                Entry::From(from) => self.asm.raw(&(to.wrapping_sub(from) as i32).to_le_bytes()),
+            }
+        }
+        at
     }
 
     // ---- checks ----
@@ -319,7 +410,10 @@ impl<'a> Emitter<'a> {
         if check.spill_scratch {
             asm.store(slot0, scratch);
         }
-        asm.lea(scratch, check.mem);
+        match check.mem {
+            Mem { base: Some(base), index: None, disp: 0, narrow: false, .. } => asm.mov(scratch, Gpr(base)),
+            mem => asm.lea(scratch, mem),
+        }
         if check.save_flags {
             if rax_lives {
                 asm.store(slot1, Gpr::RAX);

@@ -9,7 +9,8 @@ use memcheck_model::Pc;
 
 use crate::{
     Extent, Module, Skip, SkipReason,
-    decode::{Decoded, Flow},
+    decode::{ALL, Decoded, FLAGS, Flow, Set},
+    tables::{self, Table},
 };
 
 /// A basic block: instructions `[first, end)`.
@@ -19,18 +20,22 @@ pub(crate) struct Block {
     pub end: u32,
     /// Blocks of the group that it leads to.
     pub next: Vec<u32>,
-    /// Whether it also leads to where nothing is known.
-    pub leaves: bool,
+    /// What lives where it leads out of the group: nothing when it does not.
+    pub beyond: Set,
     /// Whether it is entered from where nothing is known.
     pub entered: bool,
 }
 
 /// The graph.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Graph {
     pub blocks: Vec<Block>,
     /// For each instruction, its block.
     pub block_of: Vec<u32>,
+    /// The jumps through tables that were made out.
+    pub tables: Vec<Table>,
+    /// The other indirect jumps that do nothing but leave the group (by instruction).
+    pub tail_jumps: Vec<u32>,
 }
 
 /// The index of the instruction that a jump to `pc` reaches. Behind a lock prefix means the locked instruction:
@@ -57,7 +62,7 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
             (leader[index], entered[index]) = (true, true);
         }
     }
-    let mut indirect = Vec::new();
+    let mut is_indirect = false;
     let mut after_end = false;
     for (index, insn) in code.insns.iter().enumerate() {
         if after_end {
@@ -78,12 +83,12 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
                 let callee = find_insn(code, target).ok_or(into)?;
                 (leader[callee], entered[callee]) = (true, true);
             }
-            Flow::IndirectJump => indirect.push(index),
+            Flow::IndirectJump => is_indirect = true,
             _ => {}
         }
     }
     let mut arrivals = Vec::new();
-    if !indirect.is_empty() {
+    if is_indirect {
         for &taken in &code.taken {
             arrivals.extend(table_targets(code, module, taken));
         }
@@ -94,7 +99,7 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
             leader[index] = true;
         }
     }
-    let mut graph = Graph { blocks: Vec::new(), block_of: alloc::vec![0; count] };
+    let mut graph = Graph { block_of: alloc::vec![0; count], ..Graph::default() };
     for (index, &leads) in leader.iter().enumerate().take(count) {
         if leads || index == 0 {
             if let Some(last) = graph.blocks.last_mut() {
@@ -106,6 +111,19 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
         graph.block_of[index] = graph.blocks.len() as u32 - 1;
     }
     connect(&mut graph, code, &arrivals);
+    if is_indirect {
+        let starts_block = |pc: u64| find_insn(code, pc).is_none_or(|index| leader[index]);
+        let mut tables = tables::find(code, module, &graph);
+        tables.retain(|table| table.targets.iter().all(|&target| starts_block(target)));
+        if arrivals.is_empty() {
+            graph.tail_jumps = tables::find_tail_jumps(code, module, &graph);
+        }
+        graph.tables = tables;
+        for block in &mut graph.blocks {
+            block.entered = entered[block.first as usize];
+        }
+        connect(&mut graph, code, &arrivals);
+    }
     Ok(graph)
 }
 
@@ -115,34 +133,49 @@ fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
         let last = graph.blocks[index].end as usize - 1;
         let insn = &code.insns[last];
         let mut next = Vec::new();
-        let mut leaves = false;
+        let mut beyond = 0;
         let mut go = |target: Option<usize>| match target {
             Some(at) => next.push(graph.block_of[at]),
-            None => leaves = true,
+            None => beyond = ALL,
         };
         match insn.flow {
             Flow::Jump(target) => go(find_insn(code, target)),
             Flow::Branch(target, _) | Flow::Loop(target) => go(find_insn(code, target)),
             Flow::IndirectJump => {
-                arrivals.iter().for_each(|&arrival| go(Some(arrival)));
-                go(None);
+                if let Some(table) = graph.tables.iter().find(|table| table.jump as usize == last) {
+                    table.targets.iter().for_each(|&target| go(find_insn(code, target)));
+                    next.sort_unstable();
+                    next.dedup();
+                } else if graph.tail_jumps.contains(&(last as u32)) {
+                    // A call but for the return address: flags mean nothing (psABI 3.2.1).
+                    beyond = ALL & !FLAGS;
+                } else {
+                    arrivals.iter().for_each(|&arrival| go(Some(arrival)));
+                    go(None);
+                }
             }
             Flow::End => go(None),
             _ => {}
         }
         if !ends(insn.flow) {
             let after = insn.pc + u64::from(insn.len);
-            go(code.insns.get(last + 1).filter(|next| next.pc == after).map(|_| last + 1));
+            let found = code.insns.get(last + 1).filter(|next| next.pc == after);
+            match found {
+                Some(_) => next.push(graph.block_of[last + 1]),
+                None => beyond = ALL,
+            }
         }
         for &block in &next {
             reached[block as usize] = true;
         }
         graph.blocks[index].next = next;
-        graph.blocks[index].leaves = leaves;
+        graph.blocks[index].beyond = beyond;
     }
-    // What nothing in the group leads to is reached in ways that are not seen: landing pads, unrecovered tables.
+    // What nothing in the group leads to is reached in ways that are not seen: landing pads, unrecovered tables. Not
+    // so the padding before an aligned loop.
     for (block, reached) in graph.blocks.iter_mut().zip(reached) {
-        block.entered |= !reached;
+        let range = block.first as usize..block.end as usize;
+        block.entered |= !reached && !code.insns[range].iter().all(|insn| insn.padding);
     }
 }
 

@@ -5,7 +5,7 @@
 //! the bytes that must lie at the start of each arena of code, which the copies call.
 //!
 //! ```text
-//!  bytes ─▶ decode ─▶ flow (blocks) ─▶ live (registers, flags) ─▶ plan (checks) ─▶ emit ─▶ CodeBlob
+//!  bytes ─▶ decode ─▶ flow (blocks, tables) ─▶ live (registers, flags) ─▶ plan (checks) ─▶ emit ─▶ CodeBlob
 //! ```
 //! Nothing here writes code to memory or knows a process. Allocates, so it runs on the engine's own terms.
 //!
@@ -42,6 +42,7 @@ mod live;
 mod module;
 mod plan;
 mod prelude;
+mod tables;
 mod translate;
 
 pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};

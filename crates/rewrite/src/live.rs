@@ -14,34 +14,42 @@ use memcheck_model::Pc;
 
 use crate::{
     Module,
-    decode::{ALL, Decoded, FLAGS, Flow, Set, overwritten_at},
+    decode::{ALL, Decoded, FLAGS, Flow, Insn, Set, inputs_among, overwritten_at},
     discover::find_linkage_cell,
-    flow::Graph,
+    flow::{Block, Graph},
 };
-
-/// r11 is the linkage stubs' own scratch register (psABI 3.2.3, table 3.4).
-const R11: Set = 1 << 11;
 
 const RSP: Set = 1 << 4;
 /// What a called function gives back unchanged (psABI 3.2.1): rbx, rsp, rbp, r12 to r15.
 const CALLEE_SAVED: Set = 0xf038;
+/// What may carry arguments (psABI 3.2.3): rax, rcx, rdx, rsi, rdi, r8, r9, and r10 for a static chain; and rsp.
+const ARGUMENTS: Set = 0x07d7;
+/// r11 is the linkage stubs' own scratch register (psABI 3.2.3, table 3.4).
+const R11: Set = 1 << 11;
 
-/// Takes from what calls read what is certainly dead there.
+/// Replaces the assumption that calls read everything by what is known of them.
+///
+/// What lives on behind a call lives before it, as the callee may keep it. A callee in the same module is looked at:
+/// helpers in assembly language keep to no ABI.
 pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
     let mut factory = InstructionInfoFactory::new();
     let mut known = BTreeMap::new();
     for insn in &mut code.insns {
-        insn.reads &= match insn.flow {
-            Flow::Call(target) => !*known.entry(target).or_insert_with(|| {
-                if find_linkage_cell(module, Pc(target)).is_some() {
-                    FLAGS | R11
-                } else {
-                    overwritten_at(module, Pc(target), &mut factory)
-                }
-            }),
-            Flow::IndirectCall => !FLAGS,
-            _ => ALL,
-        };
+        match insn.flow {
+            Flow::Call(target) => {
+                (insn.reads, insn.kills) = *known.entry(target).or_insert_with(|| {
+                    let target = Pc(target);
+                    if find_linkage_cell(module, target).is_some() {
+                        return (ARGUMENTS, FLAGS | R11);
+                    }
+                    let inputs = inputs_among(CALLEE_SAVED & !RSP, module, target, &mut factory);
+                    let overwritten = overwritten_at(module, target, &mut factory);
+                    ((ARGUMENTS | R11 | FLAGS | inputs) & !overwritten, overwritten)
+                });
+            }
+            Flow::IndirectCall => (insn.reads, insn.kills) = (insn.reads | ARGUMENTS | R11, FLAGS),
+            _ => {}
+        }
     }
 }
 
@@ -62,8 +70,7 @@ pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {
     let mut before = alloc::vec![0; graph.blocks.len()];
     let after = |before: &[Set], index: usize| {
         let block = &graph.blocks[index];
-        let leaves = if block.leaves { ALL } else { 0 };
-        block.next.iter().fold(leaves, |live, &next| live | before[next as usize])
+        block.next.iter().fold(block.beyond, |live, &next| live | before[next as usize])
     };
     loop {
         let mut changed = false;
@@ -90,8 +97,7 @@ pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {
 
 /// For each instruction the registers that hold an address in the frame, before it.
 pub(crate) fn frame_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
-    let step = |held: Set, insn: usize| {
-        let insn = &code.insns[insn];
+    forward(code, graph, RSP, |held, insn| {
         let mut after = held & !insn.writes | RSP;
         if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall) {
             after &= CALLEE_SAVED;
@@ -104,14 +110,33 @@ pub(crate) fn frame_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
             }
         }
         after
+    })
+}
+
+/// For each instruction the callee-saved registers that are not on the stack before it: an exception that passes
+/// through the function finds the caller's values in them, so that they live even where nothing reads them.
+pub(crate) fn unsaved_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
+    let mut saved = forward(code, graph, 0, |saved, insn| match insn.pushed {
+        Some(register) => saved | 1 << register,
+        // `pop` gives it back; another write does not matter.
+        None if insn.popped => saved & !insn.writes,
+        None => saved,
+    });
+    saved.iter_mut().for_each(|saved| *saved = CALLEE_SAVED & !*saved);
+    saved
+}
+
+/// What holds before each instruction on every path to it; `entry` where paths begin that are not seen.
+fn forward(code: &Decoded, graph: &Graph, entry: Set, step: impl Fn(Set, &Insn) -> Set) -> Vec<Set> {
+    let through = |held: Set, block: &Block| {
+        code.insns[block.first as usize..block.end as usize].iter().fold(held, &step)
     };
     let mut before: Vec<Set> =
-        graph.blocks.iter().map(|block| if block.entered { RSP } else { ALL }).collect();
+        graph.blocks.iter().map(|block| if block.entered { entry } else { ALL }).collect();
     loop {
         let mut changed = false;
-        for index in 0..graph.blocks.len() {
-            let block = &graph.blocks[index];
-            let after = (block.first as usize..block.end as usize).fold(before[index], step);
+        for (index, block) in graph.blocks.iter().enumerate() {
+            let after = through(before[index], block);
             for &next in &block.next {
                 let next = next as usize;
                 let met = before[next] & after;
@@ -123,13 +148,13 @@ pub(crate) fn frame_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
             break;
         }
     }
-    let mut result = alloc::vec![RSP; code.insns.len()];
-    for (index, block) in graph.blocks.iter().enumerate() {
-        let mut held = before[index];
-        let first = block.first as usize;
-        for (offset, slot) in result[first..block.end as usize].iter_mut().enumerate() {
+    let mut result = alloc::vec![entry; code.insns.len()];
+    for (block, &start) in graph.blocks.iter().zip(&before) {
+        let range = block.first as usize..block.end as usize;
+        let mut held = start;
+        for (slot, insn) in result[range.clone()].iter_mut().zip(&code.insns[range]) {
             *slot = held;
-            held = step(held, first + offset);
+            held = step(held, insn);
         }
     }
     result

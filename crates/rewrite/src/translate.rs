@@ -91,8 +91,15 @@ pub fn translate(
         decode_in(&mut code, module, extent.start, extent.end, config.checks == Checks::On)?;
     }
     let graph = flow::build(&code, module, &extents)?;
+    // A table that the copy replaces is constant.
+    let sites = code.sites.len();
+    code.sites.retain(|site| graph.tables.iter().all(|table| table.load != site.insn));
+    code.exempt += (sites - code.sites.len()) as u32;
     live::refine_calls(&mut code, module);
-    let live = live::analyse(&code, &graph);
+    let mut live = live::analyse(&code, &graph);
+    for (live, unsaved) in live.iter_mut().zip(live::unsaved_registers(&code, &graph)) {
+        *live |= unsaved;
+    }
     let frame = live::frame_registers(&code, &graph);
     let (checks, framed) = plan::plan(&code, &graph, &live, &frame);
     code.exempt += framed;

@@ -62,19 +62,25 @@ fn disassemble(bytes: &[u8], at: u64, name: &str) -> String {
 }
 
 fn check_golden(name: &str, bytes: &[u8]) {
-    let blob = copy_of(bytes, &[]).expect("translatable");
+    check_golden_of(name, bytes, &[]);
+}
+
+/// As `check_golden`, for the first of several functions.
+fn check_golden_of(name: &str, bytes: &[u8], cuts: &[u64]) -> CodeBlob {
+    let blob = copy_of(bytes, cuts).expect("translatable");
     let text = format!(
         "original\n{}copy\n{}{:?}\n",
         disassemble(bytes, TEXT, name),
         disassemble(&blob.bytes, PLACE.code.0, name),
         blob.stats
     );
-    assert!(!text.contains("(bad)"), "{text}");
+    assert!(!cuts.is_empty() || !text.contains("(bad)"), "{text}");
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
     if std::env::var_os("BLESS").is_some() {
         fs::write(&golden, &text).unwrap();
     }
     assert_eq!(text, fs::read_to_string(&golden).unwrap_or_default(), "{}", golden.display());
+    blob
 }
 
 #[test]
@@ -118,6 +124,31 @@ fn golden_string_instruction() {
 #[test]
 fn golden_indirect_jump() {
     check_golden("indirect_jump", &[0xff, 0xe0]); // jmp rax
+}
+
+#[test]
+fn golden_jump_table() {
+    // cmp edi,1; ja 28; lea rdx,[rip+30]; movsxd rax,[rdx+rdi*4]; add rax,rdx; jmp rax; mov eax,1; ret; mov eax,2;
+    // 28: ret │ 41: the table
+    let mut bytes = vec![0x83, 0xff, 1, 0x77, 0x17, 0x48, 0x8d, 0x15, 29, 0, 0, 0];
+    bytes.extend([0x48, 0x63, 0x04, 0xba, 0x48, 1, 0xd0, 0xff, 0xe0]);
+    bytes.extend([0xb8, 1, 0, 0, 0, 0xc3, 0xc3, 0xb8, 2, 0, 0, 0, 0xc3]);
+    bytes.resize(41, 0xcc);
+    bytes.extend((21i32 - 41).to_le_bytes());
+    bytes.extend((28i32 - 41).to_le_bytes());
+    let copy = check_golden_of("jump_table", &bytes, &[34]);
+    assert_eq!((copy.stats.indirect_jumps, copy.stats.tables), (1, 1));
+}
+
+#[test]
+fn golden_unbounded_table() {
+    // lea rdx,[rip+12]; movsxd rax,[rdx+rdi*4]; add rax,rdx; jmp rax; 16: ret; 17: ret │ 19: the table
+    let mut bytes = vec![0x48, 0x8d, 0x15, 12, 0, 0, 0, 0x48, 0x63, 0x04, 0xba, 0x48, 1, 0xd0, 0xff, 0xe0];
+    bytes.extend([0xc3, 0xc3, 0xcc]);
+    bytes.extend((16i32 - 19).to_le_bytes());
+    bytes.extend((17i32 - 19).to_le_bytes());
+    let stats = check_golden_of("unbounded_table", &bytes, &[18]).stats;
+    assert_eq!((stats.indirect_jumps, stats.tables), (1, 0));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use memcheck_model::{Addr, AddrRange, Pc, Size};
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+const PT_GNU_RELRO: u32 = 0x6474_e552;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
 const DT_RELA: u64 = 7;
@@ -106,7 +107,7 @@ impl Image {
             text: text.collect(),
             constants: headers
                 .iter()
-                .filter(|h| h.kind == PT_LOAD && h.flags & (PF_W | PF_X) == 0)
+                .filter(|h| h.kind == PT_LOAD && h.flags & (PF_W | PF_X) == 0 || h.kind == PT_GNU_RELRO)
                 .filter_map(actual)
                 .collect(),
             loads,
@@ -241,7 +242,7 @@ impl Image {
         Some(())
     }
 
-    /// Read-only segments without code.
+    /// Read-only segments without code, and what becomes read-only once it is relocated.
     pub fn constants(&self) -> impl Iterator<Item = &AddrRange> {
         self.constants.iter()
     }
