@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, time::Instant};
 use gimli::UnwindSection;
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Checks, Config, Extent, Module, Place, Resolver, Segment, Stats, Stress, Syscalls, discover,
-    find_group, is_linkage_stub, translate,
+    CallTarget, Checks, Config, Extent, Module, Place, Processor, Resolver, Segment, Stats, Stress, Syscalls,
+    discover, find_group, is_linkage_stub, translate,
 };
 
 struct AllOriginal;
@@ -48,6 +48,7 @@ fn main() {
         checks: Checks::On,
         stress: Stress::Off,
         syscalls: Syscalls::Native,
+        processor: Processor::Bmi2,
     };
     let mut out = None;
     for path in std::env::args().skip(1) {

@@ -266,6 +266,13 @@ impl Asm {
         self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xe8 | register.0 & 7, 3]);
     }
 
+    /// `to = from` rotated right by three (BMI2; SDM vol. 2, RORX); flags stay.
+    pub fn rotate3(&mut self, to: Gpr, from: Gpr) {
+        let [not_r, not_b] = [to, from].map(|register| u8::from(register.0 < 8));
+        self.raw(&[0xc4, not_r << 7 | 0x40 | not_b << 5 | 3, 0xfb, 0xf0]);
+        self.raw(&[0xc0 | (to.0 & 7) << 3 | from.0 & 7, 3]);
+    }
+
     pub fn sar(&mut self, register: Gpr, bits: u8) {
         self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xf8 | register.0 & 7, bits]);
     }

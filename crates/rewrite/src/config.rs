@@ -32,6 +32,15 @@ pub enum Syscalls {
     Native,
 }
 
+/// What the processor can do beyond x86-64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processor {
+    /// Nothing.
+    Baseline,
+    /// BMI2 (RORX).
+    Bmi2,
+}
+
 /// Options of emission, the same for all modules of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -45,6 +54,8 @@ pub struct Config {
     pub stress: Stress,
     /// Whether system calls are hooked.
     pub syscalls: Syscalls,
+    /// Which instructions may be emitted.
+    pub processor: Processor,
 }
 
 /// Where a blob will lie, within 2 GiB of its module.

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use memcheck_model::Pc;
 
 use crate::{
-    CallTarget, Cell, CodeBlob, Config, Extent, Module, Part, PcMap, Place, Resolver, Skip, SkipReason,
-    Stats, Stress, Syscalls,
+    CallTarget, Cell, CodeBlob, Config, Extent, Module, Part, PcMap, Place, Processor, Resolver, Skip,
+    SkipReason, Stats, Stress, Syscalls,
     asm::{Asm, Cond, Gpr, Label, Mem},
     blob::Run,
     decode::{Decoded, Flow, Insn, Shape, Site, Through},
@@ -23,6 +23,9 @@ use crate::{
 
 /// How far from a table's base its replacement may be: 2 GiB less room for the function itself.
 const REACH: i64 = (1 << 31) - (64 << 20);
+
+/// Distances in bytes, from a register, that are smaller than what nobody maps at address 0.
+const NEAR: i32 = 4096;
 
 /// What lies out of line for a check.
 struct Stub<'a> {
@@ -152,10 +155,10 @@ impl<'a> Emitter<'a> {
     // ---- instructions ----
 
     fn insn(&mut self, index: u32, insn: &Insn) {
-        if let Some(table) = self.graph.tables.iter().find(|table| table.load == index) {
-            if self.is_replaced(table) {
-                return self.load_from(table);
-            }
+        if let Some(table) = self.graph.tables.iter().find(|table| table.load == index)
+            && self.is_replaced(table)
+        {
+            return self.load_from(table);
         }
         match insn.flow {
             Flow::Jump(target) => match find_insn(self.code, target) {
@@ -410,9 +413,21 @@ impl<'a> Emitter<'a> {
         if check.spill_scratch {
             asm.store(slot0, scratch);
         }
-        match check.mem {
-            Mem { base: Some(base), index: None, disp: 0, narrow: false, .. } => asm.mov(scratch, Gpr(base)),
-            mem => asm.lea(scratch, mem),
+        // Of an address that is a register and whole granules more, only the register is looked at: a register that
+        // holds no address gives none with a small distance either.
+        let direct = match check.mem {
+            Mem { base: Some(base), index: None, disp, narrow: false, .. }
+                if disp % 8 == 0 && disp.abs() <= NEAR && !check.save_flags =>
+            {
+                Some((Gpr(base), disp / 8))
+            }
+            _ => None,
+        };
+        let rotates = self.config.processor == Processor::Bmi2 && check.crossing == Crossing::Tested(7);
+        match direct {
+            Some(_) if rotates => {}
+            Some((base, _)) => asm.mov(scratch, base),
+            None => asm.lea(scratch, check.mem),
         }
         if check.save_flags {
             if rax_lives {
@@ -420,14 +435,21 @@ impl<'a> Emitter<'a> {
             }
             asm.save_flags();
         }
+        let looked_at = direct.filter(|_| rotates).map_or(scratch, |(base, _)| base);
         if let Crossing::Tested(mask) = check.crossing {
-            asm.test_low(scratch, mask);
+            asm.test_low(looked_at, mask);
             asm.jcc(Cond::NotEqual, start);
         }
         if check.crossing == Crossing::Always {
             asm.jmp(start);
         } else {
-            asm.shr3(scratch);
+            if looked_at == scratch {
+                asm.shr3(scratch);
+            } else {
+                // The three lowest bits are zero.
+                asm.rotate3(scratch, looked_at);
+            }
+            let shadow = shadow + direct.map_or(0, |(_, granules)| granules);
             for (offset, size) in compares(check.granules) {
                 asm.cmp_mem_zero(size, Mem::at(scratch, shadow + i32::from(offset)));
                 asm.jcc(Cond::NotEqual, start);

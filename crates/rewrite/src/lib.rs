@@ -32,6 +32,7 @@
 extern crate alloc;
 
 mod asm;
+mod available;
 mod blob;
 mod config;
 mod decode;
@@ -46,7 +47,7 @@ mod tables;
 mod translate;
 
 pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};
-pub use config::{CallTarget, Checks, Config, Place, Resolver, SPILL_SLOTS, Stress, Syscalls};
+pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_SLOTS, Stress, Syscalls};
 pub use discover::{discover, entry_room, find_linkage_cell, is_linkage_stub};
 pub use module::{Extent, Module, Segment};
 pub use prelude::{Cell, PRELUDE_BYTES, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude};

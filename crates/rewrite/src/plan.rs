@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::{
     asm::Mem,
+    available,
     decode::{Decoded, FLAGS, Set, Shape, Site},
     flow::Graph,
 };
@@ -64,16 +65,17 @@ struct Group {
 /// The checks of a function, in the order of their places; and how many sites are exempt as the frame's.
 pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &[Set], frame: &[Set]) -> (Vec<Check>, u32) {
     let mut checks = Vec::new();
-    let mut exempt = 0;
+    let of_frame = |site: &Site| site.mem.base.is_some_and(|base| frame[site.insn as usize] >> base & 1 != 0);
+    let skipped: Vec<bool> = code.sites.iter().map(of_frame).collect();
+    let exempt = skipped.iter().filter(|skipped| **skipped).count() as u32;
+    let repeats = available::find_repeats(code, graph, &skipped);
     let mut sites = code.sites.iter().enumerate().peekable();
     for block in &graph.blocks {
         let mut groups: Vec<Group> = Vec::new();
         let mut open_from = 0;
         for insn in block.first..block.end {
             while let Some((index, site)) = sites.next_if(|(_, site)| site.insn == insn) {
-                if site.mem.base.is_some_and(|base| frame[insn as usize] >> base & 1 != 0) {
-                    exempt += 1;
-                } else {
+                if !skipped[index] && !repeats[index] {
                     add(&mut groups[open_from..], index as u32, site, code)
                         .unwrap_or_else(|group| groups.push(group));
                 }

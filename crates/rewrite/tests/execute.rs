@@ -20,8 +20,8 @@ use std::{
 
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Place, Resolver, SPILL_SLOTS,
-    Segment, Stress, Syscalls, describe_report, find_group, prelude, translate,
+    CallTarget, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Place, Processor, Resolver,
+    SPILL_SLOTS, Segment, Stress, Syscalls, describe_report, find_group, prelude, translate,
 };
 
 unsafe extern "C" {
@@ -187,6 +187,11 @@ impl Library {
             checks: Checks::On,
             stress,
             syscalls: Syscalls::Native,
+            processor: if std::is_x86_feature_detected!("bmi2") && stress == Stress::Off {
+                Processor::Bmi2
+            } else {
+                Processor::Baseline
+            },
         };
         let mut cells = [0; 6];
         cells[Cell::Report as usize] = test_report_entry as *const () as u64;

@@ -5,8 +5,8 @@ use std::{fs, path::Path, process::Command};
 
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Segment, Skip, SkipReason, Stress,
-    Syscalls, discover, entry_room, find_group, translate,
+    CallTarget, Checks, CodeBlob, Config, Extent, Module, Place, Processor, Resolver, Segment, Skip,
+    SkipReason, Stress, Syscalls, discover, entry_room, find_group, translate,
 };
 
 const TEXT: u64 = 0x1000;
@@ -26,6 +26,7 @@ fn config() -> Config {
         checks: Checks::On,
         stress: Stress::Off,
         syscalls: Syscalls::Native,
+        processor: Processor::Bmi2,
     }
 }
 
@@ -149,6 +150,48 @@ fn golden_unbounded_table() {
     bytes.extend((17i32 - 19).to_le_bytes());
     let stats = check_golden_of("unbounded_table", &bytes, &[18]).stats;
     assert_eq!((stats.indirect_jumps, stats.tables), (1, 0));
+}
+
+/// Checks in: mov rax,[rdi]; MIDDLE; je +3; LATER (three bytes); xor eax,eax; ret
+fn checks_around_a_branch(middle: &[u8], later: [u8; 3]) -> u32 {
+    let bytes = [&[0x48, 0x8b, 7], middle, &[0x74, 3], &later, &[0x31, 0xc0, 0xc3]].concat();
+    copy_of(&bytes, &[]).expect("translatable").stats.checks
+}
+
+const TEST_RAX: &[u8] = &[0x48, 0x85, 0xc0];
+const LOAD_RDI: [u8; 3] = [0x48, 0x8b, 0x0f];
+
+#[test]
+fn what_every_path_checked_is_not_checked_again() {
+    assert_eq!(checks_around_a_branch(TEST_RAX, LOAD_RDI), 1);
+    // mov cl,[rdi+1]: a part of it
+    assert_eq!(checks_around_a_branch(TEST_RAX, [0x8a, 0x4f, 1]), 1);
+}
+
+#[test]
+fn another_address_is_checked_again() {
+    // add rdi,8
+    assert_eq!(checks_around_a_branch(&[0x48, 0x83, 0xc7, 8], LOAD_RDI), 2);
+    // mov rcx,[rsi]
+    assert_eq!(checks_around_a_branch(TEST_RAX, [0x48, 0x8b, 0x0e]), 2);
+}
+
+#[test]
+fn a_write_is_checked_after_a_read() {
+    assert_eq!(checks_around_a_branch(TEST_RAX, [0x48, 0x89, 0x0f]), 2);
+}
+
+#[test]
+fn what_was_checked_before_a_call_is_checked_again() {
+    // call 0x2000; test rax,rax
+    assert_eq!(checks_around_a_branch(&[0xe8, 0xf8, 0x0f, 0, 0, 0x48, 0x85, 0xc0], LOAD_RDI), 2);
+}
+
+#[test]
+fn what_one_of_two_paths_checked_is_checked_again() {
+    // test rsi,rsi; je +3; mov rax,[rdi]; mov rax,[rdi]; ret
+    let bytes = [0x48, 0x85, 0xf6, 0x74, 3, 0x48, 0x8b, 7, 0x48, 0x8b, 7, 0xc3];
+    assert_eq!(copy_of(&bytes, &[]).expect("translatable").stats.checks, 2);
 }
 
 #[test]

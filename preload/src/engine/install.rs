@@ -15,14 +15,15 @@
 
 use alloc::vec::Vec;
 use core::{
+    arch::x86_64::{__cpuid, __cpuid_count},
     cell::UnsafeCell,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
-    CallTarget, Checks, CodeBlob, Config, Extent, Module, Origin, PRELUDE_BYTES, PcMap, Place, Resolver,
-    Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell,
+    CallTarget, Checks, CodeBlob, Config, Extent, Module, Origin, PRELUDE_BYTES, PcMap, Place, Processor,
+    Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell,
     is_linkage_stub, prelude, translate,
 };
 use memcheck_wire::{Counter, Options};
@@ -134,6 +135,7 @@ pub fn begin(options: &Options) {
         checks: Checks::On,
         stress: if options.stress { Stress::On } else { Stress::Off },
         syscalls: Syscalls::Hooked,
+        processor: processor(),
     };
     if let Some(heap) = heap::find() {
         syscalls::begin(heap.layout().range());
@@ -142,6 +144,12 @@ pub fn begin(options: &Options) {
     unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, is_own, modules: Vec::new() }) };
     IS_ON.store(true, Ordering::Release);
     count(Counter::AccessChecks, 1);
+}
+
+/// CPUID.7.0:EBX[8] is BMI2 (SDM vol. 2, CPUID).
+fn processor() -> Processor {
+    let has_leaf = __cpuid(0).eax >= 7;
+    if has_leaf && __cpuid_count(7, 0).ebx >> 8 & 1 != 0 { Processor::Bmi2 } else { Processor::Baseline }
 }
 
 /// A module was mapped: `path` and its program headers. None of its code runs yet.
