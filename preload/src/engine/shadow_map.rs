@@ -74,6 +74,33 @@ pub fn state_of(addr: Addr) -> ShadowByte {
 /// The reserved memory, when `is_active()`; indices are of user addresses.
 struct Shadow;
 
+/// From this length on zeros are had by giving pages back: a large block's shadow then costs nothing.
+const GIVEN_BACK_BYTES: u64 = 64 << 10;
+
+impl Shadow {
+    /// Makes `count` bytes, which are many, zero.
+    #[cold]
+    fn give_back(&self, index: GranuleIndex, count: u64) {
+        const PAGE: u64 = 4096;
+        const SYS_MADVISE: i64 = 28;
+        const MADV_DONTNEED: u64 = 4;
+        let start = index.shadow_addr().0;
+        let end = start + count;
+        let (first, last) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
+        let zero = |from: u64, to: u64| {
+            // SAFETY: as in `byte`, for the bytes of the range.
+            unsafe { core::ptr::write_bytes(from as *mut u8, 0, (to - from) as usize) };
+        };
+        zero(start, first);
+        zero(last, end);
+        // SAFETY: whole pages of the shadow, all of which become what they are to be: a private mapping of nothing
+        // reads as zeros then.
+        if unsafe { sys::syscall(SYS_MADVISE, [first, last - first, MADV_DONTNEED, 0, 0, 0]) }.is_err() {
+            zero(first, last);
+        }
+    }
+}
+
 impl Granules for Shadow {
     #[inline]
     fn byte(&self, index: GranuleIndex) -> ShadowByte {
@@ -112,6 +139,10 @@ impl Granules for Shadow {
 
     #[inline]
     fn fill(&self, index: GranuleIndex, count: u64, value: ShadowByte) {
+        if value == ShadowByte::ADDRESSABLE && count >= GIVEN_BACK_BYTES {
+            self.give_back(index, count);
+            return;
+        }
         // SAFETY: as in `byte`, for `count` bytes. Other threads may read them meanwhile; each byte is written
         // once, so they see the old value or the new one.
         unsafe { core::ptr::write_bytes(index.shadow_addr().0 as *mut u8, value.0, count as usize) };
