@@ -8,12 +8,12 @@
 //!
 //! ```text
 //!  frames:  [0] outermost … [met] where the walk met it … [len-1] innermost        sp descends
-//!  frame:   [ 63..58 0 | 57 needs | 56 passes | 55..48 words | 47..0 pc ], sp, bp, hash of frames [0..=own]
+//!  frame:   pc, sp, bp, link [ 17 needs | 16 passes | 15..0 offset ], hash of frames [0..=own]
 //! ```
 //!
 //! Invariants: for `i < len - 1`, frame `i` was reached from frame `i + 1` by a rule that read `pc` at `sp - 8`, and
-//! `bp` at `sp - 8·words`, or took it over (`passes`); so it is reached again whenever those words are there. Frames
-//! further out depend on frame `i`'s rbp only if it `needs` one; otherwise that is not compared, `words` is zero, and
+//! `bp` at `sp - offset`, or took it over (`passes`); so it is reached again whenever those words are there. Frames
+//! further out depend on frame `i`'s rbp only if it `needs` one; otherwise that is not compared, `offset` is zero, and
 //! `bp` may be an old one. A trail is of one generation of rules. A signal handler that interrupts a walk finds `busy`
 //! set and walks without.
 //!
@@ -38,47 +38,46 @@ const TRAIL_FRAMES: usize = MAX_FRAMES;
 /// Up to so many frames inside those remembered are not worth remembering: the next walk likely has others.
 const PASSING_FRAMES: usize = 2;
 
-const WORDS_SHIFT: u32 = 48;
-const PC_MASK: u64 = (1 << WORDS_SHIFT) - 1;
-const WORDS_MASK: u64 = 0xff;
-const PASSES: u64 = 1 << 56;
-const NEEDS: u64 = 1 << 57;
+const OFFSET_MASK: u64 = 0xffff;
+const PASSES: u64 = 1 << 16;
+const NEEDS: u64 = 1 << 17;
 
 struct Frame {
-    packed: Cell<u64>,
+    pc: Cell<u64>,
     sp: Cell<u64>,
     bp: Cell<u64>,
+    link: Cell<u64>,
     hash: Cell<u64>,
 }
 
 impl Frame {
     const fn new() -> Self {
-        Self { packed: Cell::new(0), sp: Cell::new(0), bp: Cell::new(0), hash: Cell::new(0) }
+        Self { pc: Cell::new(0), sp: Cell::new(0), bp: Cell::new(0), link: Cell::new(0), hash: Cell::new(0) }
     }
 
     fn set(&self, at: Registers, link: u64) {
-        self.packed.set(at.pc | link);
+        self.pc.set(at.pc);
         self.sp.set(at.sp);
         self.bp.set(at.bp);
+        self.link.set(link);
     }
 
     #[inline]
     fn needs(&self) -> bool {
-        self.packed.get() & NEEDS != 0
+        self.link.get() & NEEDS != 0
     }
 
     #[inline]
     fn registers(&self) -> Registers {
-        Registers { pc: self.packed.get() & PC_MASK, sp: self.sp.get(), bp: self.bp.get() }
+        Registers { pc: self.pc.get(), sp: self.sp.get(), bp: self.bp.get() }
     }
 
     /// Whether the frame inside still leads here.
     #[inline]
     fn still_stands(&self, process: &impl Process) -> bool {
-        let (packed, sp) = (self.packed.get(), self.sp.get());
-        let words = packed >> WORDS_SHIFT & WORDS_MASK;
-        process.read(sp.wrapping_sub(8)) == Some(packed & PC_MASK)
-            && (words == 0 || process.read(sp.wrapping_sub(words * 8)) == Some(self.bp.get()))
+        let (sp, offset) = (self.sp.get(), self.link.get() & OFFSET_MASK);
+        process.read(sp.wrapping_sub(8)) == Some(self.pc.get())
+            && (offset == 0 || process.read(sp.wrapping_sub(offset)) == Some(self.bp.get()))
     }
 }
 
@@ -89,7 +88,7 @@ const fn link(needs: bool, words: u32) -> u64 {
     match (needs, words) {
         (false, _) => 0,
         (true, 0) => NEEDS | PASSES,
-        (true, words) => NEEDS | (words as u64 & WORDS_MASK) << WORDS_SHIFT,
+        (true, words) => NEEDS | (words as u64 * 8) & OFFSET_MASK,
     }
 }
 
@@ -189,7 +188,7 @@ impl Trail {
         process: &impl Process,
         depot: &Depot<'_>,
     ) -> StackId {
-        if depth > MAX_FRAMES || start.pc > PC_MASK || self.busy.load(Ordering::Relaxed) {
+        if depth > MAX_FRAMES || self.busy.load(Ordering::Relaxed) {
             return capture_by_rules(start, depth, process, depot);
         }
         self.busy.store(true, Ordering::Relaxed);
@@ -236,11 +235,11 @@ impl Trail {
         }
         let (rest, frame) = (self.frames.get(last..next)?, self.frames.get(next)?);
         let (cfa, link) = (frame.sp.get(), head.link.get());
-        let words = link >> WORDS_SHIFT & WORDS_MASK;
+        let offset = link & OFFSET_MASK;
         let is_same = cfa == head.cfa.get()
             && frame.hash.get() == head.hash.get()
-            && process.read(cfa.wrapping_sub(8)) == Some(frame.packed.get() & PC_MASK)
-            && (words == 0 || process.read(cfa.wrapping_sub(words * 8)) == Some(frame.bp.get()))
+            && process.read(cfa.wrapping_sub(8)) == Some(frame.pc.get())
+            && (offset == 0 || process.read(cfa.wrapping_sub(offset)) == Some(frame.bp.get()))
             && (link & PASSES == 0 || frame.bp.get() == start.bp);
         (is_same && rest.iter().all(|frame| frame.still_stands(process))).then_some(StackId(head.id.get()))
     }
@@ -263,7 +262,7 @@ impl Trail {
                 return Found { hash, head: None };
             }
             match plain_step(at, PcKind::Return, process) {
-                Plain::Next { next, words, .. } if next.pc <= PC_MASK => (at, bp_words) = (next, words),
+                Plain::Next { next, words, .. } => (at, bp_words) = (next, words),
                 end => {
                     self.remember(start, 0, hash.len(), process);
                     finish(at, &end, depth, process, &mut hash);
@@ -289,7 +288,7 @@ impl Trail {
                 break Plain::End;
             }
             match plain_step(at, PcKind::Return, process) {
-                Plain::Next { next, .. } if next.pc <= PC_MASK => {
+                Plain::Next { next, .. } => {
                     hash.push(Pc(next.pc));
                     at = next;
                 }
@@ -306,7 +305,7 @@ impl Trail {
             head = match inner {
                 0 if met > last => {
                     let next = met - 1;
-                    Some(NewHead { next, link: self.frames[next].packed.get() & !PC_MASK, last })
+                    Some(NewHead { next, link: self.frames[next].link.get(), last })
                 }
                 1 => Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last }),
                 _ => None,
@@ -330,7 +329,7 @@ impl Trail {
             // Another thread may have written to the stack meanwhile.
             let Plain::Next { next, words, by_bp } = plain_step(at, PcKind::Return, process) else { return };
             if !by_bp {
-                self.frames[index].packed.set(self.frames[index].packed.get() & !NEEDS);
+                self.frames[index].link.set(self.frames[index].link.get() & !NEEDS);
             }
             (at, bp_words) = (next, words);
         }
@@ -342,17 +341,17 @@ impl Trail {
             outside.set(at, link(outside.needs(), bp_words));
             hash = outside.hash.get();
         } else if ends_here(at, process) {
-            self.frames[0].packed.set(at.pc);
+            self.frames[0].link.set(0);
         }
         for index in base..top {
             let frame = &self.frames[index];
-            let is_needed_outside = index > 0 && self.frames[index - 1].packed.get() & PASSES != 0;
+            let is_needed_outside = index > 0 && self.frames[index - 1].link.get() & PASSES != 0;
             if is_needed_outside {
-                frame.packed.set(frame.packed.get() | NEEDS);
+                frame.link.set(frame.link.get() | NEEDS);
             } else if !frame.needs() {
-                frame.packed.set(frame.packed.get() & PC_MASK);
+                frame.link.set(0);
             }
-            hash = StackHash::with_inner(hash, Pc(frame.packed.get() & PC_MASK));
+            hash = StackHash::with_inner(hash, Pc(frame.pc.get()));
             frame.hash.set(hash);
         }
         self.len.set((base + count) as u8);
