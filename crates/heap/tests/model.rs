@@ -467,21 +467,15 @@ fn a_known_overrun_hides_no_write_after_free_and_nothing_of_the_next_chunk_there
 
 #[test]
 fn damage_has_exact_ends() {
-    for first in 40..70u64 {
-        for last in first..70 {
-            let (heap, fake) = heap(0);
-            let mut cache = ThreadCache::new(ThreadId(1));
+    let (heap, fake) = heap(0);
+    let mut cache = ThreadCache::new(ThreadId(1));
+    for first in 40..64u64 {
+        // The gap after the chunk: eight bytes of slack and the next left redzone of sixteen.
+        for last in first..64 {
             let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
-            let end = heap.describe(made).unwrap().range().end().0;
-            // The gap after the chunk: its slack and the next left redzone.
-            let gap = 8 + 16;
-            if last >= 40 + gap {
-                continue;
-            }
             fake.write(Addr(made.0 + first), last - first + 1, 0);
             let mut seen = Vec::new();
             heap.sweep(&fake, &mut |each: &Late| seen.push(*each));
-            assert_eq!(end, made.0 + 40);
             assert_eq!(seen.len(), 1);
             let damage = seen[0].damage;
             assert_eq!((damage.first, damage.last), (first as i64, last as i64));
