@@ -1,10 +1,10 @@
 //! What an address is to the heap, and all chunks in turn. Reads metadata only; takes no lock, so it may run in
 //! signal handlers and while other threads are stopped anywhere.
 
-use memcheck_model::Addr;
+use memcheck_model::{Addr, AddrRange};
 
 use crate::{
-    Chunk, ChunkId, ChunkState, Class, Heap,
+    Chunk, ChunkId, ChunkMeta, ChunkState, Class, Heap,
     chunk::{Info, user_start},
     layout::Slot,
 };
@@ -78,6 +78,49 @@ impl Heap {
         let slot = self.layout.find_slot(addr)?;
         let chunk = self.slot_chunk(slot).filter(|chunk| chunk.state == ChunkState::Live)?;
         (chunk.start <= addr && addr <= chunk.range().end()).then_some(chunk)
+    }
+
+    /// All of the heap's addresses.
+    #[must_use]
+    pub const fn range(&self) -> AddrRange {
+        self.layout.range()
+    }
+
+    /// The slot that `addr` lies in: its class, by index, and its number there. By arithmetic alone: the slot may
+    /// never have been used.
+    #[must_use]
+    #[inline]
+    pub fn find_slot(&self, addr: Addr) -> Option<(usize, u32)> {
+        let slot = self.layout.find_slot(addr)?;
+        Some((slot.class.index(), slot.number))
+    }
+
+    /// How many slots of a class were ever used: those with the lowest numbers.
+    #[must_use]
+    pub fn used_slots(&self, class: Class) -> u32 {
+        self.centrals[class.index()].frontier()
+    }
+
+    /// The slot of this class, by index, with this number, which was used.
+    #[must_use]
+    #[inline]
+    pub const fn slot_id(&self, class: usize, number: u32) -> ChunkId {
+        self.layout.id(Slot { class: Class(class as u8), number })
+    }
+
+    /// Where a slot's chunk begins when it was asked for without alignment.
+    #[must_use]
+    #[inline]
+    pub fn usual_start(&self, id: ChunkId) -> Addr {
+        let slot = self.layout.slot(id);
+        Addr(user_start(self.layout.slot_start(slot), slot.class, 0))
+    }
+
+    /// A slot's metadata, for who wants them in the cache.
+    #[must_use]
+    #[inline]
+    pub fn metadata(&self, id: ChunkId) -> &ChunkMeta {
+        self.meta(id)
     }
 
     pub(crate) fn for_each_slot(&self, mut visit: impl FnMut(ChunkId, Slot, Info)) {
