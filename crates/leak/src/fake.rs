@@ -7,7 +7,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_model::{Addr, AddrRange, Function, LeakKind, Pc, Size, StackId};
 
 use crate::{
-    Chunk, ChunkIndex, Heuristics, LiveChunk, MemoryView, Outcome, Resolution, SearchOptions, Sum, search,
+    Chunk, ChunkIndex, Heuristics, LiveChunk, MemoryView, Outcome, Resolution, Roots, SearchOptions, Sum,
+    search,
 };
 
 const ROOT: u64 = 0x1000;
@@ -17,6 +18,8 @@ const SLOT_WORDS: usize = SLOT_BYTES as usize / 8;
 pub(crate) const FILE: u64 = 0x7000;
 pub(crate) const CODE: u64 = 0x8000;
 const ROOT_WORDS: usize = 32;
+/// The words from here on are a runtime library's.
+const LIBRARY_WORD: usize = 24;
 
 #[derive(Clone, Copy)]
 struct Slot {
@@ -33,6 +36,8 @@ pub(crate) struct Fake {
     slots: Vec<Slot>,
     /// The frames of each stack id.
     pub(crate) stacks: Vec<Vec<Pc>>,
+    /// The stack that is a runtime library's.
+    pub(crate) library_stack: StackId,
 }
 
 fn zeros(count: usize) -> Vec<AtomicU64> {
@@ -47,6 +52,7 @@ impl Fake {
             heap: Vec::new(),
             slots: Vec::new(),
             stacks: vec![vec![]],
+            library_stack: StackId::NONE,
         }
     }
 
@@ -82,6 +88,11 @@ impl Fake {
         Addr(ROOT + (self.roots_used as u64 - 1) * 8)
     }
 
+    /// A variable of a runtime library with this value.
+    pub(crate) fn library_root(&mut self, value: u64) {
+        self.roots[LIBRARY_WORD].store(value, Ordering::Relaxed);
+    }
+
     /// Stores `value` in the word `word` of a chunk and says where that is.
     pub(crate) fn store(&mut self, chunk: u32, word: usize, value: u64) -> Addr {
         self.heap[chunk as usize * SLOT_WORDS + word].store(value, Ordering::Relaxed);
@@ -89,8 +100,11 @@ impl Fake {
     }
 
     pub(crate) fn search_with(&self, options: SearchOptions) -> Outcome {
-        let root = AddrRange::new(Addr(ROOT), Size(ROOT_WORDS as u64 * 8)).unwrap();
-        search(self, &[root], options).unwrap()
+        let words = |from: usize, to: usize| {
+            AddrRange::between(Addr(ROOT + from as u64 * 8), Addr(ROOT + to as u64 * 8)).unwrap()
+        };
+        let (program, library) = ([words(0, LIBRARY_WORD)], [words(LIBRARY_WORD, ROOT_WORDS)]);
+        search(self, Roots { program: &program, library: &library }, options).unwrap()
     }
 
     pub(crate) fn search(&self) -> Outcome {
@@ -152,6 +166,10 @@ impl MemoryView for Fake {
         let first = (range.start().0 - base).div_ceil(8);
         let last = (range.end().0 - base) / 8;
         &memory[first as usize..last.max(first) as usize]
+    }
+
+    fn is_library_stack(&self, stack: StackId) -> bool {
+        stack == self.library_stack
     }
 
     fn stack_in<'a>(&self, stack: StackId, frames: &'a mut [Pc]) -> &'a [Pc] {

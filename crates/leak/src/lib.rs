@@ -64,5 +64,5 @@ mod view;
 pub use heuristics::Heuristics;
 pub use outcome::{LossRecord, Outcome, Sum};
 pub use records::Resolution;
-pub use search::{OutOfMemory, SearchOptions, search};
+pub use search::{OutOfMemory, Roots, SearchOptions, search};
 pub use view::{Chunk, ChunkIndex, LiveChunk, MemoryView};

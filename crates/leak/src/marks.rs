@@ -6,7 +6,7 @@ use crate::search::OutOfMemory;
 use crate::view::{ChunkIndex, MemoryView};
 
 /// What is known of a slot. A chunk's mark only ever goes down this list, except that `Leader` becomes
-/// `Indirect` when another clique takes it over, and `InteriorSeen` may become `Reachable`.
+/// `Indirect` when another clique takes it over, and `InteriorSeen` may become `Reachable` or `Library`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mark {
@@ -24,6 +24,8 @@ pub(crate) enum Mark {
     Indirect = 5,
     /// Lost, and so far held by nothing outside its own clique.
     Leader = 6,
+    /// Held by start pointers, and only by way of a runtime library's own variables.
+    Library = 7,
 }
 
 impl Mark {
@@ -35,6 +37,7 @@ impl Mark {
             4 => Self::Reachable,
             5 => Self::Indirect,
             6 => Self::Leader,
+            7 => Self::Library,
             _ => Self::Dead,
         }
     }

@@ -58,6 +58,8 @@ pub struct Outcome {
     pub records: Vec<LossRecord>,
     /// The totals, by `LeakKind as usize - 1`.
     pub(crate) totals: [Sum; 4],
+    /// What runtime libraries keep for themselves, which counts as no kind.
+    pub library: Sum,
     /// By slot: the address of the word that was found first to hold the chunk; zero is none. Empty unless
     /// asked for.
     pub(crate) holders: Vec<u64>,

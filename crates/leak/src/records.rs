@@ -56,11 +56,23 @@ impl Cell {
     };
 }
 
+impl Cell {
+    fn merge(&mut self, other: Self) {
+        if self.direct.blocks == 0 {
+            (self.sample, self.sample_start) = (other.sample, other.sample_start);
+        }
+        self.direct.add_sum(other.direct);
+    }
+}
+
+/// The place in `Row::cells` of what is held by way of runtime libraries.
+const LIBRARY: usize = 4;
+
 struct Row {
     stack: StackId,
     allocated_by: Function,
-    /// By `LeakKind as usize - 1`.
-    cells: [Cell; 4],
+    /// By `LeakKind as usize - 1`, and last what is held by way of runtime libraries.
+    cells: [Cell; 5],
 }
 
 struct Table {
@@ -93,7 +105,7 @@ impl Table {
                 }
                 None => {
                     self.rows.try_reserve(1).map_err(|_| OutOfMemory)?;
-                    self.rows.push(Row { stack, allocated_by, cells: [Cell::EMPTY; 4] });
+                    self.rows.push(Row { stack, allocated_by, cells: [Cell::EMPTY; 5] });
                     self.buckets[bucket] = self.rows.len() as u32;
                     if self.rows.len() * 2 > self.buckets.len() {
                         self.grow()?;
@@ -160,8 +172,19 @@ pub(crate) fn collect<V: MemoryView>(
         }
     });
     result?;
-    let mut outcome = Outcome { records: Vec::new(), totals: [Sum::default(); 4], holders: Vec::new() };
-    for row in &table.rows {
+    let mut outcome = Outcome {
+        records: Vec::new(),
+        totals: [Sum::default(); 4],
+        library: Sum::default(),
+        holders: Vec::new(),
+    };
+    for row in &mut table.rows {
+        let by_library = row.cells[LIBRARY];
+        if by_library.direct.blocks > 0 && view.is_library_stack(row.stack) {
+            outcome.library.add_sum(by_library.direct);
+        } else {
+            row.cells[LeakKind::Reachable as usize - 1].merge(by_library);
+        }
         for kind in LeakKind::ALL {
             let cell = row.cells[kind as usize - 1];
             if cell.direct.blocks == 0 {
@@ -194,21 +217,23 @@ fn count(
     live: &LiveChunk,
     stack: StackId,
 ) -> Result<(), OutOfMemory> {
-    let kind = match marks.get(live.index) {
-        Mark::Reachable => LeakKind::Reachable,
-        Mark::Possible | Mark::InteriorSeen => LeakKind::Possible,
-        Mark::Indirect => LeakKind::Indirect,
-        Mark::Leader | Mark::Unreached => LeakKind::Definite,
+    let cell = match marks.get(live.index) {
+        Mark::Reachable => LeakKind::Reachable as usize - 1,
+        Mark::Possible | Mark::InteriorSeen => LeakKind::Possible as usize - 1,
+        Mark::Indirect => LeakKind::Indirect as usize - 1,
+        Mark::Leader | Mark::Unreached => LeakKind::Definite as usize - 1,
+        Mark::Library => LIBRARY,
         // Only chunks that lived when the search began are shown again.
         Mark::Dead => return Ok(()),
     };
-    let cell = &mut table.row(stack, live.allocated_by)?.cells[kind as usize - 1];
+    let is_definite = cell == LeakKind::Definite as usize - 1;
+    let cell = &mut table.row(stack, live.allocated_by)?.cells[cell];
     if cell.direct.blocks == 0 {
         cell.sample = live.index;
         cell.sample_start = live.chunk.start;
     }
     cell.direct.add(live.chunk.size);
-    if kind == LeakKind::Definite {
+    if is_definite {
         cell.indirect.add_sum(cliques.indirect(live.index));
     }
     Ok(())

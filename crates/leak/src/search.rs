@@ -43,13 +43,22 @@ pub struct SearchOptions {
     pub holders: bool,
 }
 
-/// Searches. Roots are readable ranges of memory.
+/// The root set: readable ranges of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Roots<'a> {
+    /// What the program reaches by itself.
+    pub program: &'a [AddrRange],
+    /// The variables of runtime libraries: what only they hold, and they allocated, is counted apart.
+    pub library: &'a [AddrRange],
+}
+
+/// Searches.
 ///
 /// # Errors
 /// When there is no memory for the marks.
 pub fn search<V: MemoryView>(
     view: &V,
-    roots: &[AddrRange],
+    roots: Roots<'_>,
     options: SearchOptions,
 ) -> Result<Outcome, OutOfMemory> {
     let mut marks = Marks::new(view.slot_count())?;
@@ -142,17 +151,21 @@ struct Marking<'v, V> {
 enum Round {
     /// Start pointers lead to reachable chunks; interior ones are put aside.
     Reachable,
+    /// The same, from the variables of runtime libraries.
+    Library,
     /// Any pointer leads to possibly lost chunks.
     Possible,
 }
 
 impl<V: MemoryView> Marking<'_, V> {
-    fn mark(&mut self, roots: &[AddrRange]) -> Result<(), OutOfMemory> {
-        for &root in roots {
-            self.scan(root, Round::Reachable)?;
+    fn mark(&mut self, roots: Roots<'_>) -> Result<(), OutOfMemory> {
+        for (ranges, round) in [(roots.program, Round::Reachable), (roots.library, Round::Library)] {
+            for &range in ranges {
+                self.scan(range, round)?;
+            }
+            self.drain(round)?;
+            self.queue.clear();
         }
-        self.drain(Round::Reachable)?;
-        self.queue.clear();
         let interior = core::mem::take(&mut self.interior);
         for index in interior {
             if self.marks.get(index) == Mark::InteriorSeen {
@@ -214,13 +227,13 @@ impl<V: MemoryView> Marking<'_, V> {
     fn settle(&mut self, candidate: Candidate, round: Round) -> Result<(), OutOfMemory> {
         let Candidate { value, index, holder } = candidate;
         let mark = self.marks.get(index);
-        let undecided = mark == Mark::Unreached || (mark == Mark::InteriorSeen && round == Round::Reachable);
+        let undecided = mark == Mark::Unreached || (mark == Mark::InteriorSeen && round != Round::Possible);
         if !undecided {
             return Ok(());
         }
         let chunk = self.view.get_chunk(index);
         let Some(offset) = pointed_offset(chunk, value) else { return Ok(()) };
-        if round == Round::Reachable && !self.is_start(chunk, offset) {
+        if round != Round::Possible && !self.is_start(chunk, offset) {
             if mark == Mark::Unreached {
                 self.marks.set(index, Mark::InteriorSeen);
                 self.interior.try_reserve(1).map_err(|_| OutOfMemory)?;
@@ -229,7 +242,12 @@ impl<V: MemoryView> Marking<'_, V> {
             }
             return Ok(());
         }
-        self.marks.set(index, if round == Round::Reachable { Mark::Reachable } else { Mark::Possible });
+        let held = match round {
+            Round::Reachable => Mark::Reachable,
+            Round::Library => Mark::Library,
+            Round::Possible => Mark::Possible,
+        };
+        self.marks.set(index, held);
         self.note_holder(index, holder);
         self.queue.push(index);
         self.view.prefetch_content(index);

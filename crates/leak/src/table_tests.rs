@@ -339,3 +339,18 @@ proptest! {
         prop_assert_eq!(indirect, found[1]);
     }
 }
+
+#[test]
+fn what_a_library_allocated_and_alone_holds_is_counted_apart() {
+    let mut memory = Fake::new();
+    let (own, program) = (memory.chunk(10), memory.chunk(20));
+    memory.library_stack = StackId(1);
+    memory.library_root(memory.addr(own));
+    // The library also holds what the program gave it: that stays the program's.
+    memory.store(own, 0, memory.addr(program));
+    let outcome = memory.search();
+    assert_eq!(outcome.library, sum(1, 10));
+    assert_eq!(kinds(&outcome, 2), [None, Some(Reachable)]);
+    memory.root(memory.addr(own));
+    assert_eq!(kinds(&memory.search(), 2), [Some(Reachable); 2]);
+}

@@ -63,6 +63,11 @@ pub trait MemoryView {
     /// The innermost frames of an allocation stack, as many as `frames` has room for.
     fn stack_in<'a>(&self, stack: StackId, frames: &'a mut [Pc]) -> &'a [Pc];
 
+    /// Whether this is the stack of an allocation that a runtime library made for itself.
+    fn is_library_stack(&self, _stack: StackId) -> bool {
+        false
+    }
+
     /// Whether a pointer `offset` bytes into this chunk is how its owner always points to it, so that it counts
     /// as a start pointer.
     fn is_start_by_convention(&self, _chunk: Chunk, _offset: Size) -> bool {
