@@ -238,6 +238,8 @@ fn process(watched: &Watched) -> Process {
             peak_bytes: count(Counter::PeakBytes),
             in_use_blocks: count(Counter::InUseBlocks),
             in_use_bytes: count(Counter::InUseBytes),
+            library_blocks: count(Counter::LibraryBlocks),
+            library_bytes: count(Counter::LibraryBytes),
         },
         coverage: Coverage {
             access_checks: count(Counter::AccessChecks) != 0,

@@ -46,6 +46,12 @@ pub struct HeapUse {
     pub in_use_blocks: u64,
     /// Bytes in use at the end.
     pub in_use_bytes: u64,
+    /// Blocks among those that the C and C++ runtime libraries keep for themselves; they are in no loss record.
+    #[serde(default)]
+    pub library_blocks: u64,
+    /// The bytes in those.
+    #[serde(default)]
+    pub library_bytes: u64,
 }
 
 /// How much of a process's code was watched at the instruction.

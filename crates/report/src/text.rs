@@ -166,6 +166,14 @@ impl Text {
                 bytes(heap.in_use_bytes),
                 blocks(heap.in_use_blocks),
             );
+            if heap.library_blocks > 0 {
+                let _ = writeln!(
+                    text,
+                    "  kept by the C and C++ runtime libraries for themselves: {} in {}",
+                    bytes(heap.library_bytes),
+                    blocks(heap.library_blocks),
+                );
+            }
             if !coverage.access_checks {
                 let _ = writeln!(text, "  accesses were not checked at the instruction");
                 continue;

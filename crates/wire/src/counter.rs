@@ -61,4 +61,8 @@ counters! {
     ContextsRefused = "contexts_refused",
     /// How long the leak search took, in microseconds of wall time.
     LeakSearchMicros = "leak_search_micros",
+    /// Blocks at the end that the C and C++ runtime libraries keep for themselves.
+    LibraryBlocks = "library_blocks",
+    /// The bytes in those.
+    LibraryBytes = "library_bytes",
 }
