@@ -15,6 +15,7 @@ pub mod engine;
 pub mod exports;
 pub mod heap;
 mod init;
+pub mod leaks;
 pub mod libc_symbols;
 pub mod lifecycle;
 pub mod maps;

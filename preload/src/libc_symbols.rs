@@ -176,7 +176,7 @@ impl Symbols {
         })
     }
 
-    /// The function with this name, in its default version.
+    /// The function or variable with this name, in its default version.
     pub fn find(&self, name: &[u8]) -> Option<Entry> {
         let hash = name.iter().fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
         // { nbuckets, symoffset, bloom_size, bloom_shift, bloom[], buckets[], chains[] }

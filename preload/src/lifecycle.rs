@@ -41,8 +41,8 @@ pub fn begin() {
                 true
             })
         };
-        lead(b"_exit", end::exit_process as *const () as u64);
-        lead(b"_Exit", end::exit_process as *const () as u64);
+        lead(b"_exit", end::exit_entry as *const () as u64);
+        lead(b"_Exit", end::exit_entry as *const () as u64);
         lead(b"execve", exec::execve as *const () as u64);
         lead(b"execveat", exec::execveat as *const () as u64);
         lead(b"fexecve", exec::fexecve as *const () as u64);

@@ -17,10 +17,40 @@ use crate::{
 pub enum Source {
     /// A file.
     File,
+    /// A device, whose memory may act when it is read.
+    Device,
+    /// Shared memory that no file lies behind.
+    Shared,
     /// The stack that the kernel made for the main thread.
     MainStack,
     /// Nothing, or something of the kernel's.
     Other,
+}
+
+/// Which accesses to a mapping are allowed, as the letters of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permissions([u8; 3]);
+
+impl Permissions {
+    /// Whether any access is allowed: guard pages are not.
+    pub fn any(self) -> bool {
+        self.0 != *b"---"
+    }
+
+    /// Whether it may be read.
+    pub fn read(self) -> bool {
+        self.0[0] == b'r'
+    }
+
+    /// Whether it may be written.
+    pub fn write(self) -> bool {
+        self.0[1] == b'w'
+    }
+
+    /// Whether it may be executed.
+    pub fn execute(self) -> bool {
+        self.0[2] == b'x'
+    }
 }
 
 /// One line of the list.
@@ -28,8 +58,8 @@ pub enum Source {
 pub struct Mapping {
     /// Its addresses.
     pub range: AddrRange,
-    /// Whether any access is allowed: guard pages are not.
-    pub is_accessible: bool,
+    /// What accesses are allowed.
+    pub permissions: Permissions,
     /// What it is of.
     pub source: Source,
 }
@@ -68,10 +98,12 @@ fn parse(line: &[u8]) -> Option<Mapping> {
     let name = words.nth(3).unwrap_or_default();
     Some(Mapping {
         range: AddrRange::between(Addr(start), Addr(end))?,
-        is_accessible: permissions.iter().take(3).any(|&letter| letter != b'-'),
+        permissions: Permissions(permissions.get(..3)?.try_into().ok()?),
         source: match name {
             b"[stack]" => Source::MainStack,
-            [b'/', ..] if !is_memory(name) => Source::File,
+            name if is_device(name) => Source::Device,
+            name if is_memory(name) => Source::Shared,
+            [b'/', ..] => Source::File,
             _ => Source::Other,
         },
     })
@@ -80,6 +112,15 @@ fn parse(line: &[u8]) -> Option<Mapping> {
 /// Whether what is listed with a path is memory that no file lies behind, as shared mappings are.
 fn is_memory(path: &[u8]) -> bool {
     path == b"/dev/zero" || path.starts_with(b"/memfd:") || path.starts_with(b"/SYSV")
+}
+
+/// Whether a mapping of this name is a device's or a kernel facility's.
+fn is_device(name: &[u8]) -> bool {
+    let of_the_kernel: [&[u8]; 3] = [b"[vvar", b"[vdso]", b"[vsyscall]"];
+    of_the_kernel.iter().any(|prefix| name.starts_with(prefix))
+        || name.starts_with(b"anon_inode:")
+        || name.starts_with(b"socket:")
+        || (name.starts_with(b"/dev/") && !name.starts_with(b"/dev/shm/") && !is_memory(name))
 }
 
 fn hex(digits: &[u8]) -> Option<u64> {
@@ -109,7 +150,7 @@ pub fn describe(addr: Addr, rsp: Addr) -> Place {
         _ if mapping.source == Source::MainStack => Place::Stack(ThreadId(process::pid())),
         _ if mapping.range.contains(rsp) => Place::Stack(ThreadId(process::tid())),
         _ if is_variable => Place::Module,
-        _ if !mapping.is_accessible => Place::Unmapped,
+        _ if !mapping.permissions.any() => Place::Unmapped,
         _ => Place::Mapped,
     }
 }
@@ -122,10 +163,10 @@ pub fn is_stack_overflow(addr: Addr, rsp: Addr) -> bool {
     const REACH: Size = Size(1 << 20);
     let mut is_overflow = false;
     for_each(|mapping| {
-        if mapping.range.contains(addr) && mapping.is_accessible {
+        if mapping.range.contains(addr) && mapping.permissions.any() {
             return false;
         }
-        if mapping.range.start() <= addr || !mapping.is_accessible {
+        if mapping.range.start() <= addr || !mapping.permissions.any() {
             return true;
         }
         // The first usable mapping above the fault.
@@ -151,14 +192,15 @@ mod tests {
             mapping.range,
             AddrRange::between(Addr(0x7ffd_1a2b_3000), Addr(0x7ffd_1a2d_4000)).unwrap()
         );
-        assert_eq!((mapping.source, mapping.is_accessible), (Source::MainStack, true));
+        assert_eq!((mapping.source, mapping.permissions.any()), (Source::MainStack, true));
         let guard = parse(b"1000-2000 ---p 00000000 00:00 0 ").unwrap();
-        assert_eq!((guard.source, guard.is_accessible), (Source::Other, false));
+        assert_eq!((guard.source, guard.permissions.any()), (Source::Other, false));
         assert_eq!(parse(b"1000-2000 r-xp 00000000 08:01 77 /bin/a b").unwrap().source, Source::File);
         for path in ["/dev/zero (deleted)", "/memfd:memcheck-channel (deleted)", "/SYSV00000000 (deleted)"] {
             let line = std::format!("1000-2000 rw-s 00000000 00:01 53389 {path}");
-            assert_eq!(parse(line.as_bytes()).unwrap().source, Source::Other, "{path}");
+            assert_eq!(parse(line.as_bytes()).unwrap().source, Source::Shared, "{path}");
         }
+        assert_eq!(parse(b"1000-2000 rw-s 00000000 08:01 77 /dev/dri/card0").unwrap().source, Source::Device);
         assert_eq!(parse(b"nonsense"), None);
     }
 

@@ -145,7 +145,7 @@ fn mapping_around(sp: u64) -> Option<StackMapping> {
     let (mut found, mut previous_end) = (None, 0);
     maps::for_each(|mapping| {
         let (start, end) = (mapping.range.start().0, mapping.range.end().0);
-        if end <= sp || !mapping.is_accessible {
+        if end <= sp || !mapping.permissions.any() {
             previous_end = end;
             return true;
         }

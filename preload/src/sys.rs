@@ -6,6 +6,7 @@
 pub mod file;
 pub mod futex;
 pub mod memory;
+pub mod owned;
 pub mod process;
 pub mod signal;
 
@@ -123,7 +124,9 @@ pub const EEXIST: Errno = Errno(17);
 pub fn map_anonymous(len: usize) -> Option<*mut u8> {
     let args = [0, len as u64, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE, u64::MAX, 0];
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
-    unsafe { syscall(SYS_MMAP, args) }.ok().map(|addr| addr as *mut u8)
+    let addr = unsafe { syscall(SYS_MMAP, args) }.ok()?;
+    owned::note(addr, len as u64);
+    Some(addr as *mut u8)
 }
 
 /// Reserves exactly `len` zeroed bytes at `addr`, readable and writable, without committing memory or entering
@@ -138,6 +141,7 @@ pub fn reserve_fixed(addr: memcheck_model::Addr, len: u64) -> Result<(), Errno> 
         let _ = unsafe { syscall(SYS_MUNMAP, [mapped, len, 0, 0, 0, 0]) };
         return Err(EEXIST);
     }
+    owned::note(addr.0, len);
     // SAFETY: advises on the mapping made just now; without it core dumps merely take longer.
     let _ = unsafe { syscall(SYS_MADVISE, [addr.0, len, MADV_DONTDUMP, 0, 0, 0]) };
     Ok(())
@@ -152,11 +156,13 @@ pub fn reserve_inaccessible(addr: memcheck_model::Addr, len: u64) -> Result<(), 
         unmap(mapped as *mut u8, len as usize);
         return Err(EEXIST);
     }
+    owned::note(addr.0, len);
     Ok(())
 }
 
 /// Unmaps what the caller alone knew of.
 pub fn unmap(start: *mut u8, len: usize) {
+    owned::forget(start as u64);
     // SAFETY: the caller mapped it and no longer uses it.
     let _ = unsafe { syscall(SYS_MUNMAP, [start as u64, len as u64, 0, 0, 0, 0]) };
 }

@@ -32,10 +32,8 @@ const GROUPS: &[&str] = &[
     "syscall",
     "cxx",
     "snippet",
+    "leak",
 ];
-
-/// Whether leaks are compared.
-const LEAK_SEARCH: bool = false;
 
 /// With which checks they are run.
 const TIERS: &[Tier] = &[Tier::AccessChecks, Tier::HeapAlone];
@@ -165,11 +163,9 @@ fn compare(fixture: &Fixture, expected: &Expected, tier: Tier, run: &exec::Check
         }
     }
     complaints.extend(unexpected.iter().map(|error| format!("not expected: {}", error.describe())));
-    if LEAK_SEARCH {
-        complaints.extend(wrong_leaks(expected, &run.report.leaks, &file));
-    }
+    complaints.extend(wrong_leaks(expected, &run.report.leaks, &file));
     let findings = wanted.iter().any(|wanted| wanted.id != "realloc-zero")
-        || LEAK_SEARCH && expected.leaks.iter().any(|leak| matches!(&*leak.kind, "definite" | "possible"));
+        || expected.leaks.iter().any(|leak| matches!(&*leak.kind, "definite" | "possible"));
     let status = match &expected.signal {
         Some(signal) => format!("signal {signal}"),
         None => format!("exit {}", if findings { 99 } else { 0 }),

@@ -55,6 +55,34 @@ impl Context {
         self.word(5 + index)
     }
 
+    /// Changes a register: the thread goes on with the new value.
+    pub fn set_register(self, index: usize, value: u64) {
+        // SAFETY: as in `word`; the handler's own frame, which the kernel reads when the handler returns.
+        unsafe { self.0.cast_mut().add(5 + index).write(value) }
+    }
+
+    /// The interrupted thread, as it ends the process: all fifteen registers but the stack pointer.
+    pub fn departure(self) -> end::Departure {
+        end::Departure {
+            pc: self.rip(),
+            rsp: self.rsp(),
+            // SAFETY: as in `word`: the first register's address.
+            registers: unsafe { self.0.add(5) } as u64,
+            register_count: 15,
+        }
+    }
+
+    /// The signals that the interrupted thread blocks: `uc_sigmask`, behind the 23 words of registers, a pointer
+    /// and eight reserved words.
+    pub fn blocked(self) -> u64 {
+        self.word(37)
+    }
+
+    /// Where the floating-point and vector registers are saved, or zero.
+    pub fn vector_state(self) -> u64 {
+        self.word(28)
+    }
+
     /// The stack pointer.
     pub fn rsp(self) -> u64 {
         self.register(15)
@@ -115,7 +143,8 @@ extern "C" fn act(signal: &Signal) {
         if ![SIGHUP, SIGINT, SIGTERM].contains(&signal.number) {
             report(signal);
         }
-        end::last_work(Owner::Dying(process::pid(), signal.number as u8));
+        let departure = Context::new(signal.context).departure();
+        end::last_work(Owner::Dying(process::pid(), signal.number as u8), &departure);
     }
     die(signal.number, signal.info);
 }

@@ -6,7 +6,8 @@
 
 use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
 
-use crate::{engine, heap, maps, stacks};
+use super::end::Departure;
+use crate::{engine, heap, leaks, maps, stacks};
 use memcheck_stack::Registers;
 
 /// What an address is, with where its block came from and went.
@@ -30,9 +31,10 @@ impl Described {
 }
 
 /// The process is about to end, its memory still as the target left it.
-pub fn at_end() {
+pub fn at_end(departure: &Departure) {
     heap::at_end();
     engine::report_coverage();
+    leaks::search_at_end(departure);
 }
 
 /// The calling thread is about to fork.
@@ -51,6 +53,7 @@ pub fn after_fork_in_parent() {
 pub fn after_fork_in_child() {
     engine::install::after_fork();
     engine::after_fork_in_child();
+    leaks::after_fork_in_child();
     heap::after_fork_in_child();
 }
 

@@ -65,10 +65,19 @@ impl File {
         read.map(|bytes| bytes as usize)
     }
 
+    /// Reads entries of a directory as getdents64(2) gives them; none at the end.
+    pub fn read_directory(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        const SYS_GETDENTS64: i64 = 217;
+        let args = [self.0, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
+        // SAFETY: the kernel writes to `into` only.
+        unsafe { syscall(SYS_GETDENTS64, args) }.map(|bytes| bytes as usize)
+    }
+
     /// Maps the file's first `len` bytes, shared and writable, where the kernel likes.
     pub fn map_shared(&self, len: usize) -> Result<*mut u8, Errno> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let addr = unsafe { syscall(SYS_MMAP, [0, len as u64, PROT_READ_WRITE, MAP_SHARED, self.0, 0]) }?;
+        super::owned::note(addr, len as u64);
         // SAFETY: advice on the mapping just made: no core dump holds it.
         let _ = unsafe { syscall(SYS_MADVISE, [addr, len as u64, MADV_DONTDUMP, 0, 0, 0]) };
         Ok(addr as *mut u8)
@@ -93,6 +102,7 @@ pub fn map_page_wiped_on_fork() -> Option<*mut u8> {
 /// Gives back a mapping of the shim's own, or nothing when `len` is zero.
 pub fn unmap(addr: u64, len: usize) {
     if len > 0 {
+        super::owned::forget(addr);
         // SAFETY: the caller made the mapping and uses it no longer.
         let _ = unsafe { syscall(SYS_MUNMAP, [addr, len as u64, 0, 0, 0, 0]) };
     }

@@ -2,7 +2,7 @@
 
 use memcheck_model::Addr;
 
-use super::{Errno, syscall};
+use super::{Errno, owned, syscall};
 
 const SYS_MMAP: i64 = 9;
 const SYS_MPROTECT: i64 = 10;
@@ -34,7 +34,9 @@ pub enum Protection {
 pub fn map_shared(len: u64) -> Result<Addr, Errno> {
     let flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-    unsafe { syscall(SYS_MMAP, [0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }.map(Addr)
+    let pages = unsafe { syscall(SYS_MMAP, [0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }?;
+    owned::note(pages, len);
+    Ok(Addr(pages))
 }
 
 /// Maps `shared` a second time, executable at `at`, instead of what the caller has there: other threads that run
@@ -54,7 +56,9 @@ pub fn map_executable(shared: Addr, at: Addr, len: u64) -> Result<(), Errno> {
 pub fn map_at(at: Addr, len: u64) -> Result<(), Errno> {
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     // SAFETY: MAP_FIXED_NOREPLACE touches no existing mapping.
-    unsafe { syscall(SYS_MMAP, [at.0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }.map(|_| ())
+    unsafe { syscall(SYS_MMAP, [at.0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }?;
+    owned::note(at.0, len);
+    Ok(())
 }
 
 /// Where the program's break is, brk(2).
@@ -74,6 +78,7 @@ pub fn is_free(at: Addr, len: u64) -> bool {
 
 /// Gives pages back, which are the caller's and are not used again.
 pub fn unmap(at: Addr, len: u64) {
+    owned::forget(at.0);
     // SAFETY: as the caller says.
     let _ = unsafe { syscall(SYS_MUNMAP, [at.0, len, 0, 0, 0, 0]) };
 }
@@ -97,4 +102,13 @@ pub fn is_readable(at: Addr) -> bool {
     // SAFETY: the kernel reads eight bytes, or fails; it changes nothing (sigprocmask(2), EINVAL).
     let result = unsafe { syscall(SYS_RT_SIGPROCMASK, [NO_SUCH_REQUEST, at.0, 0, 8, 0, 0]) };
     result != Err(EFAULT)
+}
+
+/// The word at `addr`, or `None` where none can be read.
+pub fn try_read(addr: u64) -> Option<u64> {
+    if addr == 0 || !is_readable(Addr(addr)) {
+        return None;
+    }
+    // SAFETY: the kernel could read it just now.
+    Some(unsafe { (addr as *const u64).read_unaligned() })
 }

@@ -71,6 +71,16 @@ fn change_mask(how: u64, mask: u64) -> u64 {
     old
 }
 
+/// The signals that wait for the calling thread until it unblocks them.
+pub fn pending() -> u64 {
+    const SYS_RT_SIGPENDING: i64 = 127;
+    let mut set = 0u64;
+    // SAFETY: the kernel writes `set`.
+    let _ =
+        unsafe { syscall(SYS_RT_SIGPENDING, [core::ptr::from_mut(&mut set) as u64, MASK_BYTES, 0, 0, 0, 0]) };
+    set
+}
+
 /// Sets the calling thread's alternate stack and returns the old one; only asks when `new` is none.
 pub fn alt_stack(new: Option<&AltStack>) -> Result<AltStack, Errno> {
     let mut old = AltStack { start: 0, flags: 0, size: 0 };

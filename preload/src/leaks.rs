@@ -1,0 +1,119 @@
+//! The leak search of the running target: stops its threads, gathers the root set, searches, sends the records.
+//!
+//! Invariants: runs in one thread at a time, with all signals blocked; takes no lock that a stopped thread may
+//! hold (who holds the tool heap's, a heap's or the channel's has signals blocked, so it is not stopped there).
+
+mod glibc;
+mod registers;
+mod roots;
+mod runtime_library;
+mod stop;
+mod task;
+mod view;
+
+use core::sync::atomic::Ordering;
+
+use memcheck_leak::{Heuristics, OutOfMemory, Outcome, Resolution, SearchOptions, search};
+use memcheck_model::{Addr, LeakKind, MAX_FRAMES, Pc, Size};
+use memcheck_wire::{Counter, LeakCheck, LeakResolution, LossRecord, Notice, NoticeKind, Options, Record};
+
+use roots::Roots;
+pub use stop::STOP_MASK;
+use stop::Trouble;
+use view::HeapView;
+
+use crate::{channel, heap, lifecycle::end::Departure, stacks};
+
+/// The most words of a path that are sent.
+const PATH_WORDS: usize = 16;
+
+/// This process was forked.
+pub fn after_fork_in_child() {
+    view::inherit();
+}
+
+/// Searches when the process ends, if that is asked for.
+pub fn search_at_end(departure: &Departure) {
+    let options = channel::connect();
+    if options.leak_check == LeakCheck::No || !channel::is_watched() {
+        return;
+    }
+    let Some(heap) = heap::find() else { return };
+    match stop::stop() {
+        Ok(stopped) => {
+            let roots = roots::gather(departure, &stopped.stands);
+            let view = HeapView::new(heap, &roots.libraries);
+            let outcome = view.ok_or(OutOfMemory).and_then(|view| {
+                let outcome = search_with_paths(&view, &roots, &options)?;
+                send(&view, &outcome, &options);
+                Ok(())
+            });
+            if outcome.is_err() {
+                refuse("there is no memory for it");
+            }
+            // The process ends: what stands still may stand until then, and change nothing any more.
+            core::mem::forget(stopped);
+        }
+        Err(Trouble::NoTaskList) => refuse("/proc is not mounted, so the threads are not known"),
+        Err(Trouble::NoMemory) => refuse("there is no memory for a list of the threads"),
+        Err(Trouble::Deaf(_)) => refuse("a thread did not stop within 20 seconds"),
+    }
+}
+
+fn refuse(why: &str) {
+    channel::send(&Record::Notice(Notice { kind: NoticeKind::NoLeakSearch, text: why.as_bytes() }));
+}
+
+/// Searches, and once more for the paths if something is held whose holder is wanted.
+fn search_with_paths(view: &HeapView<'_>, roots: &Roots, options: &Options) -> Result<Outcome, OutOfMemory> {
+    let wanted = |kind| options.leak_check == LeakCheck::Full && options.sends(kind);
+    let mut how = SearchOptions {
+        heuristics: Heuristics::from_bits(options.leak_heuristics),
+        tag_bits: options.leak_tag_bits.min(12),
+        resolution: match options.leak_resolution {
+            LeakResolution::Low => Resolution::Low,
+            LeakResolution::Medium => Resolution::Medium,
+            LeakResolution::High => Resolution::High,
+        },
+        holders: wanted(LeakKind::Reachable),
+    };
+    let roots = memcheck_leak::Roots { program: &roots.program, library: &roots.library };
+    let outcome = search(view, roots, how)?;
+    if how.holders || !wanted(LeakKind::Possible) || outcome.total(LeakKind::Possible).blocks == 0 {
+        return Ok(outcome);
+    }
+    how.holders = true;
+    search(view, roots, how)
+}
+
+fn send(view: &HeapView<'_>, outcome: &Outcome, options: &Options) {
+    for kind in LeakKind::ALL {
+        let total = outcome.total(kind);
+        channel::send(&Record::LossSum { kind, blocks: total.blocks, bytes: Size(total.bytes) });
+    }
+    channel::counter(Counter::LibraryBlocks).store(outcome.library.blocks, Ordering::Relaxed);
+    channel::counter(Counter::LibraryBytes).store(outcome.library.bytes, Ordering::Relaxed);
+    if options.leak_check != LeakCheck::Full {
+        return;
+    }
+    for record in outcome.records.iter().filter(|record| options.sends(record.kind)) {
+        let mut frames = [Pc(0); MAX_FRAMES];
+        let mut path = [Addr::NULL; PATH_WORDS];
+        let path = outcome.path_in(view, record.sample, &mut path);
+        let mut held_by = [Pc(0); PATH_WORDS];
+        for (to, from) in held_by.iter_mut().zip(path) {
+            *to = Pc(from.0);
+        }
+        channel::send(&Record::Loss(LossRecord {
+            kind: record.kind,
+            allocated_by: record.allocated_by,
+            blocks: record.direct.blocks,
+            bytes: Size(record.direct.bytes),
+            indirect_blocks: record.indirect.blocks,
+            indirect_bytes: Size(record.indirect.bytes),
+            sample: record.sample_start,
+            stack: stacks::frames_in(record.stack, &mut frames),
+            held_by: &held_by[..path.len()],
+        }));
+    }
+}

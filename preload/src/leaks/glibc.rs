@@ -1,0 +1,113 @@
+//! glibc's thread descriptors (`struct pthread`): which threads it knows, and the memory it keeps for those that
+//! have ended.
+//!
+//! ```text
+//!  a thread's stack mapping     [ guard | stack … | static TLS | struct pthread ]
+//!                                                               ^ thread pointer
+//!  struct pthread               [ self | dtv | self | …  list … tid … ]      dtv = block + 16 (an entry)
+//! ```
+//!
+//! The offsets are those that libc exports for debuggers (nptl_db/structs.def: `_thread_db_…`, each
+//! `{ bits, elements, offset }` as u32). Where they are missing nothing is known, and nothing left out.
+//!
+//! Reads the target's memory, which may be trampled: every pointer is tried before it is followed.
+
+use crate::{libc_symbols, sys::memory};
+
+/// Lists longer than this are rings by accident.
+const MOST_THREADS: usize = 1 << 20;
+
+/// What glibc thinks of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It runs, or is being made.
+    Running,
+    /// It has ended and nobody joined it yet: its result is kept.
+    Ended,
+    /// It has ended, and its stack waits for another thread.
+    Cached,
+}
+
+/// One descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    /// Its first address: the thread pointer.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// What it is of.
+    pub life: Life,
+}
+
+/// Where the descriptors are.
+pub struct ThreadLists {
+    used: u64,
+    user: u64,
+    cache: u64,
+    list_offset: u64,
+    tid_offset: u64,
+    size: u64,
+}
+
+impl ThreadLists {
+    /// glibc's lists, if it says where they are (since 2.34 they are the loader's).
+    pub fn find() -> Option<Self> {
+        let modules = libc_symbols::find_loader()?;
+        let libc = modules.symbols_of(b"libc.so.6")?;
+        let loader = modules.symbols_of(b"ld-linux-x86-64.so.2")?;
+        let number = |name: &[u8], index: u64| {
+            let entry = libc.find(name)?;
+            memory::try_read((entry.start + index * 4) & !7).map(|word| {
+                let shift = if (entry.start + index * 4) % 8 == 4 { 32 } else { 0 };
+                word >> shift & u64::from(u32::MAX)
+            })
+        };
+        let offset = |name: &[u8]| number(name, 2);
+        let global = loader.find(b"_rtld_global")?.start;
+        let user = global + offset(b"_thread_db_rtld_global__dl_stack_user")?;
+        Some(Self {
+            used: global + offset(b"_thread_db_rtld_global__dl_stack_used")?,
+            user,
+            // `_dl_stack_cache` follows `_dl_stack_user` (sysdeps/generic/ldsodefs.h), two pointers each.
+            cache: user + 16,
+            list_offset: offset(b"_thread_db_pthread_list")?,
+            tid_offset: offset(b"_thread_db_pthread_tid")?,
+            size: number(b"_thread_db_sizeof_pthread", 0)?,
+        })
+    }
+
+    /// Shows every descriptor.
+    pub fn for_each(&self, mut visit: impl FnMut(Descriptor)) {
+        for (head, is_cache) in [(self.used, false), (self.user, false), (self.cache, true)] {
+            let mut node = memory::try_read(head).unwrap_or(head);
+            for _ in 0..MOST_THREADS {
+                if node == head || node == 0 {
+                    break;
+                }
+                let start = node.wrapping_sub(self.list_offset);
+                // A descriptor's first word is its own address; anything else is not a list of them.
+                if memory::try_read(start) != Some(start) {
+                    break;
+                }
+                let tid = memory::try_read((start + self.tid_offset) & !7)
+                    .map_or(0, |word| (word >> (if self.tid_offset % 8 == 4 { 32 } else { 0 })) as u32);
+                let life = match tid {
+                    _ if is_cache => Life::Cached,
+                    0 => Life::Ended,
+                    _ => Life::Running,
+                };
+                visit(Descriptor { start, end: start + self.size, life });
+                match memory::try_read(node) {
+                    Some(next) => node = next,
+                    None => break,
+                }
+            }
+        }
+    }
+}
+
+/// The start of the block that holds a thread's table of TLS blocks, if the thread has one: `dtv` points to its
+/// second entry of two words.
+pub fn table_of(thread_pointer: u64) -> Option<u64> {
+    memory::try_read(thread_pointer.checked_add(8)?)?.checked_sub(16)
+}

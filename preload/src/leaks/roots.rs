@@ -1,0 +1,287 @@
+//! The root set: where the target keeps pointers outside the heap.
+//!
+//! ```text
+//!  every mapping that is readable and writable, or anonymous and readable
+//!   − the heap, the shadow and everything else that the shim mapped, the shim's own data
+//!   − each thread's storage of the shim's
+//!   − stacks below their thread's stack pointer (and the 128 bytes that a leaf function may use below it)
+//!   − stacks and TLS of threads that have ended
+//!   − pages that nobody touched
+//!   + registers
+//! ```
+//!
+//! Runs while all other threads stand still; allocates on the tool's heap.
+
+use alloc::vec::Vec;
+
+use memcheck_model::{Addr, AddrRange, Size};
+
+use super::glibc::{Descriptor, Life, ThreadLists, table_of};
+use super::{runtime_library::RuntimeLibraries, stop::Stand};
+use crate::{
+    lifecycle::end::Departure,
+    maps::{self, Mapping, Source},
+    sys::{file::File, owned},
+    thread,
+};
+
+/// What a leaf function may use below the stack pointer (psABI 3.2.2).
+const RED_ZONE: u64 = 128;
+const PAGE: u64 = 4096;
+/// Mappings larger than this are asked about for pages that nobody touched.
+const LARGE: u64 = 1 << 18;
+/// `present` and `swapped` in an entry of /proc/self/pagemap.
+const TOUCHED: u64 = 3 << 62;
+
+/// The root set.
+pub struct Roots {
+    /// What the program reaches by itself.
+    pub program: Vec<AddrRange>,
+    /// What runtime libraries keep for themselves; the last range leads to `tables`.
+    pub library: Vec<AddrRange>,
+    /// The starts of threads' tables of TLS blocks. glibc holds pointers into their middle.
+    #[expect(dead_code, reason = "a range of `library` leads to these words")]
+    tables: Vec<u64>,
+    /// The runtime libraries.
+    pub libraries: RuntimeLibraries,
+}
+
+/// Where one thread's stack is in use.
+#[derive(Clone, Copy)]
+struct Thread {
+    pc: u64,
+    rsp: u64,
+    thread_pointer: u64,
+}
+
+/// Gathers the root set of a process whose other threads stand so.
+pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
+    let mut threads: Vec<Thread> =
+        stands.iter().map(|s| Thread { pc: s.pc, rsp: s.rsp, thread_pointer: s.thread_pointer }).collect();
+    threads.push(Thread { pc: departure.pc, rsp: departure.rsp, thread_pointer: thread::pointer() });
+    let mut descriptors = Vec::new();
+    if let Some(lists) = ThreadLists::find() {
+        lists.for_each(|descriptor| descriptors.push(descriptor));
+    }
+    let mut mappings = Vec::new();
+    maps::for_each(|mapping| {
+        mappings.push(*mapping);
+        true
+    });
+
+    let mut excluded = Vec::new();
+    owned::for_each(|range| excluded.push(range));
+    excluded.extend(own_segments(PF_W));
+    let libraries = RuntimeLibraries::find();
+    let (mut ranges, mut library) = (Vec::new(), Vec::new());
+    for thread in threads.iter().filter(|thread| thread.thread_pointer != 0) {
+        excluded.extend(thread_storage(thread.thread_pointer));
+        ranges.extend(spilled(thread));
+    }
+    for mapping in &mappings {
+        exclude_stacks(mapping, &threads, &descriptors, &mut excluded);
+    }
+    excluded.sort_unstable_by_key(|range| range.start());
+
+    for mapping in mappings.iter().filter(|mapping| is_root(mapping)) {
+        subtract(mapping.range, &excluded, |range| {
+            for_each_touched(range, mapping.source, |range| {
+                libraries.split(range, &mut |part| ranges.push(part), &mut |part| library.push(part));
+            });
+        });
+    }
+    ranges.extend(AddrRange::new(Addr(departure.registers), Size(departure.register_count * 8)));
+    for stand in stands.iter().filter(|stand| stand.context != 0) {
+        ranges.extend(super::registers::saved(stand.context));
+    }
+    // The table of a thread that glibc lists comes twice, which is no harm.
+    let pointers = threads.iter().map(|thread| thread.thread_pointer);
+    let tables: Vec<u64> =
+        pointers.chain(descriptors.iter().map(|descriptor| descriptor.start)).filter_map(table_of).collect();
+    library.extend(AddrRange::new(Addr(tables.as_ptr() as u64), Size(tables.len() as u64 * 8)));
+    Roots { program: ranges, library, tables, libraries }
+}
+
+fn is_root(mapping: &Mapping) -> bool {
+    let permissions = mapping.permissions;
+    match mapping.source {
+        Source::Device => false,
+        Source::File | Source::Shared => permissions.read() && permissions.write(),
+        Source::MainStack | Source::Other => {
+            permissions.read() && !permissions.execute() || permissions.write()
+        }
+    }
+}
+
+/// Adds what of a mapping is dead stack.
+fn exclude_stacks(
+    mapping: &Mapping,
+    threads: &[Thread],
+    descriptors: &[Descriptor],
+    excluded: &mut Vec<AddrRange>,
+) {
+    let holds = |addr: u64| mapping.range.contains(Addr(addr));
+    // Where the stack that ends at `top` begins: behind what lies below it in the mapping.
+    let bottom = |top: u64| {
+        descriptors
+            .iter()
+            .map(|descriptor| descriptor.end)
+            .filter(|&end| holds(end) && end <= top)
+            .fold(mapping.range.start().0, u64::max)
+    };
+    for thread in threads.iter().filter(|thread| holds(thread.rsp)) {
+        // A stack that is neither the kernel's nor topped by its thread's descriptor is one of the program's
+        // making, and what lies below it may be anything.
+        let is_whole = mapping.source == Source::MainStack
+            || (holds(thread.thread_pointer) && thread.rsp < thread.thread_pointer);
+        if is_whole {
+            let used = Addr(thread.rsp.saturating_sub(RED_ZONE));
+            excluded.extend(AddrRange::between(Addr(bottom(thread.rsp)), used));
+        }
+    }
+    for descriptor in descriptors.iter().filter(|descriptor| holds(descriptor.start)) {
+        let end = match descriptor.life {
+            Life::Running => continue,
+            Life::Ended => descriptor.start,
+            Life::Cached => descriptor.end,
+        };
+        excluded.extend(AddrRange::between(Addr(bottom(descriptor.start)), Addr(end)));
+    }
+}
+
+/// The shim's storage in a thread.
+fn thread_storage(thread_pointer: u64) -> Option<AddrRange> {
+    let start = thread_pointer.checked_add_signed(thread::block_offset() as i64)?;
+    AddrRange::new(Addr(start), Size(size_of::<thread::ThreadBlock>() as u64))
+}
+
+/// What emitted code keeps for a thread that is in the middle of it, or in the shim for it. At other times the
+/// words are left over from before, and would keep lost blocks.
+fn spilled(thread: &Thread) -> Option<AddrRange> {
+    let in_shim = own_segments(PF_X).any(|segment| segment.contains(Addr(thread.pc)));
+    let block = thread.thread_pointer.checked_add_signed(thread::block_offset() as i64)?;
+    let start = block + core::mem::offset_of!(thread::ThreadBlock, spill) as u64;
+    (in_shim || owned::contains(Addr(thread.pc)))
+        .then(|| AddrRange::new(Addr(start), Size(memcheck_rewrite::SPILL_SLOTS as u64 * 8)))?
+}
+
+unsafe extern "C" {
+    /// The linker's name for the first byte of this module's file.
+    #[link_name = "__ehdr_start"]
+    static FILE_HEADER: [u8; 64];
+}
+
+/// In a segment's flags: it may be executed, it may be written (gABI chapter 5).
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+
+/// The shim's own segments with one of these flags, as its program headers state them.
+fn own_segments(flags: u32) -> impl Iterator<Item = AddrRange> {
+    const PT_LOAD: u32 = 1;
+    const HEADER_BYTES: u64 = 56;
+    let base = (&raw const FILE_HEADER) as u64;
+    // SAFETY: the loader mapped the file's first page, which holds its header and the program headers.
+    let half = move |offset: u64| unsafe { ((base + offset) as *const u16).read() };
+    // SAFETY: as above.
+    let int = move |offset: u64| unsafe { ((base + offset) as *const u32).read() };
+    // SAFETY: as above.
+    let word = move |offset: u64| unsafe { ((base + offset) as *const u64).read() };
+    // e_phoff at 32, e_phnum at 56; p_type at 0, p_flags at 4, p_vaddr at 16, p_memsz at 40.
+    let (first, count) = (word(32), half(56));
+    (0..u64::from(count)).map(move |index| first + index * HEADER_BYTES).filter_map(move |at| {
+        (int(at) == PT_LOAD && int(at + 4) & flags != 0)
+            .then(|| AddrRange::new(Addr(base + word(at + 16)), Size(word(at + 40))))?
+    })
+}
+
+/// Calls `visit` with what is left of `range` without the `excluded` ranges, which are sorted by their starts.
+fn subtract(range: AddrRange, excluded: &[AddrRange], mut visit: impl FnMut(AddrRange)) {
+    let mut from = range.start();
+    for hole in excluded {
+        if hole.start() >= range.end() {
+            break;
+        }
+        if let Some(before) = AddrRange::between(from, hole.start()).filter(|before| !before.is_empty()) {
+            visit(before);
+        }
+        from = from.max(hole.end());
+    }
+    if let Some(rest) = AddrRange::between(from, range.end()).filter(|rest| !rest.is_empty()) {
+        visit(rest);
+    }
+}
+
+/// Calls `visit` with the parts of a mapping that hold something. Pages of a file that are not in memory hold
+/// what the file holds, or lie past its end, where they must not be read.
+fn for_each_touched(range: AddrRange, source: Source, mut visit: impl FnMut(AddrRange)) {
+    let has_end = matches!(source, Source::File | Source::Shared);
+    if range.size().0 < LARGE && !has_end {
+        visit(range);
+        return;
+    }
+    let Ok(file) = File::open(b"/proc/self/pagemap\0", false) else {
+        if !has_end {
+            visit(range);
+        }
+        return;
+    };
+    let mut entries = [0u8; 8192];
+    let mut run: Option<(u64, u64)> = None;
+    let mut page = range.start().0 / PAGE;
+    let last = range.end().0.div_ceil(PAGE);
+    while page < last {
+        let wanted = ((last - page) as usize * 8).min(entries.len());
+        let read = file.read_at(&mut entries[..wanted], page * 8).unwrap_or(0);
+        if read == 0 {
+            break;
+        }
+        for entry in entries[..read].chunks_exact(8) {
+            let touched = u64::from_le_bytes(entry.try_into().unwrap_or_default()) & TOUCHED != 0;
+            run = match run {
+                Some((start, _)) if touched => Some((start, page + 1)),
+                None if touched => Some((page, page + 1)),
+                Some((start, end)) => {
+                    visit_pages(range, start, end, &mut visit);
+                    None
+                }
+                None => None,
+            };
+            page += 1;
+        }
+    }
+    if let Some((start, end)) = run {
+        visit_pages(range, start, end, &mut visit);
+    }
+}
+
+fn visit_pages(range: AddrRange, first: u64, end: u64, visit: &mut impl FnMut(AddrRange)) {
+    let start = range.start().max(Addr(first * PAGE));
+    if let Some(part) = AddrRange::between(start, range.end().min(Addr(end * PAGE))) {
+        visit(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> AddrRange {
+        AddrRange::between(Addr(start), Addr(end)).unwrap()
+    }
+
+    #[test]
+    fn holes_are_left_out_wherever_they_lie() {
+        let rest = |holes: &[AddrRange]| {
+            let mut rest = Vec::new();
+            subtract(range(100, 200), holes, |part| rest.push((part.start().0, part.end().0)));
+            rest
+        };
+        assert_eq!(rest(&[]), [(100, 200)]);
+        assert_eq!(
+            rest(&[range(0, 50), range(90, 110), range(120, 120), range(130, 140)]),
+            [(110, 120), (120, 130), (140, 200)]
+        );
+        assert_eq!(rest(&[range(50, 300), range(60, 70)]), []);
+        assert_eq!(rest(&[range(110, 190), range(120, 130), range(250, 260)]), [(100, 110), (190, 200)]);
+    }
+}

@@ -1,0 +1,315 @@
+//! Stopping every other thread of the process, and where each then stands.
+//!
+//! ```text
+//!  stopper                                  other thread
+//!  list /proc/self/task
+//!  slot: tid, ASKED; tgkill(STOP_SIGNAL) ─▶ on_signal: context, thread pointer; HELD
+//!  until no new thread appears    ◀──────── wakes ARRIVED, sleeps on RELEASED
+//!  … searches …
+//!  RELEASED += 1 ─────────────────────────▶ goes on as if nothing had happened
+//! ```
+//!
+//! The signal is 33, which libc keeps for setuid and its kin: a program cannot block it or take it through libc.
+//! Its own use goes on: what is not for a slot that was asked goes to libc's handler.
+//!
+//! A system call that was interrupted starts again: the kernel sees to most (SA_RESTART), and those that never
+//! restart (signal(7)) are made anew here, with their full time-out, unless a signal of the target is waiting.
+//!
+//! A thread that sleeps in the kernel with all signals blocked (raw system calls, a parent in vfork) is taken as
+//! /proc shows it: its stack pointer is known, its callee-saved registers are not.
+//!
+//! Invariants: one stopper at a time; a slot's thread alone moves it from ASKED to HELD; the slots are never
+//! unmapped. `on_signal` allocates nothing and takes no lock.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::task;
+use crate::{
+    lifecycle::{fatal::Context, signals},
+    sys::{
+        self, futex, process,
+        signal::{self, Action},
+    },
+    thread,
+};
+
+/// SIGSETXID (nptl internals).
+pub const STOP_SIGNAL: i32 = 33;
+/// The signal as a bit of a mask.
+pub const STOP_MASK: u64 = 1 << (STOP_SIGNAL - 1);
+
+const SA_SIGINFO: u64 = 4;
+const SA_ONSTACK: u64 = 0x0800_0000;
+const SA_RESTART: u64 = 0x1000_0000;
+
+/// More threads than Linux allows a process by default.
+const MOST_THREADS: usize = 1 << 17;
+/// After this long a thread that sleeps with the signal blocked is taken as it is.
+const PATIENCE_MS: u64 = 300;
+/// After this long a thread that runs and never answers ends the attempt: the machine may be busy, but not so.
+const DESPAIR_MS: u64 = 20_000;
+const STEP_MS: u64 = 5;
+
+const ASKED: u32 = 1;
+const HELD: u32 = 2;
+/// Ended before it stopped.
+const GONE: u32 = 3;
+/// Taken as /proc shows it.
+const ADOPTED: u32 = 4;
+const GOES_ON: u32 = 5;
+
+/// One thread that was asked to stop.
+struct Slot {
+    tid: AtomicU32,
+    state: AtomicU32,
+    /// HELD: its `ucontext_t`.
+    context: AtomicU64,
+    thread_pointer: AtomicU64,
+    /// ADOPTED: its stack pointer.
+    rsp: AtomicU64,
+}
+
+static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
+static USED: AtomicUsize = AtomicUsize::new(0);
+/// Counts threads that stopped: the stopper sleeps on it.
+static ARRIVED: AtomicU32 = AtomicU32::new(0);
+/// Counts releases: stopped threads sleep on it.
+static RELEASED: AtomicU32 = AtomicU32::new(0);
+/// What libc had for the signal.
+static CHAINED: AtomicU64 = AtomicU64::new(0);
+
+/// Where a stopped thread stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Stand {
+    /// Where it goes on, or zero when that is not known.
+    pub pc: u64,
+    /// Its stack pointer.
+    pub rsp: u64,
+    /// Its thread pointer, or zero when it is not known.
+    pub thread_pointer: u64,
+    /// Its `ucontext_t`, or zero when only /proc told.
+    pub context: u64,
+}
+
+/// Why the threads cannot be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// /proc/self/task cannot be read.
+    NoTaskList,
+    /// No memory for the slots, or more threads than they hold.
+    NoMemory,
+    /// This thread does not answer.
+    Deaf(u32),
+}
+
+/// The other threads, stopped until this is dropped.
+pub struct Stopped {
+    /// Where each stands.
+    pub stands: Vec<Stand>,
+    before: Action,
+}
+
+fn slots() -> &'static [Slot] {
+    let first = SLOTS.load(Ordering::Acquire);
+    if first.is_null() {
+        return &[];
+    }
+    // SAFETY: `stop` mapped room for MOST_THREADS zeroed slots of atomics and never unmaps it.
+    let all = unsafe { core::slice::from_raw_parts(first.cast_const(), MOST_THREADS) };
+    &all[..USED.load(Ordering::Acquire).min(MOST_THREADS)]
+}
+
+/// Stops every other thread.
+pub fn stop() -> Result<Stopped, Trouble> {
+    if SLOTS.load(Ordering::Relaxed).is_null() {
+        let memory = sys::map_anonymous(MOST_THREADS * size_of::<Slot>()).ok_or(Trouble::NoMemory)?;
+        SLOTS.store(memory.cast(), Ordering::Release);
+    }
+    USED.store(0, Ordering::Release);
+    let ours = Action {
+        handler: on_signal as *const () as u64,
+        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTART | signals::SA_RESTORER,
+        restorer: signals::restorer(),
+        mask: u64::MAX,
+    };
+    let before = signal::action(STOP_SIGNAL, None).unwrap_or_default();
+    CHAINED.store(before.handler, Ordering::Release);
+    let _ = signal::action(STOP_SIGNAL, Some(&ours));
+    // From here on dropping lets go of whoever stopped.
+    let mut stopped = Stopped { stands: Vec::new(), before };
+    ask_all()?;
+    for slot in slots() {
+        let context = slot.context.load(Ordering::Relaxed);
+        let (pc, rsp) = match slot.state.load(Ordering::Acquire) {
+            HELD => (Context::new(context).rip(), Context::new(context).rsp()),
+            ADOPTED => (0, slot.rsp.load(Ordering::Relaxed)),
+            _ => continue,
+        };
+        stopped.stands.push(Stand {
+            pc,
+            rsp,
+            thread_pointer: slot.thread_pointer.load(Ordering::Relaxed),
+            context,
+        });
+    }
+    Ok(stopped)
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `on_signal`: it may go on to what the search left.
+        RELEASED.fetch_add(1, Ordering::Release);
+        futex::wake_all(&RELEASED);
+        for _ in 0..DESPAIR_MS / STEP_MS {
+            if !slots().iter().any(|slot| slot.state.load(Ordering::Acquire) == HELD) {
+                break;
+            }
+            futex::wait(&ARRIVED, ARRIVED.load(Ordering::Relaxed), STEP_MS);
+        }
+        let _ = signal::action(STOP_SIGNAL, Some(&self.before));
+    }
+}
+
+/// Asks threads to stop until a look at the list shows no new one.
+fn ask_all() -> Result<(), Trouble> {
+    let (pid, own) = (process::pid(), process::tid());
+    loop {
+        let mut asked_any = false;
+        let mut crowded = false;
+        let listed = task::for_each_thread(|tid| {
+            let known = |slot: &Slot| slot.tid.load(Ordering::Relaxed) == tid;
+            if tid == own || slots().iter().any(known) {
+                return;
+            }
+            let used = USED.load(Ordering::Relaxed);
+            if used >= MOST_THREADS {
+                crowded = true;
+                return;
+            }
+            USED.store(used + 1, Ordering::Release);
+            let slot = &slots()[used];
+            slot.tid.store(tid, Ordering::Relaxed);
+            slot.context.store(0, Ordering::Relaxed);
+            slot.thread_pointer.store(0, Ordering::Relaxed);
+            slot.state.store(ASKED, Ordering::Release);
+            if process::signal_thread(pid, tid, STOP_SIGNAL).is_err() {
+                slot.state.store(GONE, Ordering::Relaxed);
+            }
+            asked_any = true;
+        });
+        if !listed {
+            return Err(Trouble::NoTaskList);
+        }
+        if crowded {
+            return Err(Trouble::NoMemory);
+        }
+        await_all()?;
+        if !asked_any {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until every thread that was asked stands still.
+fn await_all() -> Result<(), Trouble> {
+    let mut waited_ms = 0;
+    loop {
+        let arrived = ARRIVED.load(Ordering::Acquire);
+        let mut missing = None;
+        for slot in slots().iter().filter(|slot| slot.state.load(Ordering::Acquire) == ASKED) {
+            let tid = slot.tid.load(Ordering::Relaxed);
+            if waited_ms > 0 && task::has_ended(tid) {
+                slot.state.store(GONE, Ordering::Relaxed);
+            } else if waited_ms >= PATIENCE_MS
+                && let Some(rsp) = task::find_sleeping(tid, STOP_MASK)
+            {
+                slot.rsp.store(rsp, Ordering::Relaxed);
+                // The signal may come after all: only one of both takes the slot.
+                let _ = slot.state.compare_exchange(ASKED, ADOPTED, Ordering::AcqRel, Ordering::Relaxed);
+            } else {
+                missing = Some(tid);
+            }
+        }
+        match missing {
+            None => return Ok(()),
+            Some(tid) if waited_ms >= DESPAIR_MS => return Err(Trouble::Deaf(tid)),
+            Some(_) => futex::wait(&ARRIVED, arrived, STEP_MS),
+        }
+        waited_ms += STEP_MS;
+    }
+}
+
+/// The kernel calls this in the thread that is to stop.
+extern "C" fn on_signal(number: i32, info: u64, context: u64) {
+    let tid = process::tid();
+    let released = RELEASED.load(Ordering::Acquire);
+    let own = slots().iter().find(|slot| slot.tid.load(Ordering::Relaxed) == tid).filter(|slot| {
+        slot.context.store(context, Ordering::Relaxed);
+        slot.thread_pointer.store(thread::pointer(), Ordering::Relaxed);
+        // Release pairs with the stopper's Acquire: context and thread pointer are there.
+        match slot.state.compare_exchange(ASKED, HELD, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => true,
+            // It woke up after all; what was taken of it stays true only if it stands still.
+            Err(state) => state == ADOPTED,
+        }
+    });
+    let Some(slot) = own else {
+        chain(number, info, context);
+        return;
+    };
+    ARRIVED.fetch_add(1, Ordering::Release);
+    futex::wake_all(&ARRIVED);
+    while RELEASED.load(Ordering::Acquire) == released {
+        futex::wait(&RELEASED, released, 1000);
+    }
+    restart(Context::new(context));
+    slot.state.store(GOES_ON, Ordering::Release);
+    ARRIVED.fetch_add(1, Ordering::Release);
+    futex::wake_all(&ARRIVED);
+}
+
+/// Gives a signal that was not ours to libc's handler.
+fn chain(number: i32, info: u64, context: u64) {
+    let handler = CHAINED.load(Ordering::Acquire);
+    if handler > 1 {
+        // SAFETY: libc set this address as the handler of this signal, with SA_SIGINFO.
+        let handler: extern "C" fn(i32, u64, u64) = unsafe { core::mem::transmute(handler) };
+        handler(number, info, context);
+    }
+}
+
+/// `rax` and `rip` in a context, as `Context::register` counts.
+const RAX: usize = 13;
+const RIP: usize = 16;
+const EINTR: i64 = -4;
+
+/// The system calls that give EINTR whatever SA_RESTART says (signal(7)): poll, select, semop, msgsnd, msgrcv,
+/// nanosleep, pause, rt_sigsuspend, rt_sigtimedwait, futex, semtimedop, io_getevents, clock_nanosleep,
+/// epoll_wait, pselect6, ppoll, epoll_pwait, io_pgetevents, epoll_pwait2; and, with a time-out on the socket,
+/// read, write, recvfrom, sendto, accept, recvmsg, sendmsg. Not connect, which goes on by itself.
+const NEVER_RESTARTED: [u32; 26] = [
+    7, 23, 65, 69, 70, 35, 34, 130, 128, 202, 220, 208, 230, 232, 270, 271, 281, 333, 441, 0, 1, 45, 44, 43,
+    47, 46,
+];
+
+/// Makes a system call anew that our signal alone has interrupted.
+fn restart(context: Context) {
+    if context.register(RAX).cast_signed() != EINTR || signal::pending() & !context.blocked() != 0 {
+        return;
+    }
+    let rip = context.rip();
+    // `mov eax, number; syscall`, as libc's wrappers have it: b8 <4 bytes> 0f 05.
+    let mut code = [0u8; 7];
+    for (byte, at) in code.iter_mut().zip(rip.wrapping_sub(7)..) {
+        // SAFETY: the thread executed the instruction before `rip`, and functions do not begin at a mapping's
+        // first bytes; should the read cross into an unmapped page, nothing was executed there either.
+        *byte = unsafe { (at as *const u8).read_volatile() };
+    }
+    let [0xb8, number @ .., 0x0f, 0x05] = code else { return };
+    let number = u32::from_le_bytes(number);
+    if NEVER_RESTARTED.contains(&number) {
+        context.set_register(RAX, number.into());
+        context.set_register(RIP, rip - 2);
+    }
+}

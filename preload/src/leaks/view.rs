@@ -1,0 +1,234 @@
+//! The target's heap and memory as the search sees them.
+//!
+//! Slots are numbered densely, class after class, over those that were ever used:
+//!
+//! ```text
+//!  index = first[class] + number in the class,   first[class] ≤ index < first[class + 1]
+//! ```
+//!
+//! Invariant: all other threads stand still while a view lives, so every live chunk stays mapped and readable.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use memcheck_heap::{CLASSES, ChunkId, ChunkState, Class, Heap};
+use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView};
+use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Size, StackId, ThreadId};
+
+use super::runtime_library::RuntimeLibraries;
+use crate::{
+    maps::{self, Mapping, Source},
+    stacks,
+    sys::{file::File, process},
+};
+
+/// For each so many slots the class of the first is noted.
+const HINT_SHIFT: u32 = 10;
+const CACHE_LINE: u64 = 64;
+
+/// The pid of the last forked child in this memory, or zero: what older threads allocated is inherited.
+static FORKED: AtomicU32 = AtomicU32::new(0);
+
+/// This process was forked: it has inherited what lives now.
+pub fn inherit() {
+    FORKED.store(process::pid(), Ordering::Relaxed);
+}
+
+/// The view.
+pub struct HeapView<'a> {
+    heap: &'static Heap,
+    first: [u32; CLASSES + 1],
+    /// By index without its low bits: the class of the first such index.
+    class_hints: Vec<u8>,
+    inheritance: Option<Inheritance>,
+    libraries: &'a RuntimeLibraries,
+    /// Mappings of files, for finding virtual tables and code.
+    files: Vec<Mapping>,
+}
+
+/// Tells the threads of a forked child from those that its parent had before.
+#[derive(Clone, Copy)]
+struct Inheritance {
+    first_tid: u32,
+    tid_limit: u32,
+}
+
+impl Inheritance {
+    /// Whether a thread with this id was there before the fork: ids are given in ascending order and begin anew at
+    /// the kernel's limit, so the younger ones are the half of the circle that follows.
+    fn is_older(self, tid: ThreadId) -> bool {
+        let after = (tid.0 + self.tid_limit).wrapping_sub(self.first_tid) % self.tid_limit;
+        after >= self.tid_limit / 2
+    }
+}
+
+impl<'a> HeapView<'a> {
+    /// A view of the heap as it is now, with these runtime libraries.
+    pub fn new(heap: &'static Heap, libraries: &'a RuntimeLibraries) -> Option<Self> {
+        let mut first = [0u32; CLASSES + 1];
+        for (index, class) in Class::all().enumerate() {
+            first[index + 1] = first[index].checked_add(heap.used_slots(class))?;
+        }
+        let mut class_hints = Vec::new();
+        class_hints.try_reserve_exact((first[CLASSES] >> HINT_SHIFT) as usize + 1).ok()?;
+        let mut class = 0;
+        for hint in 0..=first[CLASSES] >> HINT_SHIFT {
+            while class + 1 < CLASSES && first[class + 1] <= hint << HINT_SHIFT {
+                class += 1;
+            }
+            class_hints.push(class as u8);
+        }
+        let mut files = Vec::new();
+        maps::for_each(|mapping| {
+            if mapping.source == Source::File && mapping.permissions.read() {
+                files.push(*mapping);
+            }
+            true
+        });
+        let forked = FORKED.load(Ordering::Relaxed);
+        let inheritance = (forked != 0).then(|| Inheritance { first_tid: forked, tid_limit: tid_limit() });
+        Some(Self { heap, first, class_hints, inheritance, libraries, files })
+    }
+
+    #[inline]
+    fn id(&self, index: ChunkIndex) -> ChunkId {
+        let mut class = usize::from(self.class_hints[(index.0 >> HINT_SHIFT) as usize]);
+        while self.first[class + 1] <= index.0 {
+            class += 1;
+        }
+        self.heap.slot_id(class, index.0 - self.first[class])
+    }
+
+    #[inline]
+    fn chunk(&self, chunk: &memcheck_heap::Chunk) -> Chunk {
+        let inherited = self.inheritance.is_some_and(|inheritance| inheritance.is_older(chunk.alloc_tid));
+        Chunk { start: chunk.start, size: chunk.size, reported: !inherited }
+    }
+
+    fn find_file(&self, addr: Addr) -> Option<&Mapping> {
+        let after = self.files.partition_point(|mapping| mapping.range.start() <= addr);
+        self.files[..after].last().filter(|mapping| mapping.range.contains(addr))
+    }
+}
+
+/// Beyond the largest thread id that the kernel gives (proc(5), /proc/sys/kernel/pid_max).
+fn tid_limit() -> u32 {
+    let mut text = [0u8; 16];
+    let read = File::open(b"/proc/sys/kernel/pid_max\0", false).and_then(|file| file.read(&mut text));
+    let digits = &text[..read.unwrap_or(0)];
+    let value = digits
+        .iter()
+        .map_while(|&digit| (digit as char).to_digit(10))
+        .fold(0, |value: u32, digit| value.saturating_mul(10).saturating_add(digit));
+    // The largest that Linux allows on 64 bits.
+    if (301..=1 << 22).contains(&value) { value } else { 1 << 22 }
+}
+
+#[inline]
+fn prefetch(addr: u64) {
+    // SAFETY: a prefetch has no effect but on caches, whatever the address.
+    unsafe { core::arch::x86_64::_mm_prefetch(addr as *const i8, core::arch::x86_64::_MM_HINT_T0) }
+}
+
+impl MemoryView for HeapView<'_> {
+    fn slot_count(&self) -> u32 {
+        self.first[CLASSES]
+    }
+
+    fn heap(&self) -> AddrRange {
+        self.heap.range()
+    }
+
+    #[inline]
+    fn find_slot(&self, addr: Addr) -> Option<ChunkIndex> {
+        let (class, number) = self.heap.find_slot(addr)?;
+        let index = self.first[class].checked_add(number)?;
+        (index < self.first[class + 1]).then_some(ChunkIndex(index))
+    }
+
+    #[inline]
+    fn get_chunk(&self, index: ChunkIndex) -> Chunk {
+        self.chunk(&self.heap.view(self.id(index)))
+    }
+
+    fn for_each_live(&self, mut visit: impl FnMut(LiveChunk)) {
+        for (class, &first) in self.first[..CLASSES].iter().enumerate() {
+            for number in 0..self.first[class + 1] - first {
+                let chunk = self.heap.view(self.heap.slot_id(class, number));
+                if chunk.state == ChunkState::Live {
+                    visit(LiveChunk {
+                        index: ChunkIndex(first + number),
+                        chunk: self.chunk(&chunk),
+                        stack: chunk.alloc_stack,
+                        allocated_by: chunk.allocated_by,
+                    });
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn words(&self, range: AddrRange) -> &[AtomicU64] {
+        let start = range.start().0.next_multiple_of(8);
+        let count = (range.end().0 & !7).saturating_sub(start) / 8;
+        // SAFETY: the search asks for live chunks, which the heap keeps mapped, and for roots, which `roots::gather`
+        // found readable; atomic, because another process may write to a shared mapping.
+        unsafe { core::slice::from_raw_parts(start as *const AtomicU64, count as usize) }
+    }
+
+    fn stack_in<'a>(&self, stack: StackId, frames: &'a mut [Pc]) -> &'a [Pc] {
+        let mut all = [Pc(0); MAX_FRAMES];
+        let found = stacks::frames_in(stack, &mut all);
+        let count = found.len().min(frames.len());
+        frames[..count].copy_from_slice(&found[..count]);
+        &frames[..count]
+    }
+
+    fn is_library_stack(&self, stack: StackId) -> bool {
+        let mut frames = [Pc(0); 1];
+        // Without a frame it was allocated before the shim began: by constructors of libraries, who then hold it.
+        self.stack_in(stack, &mut frames).first().is_none_or(|pc| self.libraries.contain(Addr(pc.0)))
+    }
+
+    fn find_file_word(&self, addr: Addr) -> Option<u64> {
+        let end = addr.checked_add(Size(8))?;
+        let mapping = self.find_file(addr).filter(|mapping| end <= mapping.range.end())?;
+        debug_assert!(mapping.permissions.read());
+        crate::sys::memory::try_read(addr.0)
+    }
+
+    fn is_code(&self, addr: Addr) -> bool {
+        self.find_file(addr).is_some_and(|mapping| mapping.permissions.execute())
+    }
+
+    #[inline]
+    fn prefetch_metadata(&self, index: ChunkIndex) {
+        prefetch(core::ptr::from_ref(self.heap.metadata(self.id(index))) as u64);
+    }
+
+    #[inline]
+    fn prefetch_content(&self, index: ChunkIndex) {
+        let start = self.heap.usual_start(self.id(index)).0;
+        prefetch(start);
+        prefetch(start + CACHE_LINE);
+    }
+
+    #[inline]
+    fn prefetch_mark(&self, mark: &u8) {
+        prefetch(core::ptr::from_ref(mark) as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_from_before_a_fork_are_older_also_around_the_limit() {
+        let child = Inheritance { first_tid: 1000, tid_limit: 32768 };
+        assert!(!child.is_older(ThreadId(1000)) && !child.is_older(ThreadId(1007)));
+        assert!(child.is_older(ThreadId(999)) && child.is_older(ThreadId(1)));
+        let late = Inheritance { first_tid: 32760, tid_limit: 32768 };
+        assert!(!late.is_older(ThreadId(305)) && late.is_older(ThreadId(32759)));
+    }
+}
