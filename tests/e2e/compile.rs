@@ -1,11 +1,11 @@
 //! Compiles C and C++ for the tests, once for each source and command.
 
-use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::fixture;
 
@@ -30,6 +30,8 @@ pub fn program(source: &Path, place: &str, flags: &[String]) -> Result<PathBuf, 
 /// Writes `text` as a source file, unless it stands there already.
 pub fn source(place: &str, file: &str, text: &str) -> Result<PathBuf, String> {
     let path = folder().join(place).join(file);
+    let place = own_place(&path);
+    let _own = place.lock().unwrap_or_else(PoisonError::into_inner);
     if fs::read_to_string(&path).ok().as_deref() != Some(text) {
         create_parent(&path)?;
         fs::write(&path, text).map_err(|e| format!("failed to write {}: {e}", path.display()))?;
@@ -60,6 +62,8 @@ fn build(compiler: &str, source: &Path, output: &Path, flags: &[String]) -> Resu
     let text = fs::read_to_string(source).map_err(|e| format!("failed to read {}: {e}", source.display()))?;
     let mut hasher = DefaultHasher::new();
     (compiler, source, &text, flags).hash(&mut hasher);
+    let place = own_place(output);
+    let _own = place.lock().unwrap_or_else(PoisonError::into_inner);
     let stamp = format!("{:016x}", hasher.finish());
     let stamp_path = output.with_extension("stamp");
     if output.exists() && fs::read_to_string(&stamp_path).ok().as_deref() == Some(&stamp) {
@@ -77,6 +81,12 @@ fn build(compiler: &str, source: &Path, output: &Path, flags: &[String]) -> Resu
         return Err(format!("{compiler} {}: {}", source.display(), String::from_utf8_lossy(&done.stderr)));
     }
     fs::write(&stamp_path, stamp).map_err(|e| format!("failed to write {}: {e}", stamp_path.display()))
+}
+
+/// What a test holds while it makes this file: several tests may want the same one.
+fn own_place(path: &Path) -> Arc<Mutex<()>> {
+    static PLACES: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner).entry(path.to_owned()).or_default().clone()
 }
 
 fn create_parent(path: &Path) -> Result<(), String> {
