@@ -6,6 +6,8 @@
 //! Runs at init, while nobody loads or unloads modules. Trusts the loader's structures: when those are damaged,
 //! the process does not run either.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use crate::{detour::Entry, sys::file::File};
 
 const AT_PHDR: u64 = 3;
@@ -108,6 +110,35 @@ impl Loader {
             .modules()
             .find(|linked| linked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default() == file)?;
         Symbols::read(linked.bias, linked.dynamic)
+    }
+}
+
+/// A function of a library, looked up until the library is loaded and then no more; it stays loaded, by the word of
+/// whoever names it.
+pub struct LibraryFunction {
+    library: &'static [u8],
+    name: &'static [u8],
+    /// Zero before it is known, `NO_FUNCTION` when the library has none of that name.
+    address: AtomicU64,
+}
+
+const NO_FUNCTION: u64 = 1;
+
+impl LibraryFunction {
+    /// The function `name` of the library whose file is called `library`.
+    pub const fn new(library: &'static [u8], name: &'static [u8]) -> Self {
+        Self { library, name, address: AtomicU64::new(0) }
+    }
+
+    /// Its address.
+    pub fn find(&self) -> Option<u64> {
+        let mut address = self.address.load(Ordering::Relaxed);
+        if address == 0 {
+            let symbols = find_loader()?.symbols_of(self.library)?;
+            address = symbols.find(self.name).map_or(NO_FUNCTION, |entry| entry.start);
+            self.address.store(address, Ordering::Relaxed);
+        }
+        (address != NO_FUNCTION).then_some(address)
     }
 }
 

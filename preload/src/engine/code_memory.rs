@@ -60,11 +60,6 @@ impl Arena {
         AddrRange::new(self.base, Size(self.capacity)).unwrap_or_default()
     }
 
-    /// How many bytes hold code.
-    pub fn used(&self) -> Size {
-        Size(self.used)
-    }
-
     /// Writes code at the cursor; false when the arena is full or a forked child could not get its own.
     pub fn append(&mut self, code: &[u8], generation: Generation) -> bool {
         if code.len() as u64 > self.capacity - self.used || !self.own_pages(generation) {

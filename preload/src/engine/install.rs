@@ -339,7 +339,9 @@ impl Watched {
 
     /// Whether the function's entry has room for the jump to its stub, and so has the jump.
     fn has_jump(&self, function: usize) -> bool {
-        entry_room(&self.module, function) >= JUMP_BYTES
+        let extent = self.module.extents[function];
+        // Few functions are so short that what lies behind them must be decoded.
+        extent.end.0 - extent.start.0 >= JUMP_BYTES || entry_room(&self.module, function) >= JUMP_BYTES
     }
 
     /// The function's first bytes as the file has them.

@@ -8,37 +8,18 @@
 //! Source: libgcc's unwind-dw2.c and unwind-dw2-fde.h (`struct dwarf_eh_bases` is a member of
 //! `struct _Unwind_Context`, behind `ra` and `lsda`; so since GCC 3.0).
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use memcheck_model::Pc;
 
 use super::{callers, install};
-use crate::libc_symbols;
+use crate::libc_symbols::LibraryFunction;
 
-/// A function of libgcc_s, or zero before it was looked up; libgcc_s is never unloaded once it unwinds.
-struct LibgccFunction {
-    name: &'static [u8],
-    address: AtomicU64,
+/// libgcc_s is never unloaded once it unwinds.
+const fn libgcc(name: &'static [u8]) -> LibraryFunction {
+    LibraryFunction::new(b"libgcc_s.so.1", name)
 }
 
-impl LibgccFunction {
-    const fn new(name: &'static [u8]) -> Self {
-        Self { name, address: AtomicU64::new(0) }
-    }
-
-    fn find(&self) -> Option<u64> {
-        let known = self.address.load(Ordering::Relaxed);
-        if known != 0 {
-            return Some(known);
-        }
-        let found = libc_symbols::find_loader()?.symbols_of(b"libgcc_s.so.1")?.find(self.name)?.start;
-        self.address.store(found, Ordering::Relaxed);
-        Some(found)
-    }
-}
-
-static FIND_FDE: LibgccFunction = LibgccFunction::new(b"_Unwind_Find_FDE");
-static SET_IP: LibgccFunction = LibgccFunction::new(b"_Unwind_SetIP");
+static FIND_FDE: LibraryFunction = libgcc(b"_Unwind_Find_FDE");
+static SET_IP: LibraryFunction = libgcc(b"_Unwind_SetIP");
 
 /// Finds the FDE of the function that holds `pc`, as libgcc's function of this name.
 ///

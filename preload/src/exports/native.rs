@@ -3,49 +3,26 @@
 //!
 //! Invariant: what is found once stays: neither library is ever unloaded from a process that uses it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::{
+    libc_symbols::{self, LibraryFunction},
+    thread,
+};
 
-use crate::{libc_symbols, thread};
-
-/// A function of libc, looked up at most once; zero before that, one when there is none.
-pub struct LibcFunction {
-    name: &'static [u8],
-    address: AtomicU64,
+const fn libc(name: &'static [u8]) -> LibraryFunction {
+    LibraryFunction::new(b"libc.so.6", name)
 }
 
-impl LibcFunction {
-    pub const fn new(name: &'static [u8]) -> Self {
-        Self { name, address: AtomicU64::new(0) }
-    }
-
-    pub fn find(&self) -> Option<u64> {
-        match self.address.load(Ordering::Relaxed) {
-            0 => {
-                let found = libc_symbols::find_libc().and_then(|libc| libc.find(self.name));
-                let address = found.map_or(1, |entry| entry.start);
-                // Not kept while libc is not loaded yet.
-                if found.is_some() || libc_symbols::find_libc().is_some() {
-                    self.address.store(address, Ordering::Relaxed);
-                }
-                found.map(|entry| entry.start)
-            }
-            1 => None,
-            address => Some(address),
-        }
-    }
-}
-
-static ERRNO_LOCATION: LibcFunction = LibcFunction::new(b"__errno_location");
-static MALLOC: LibcFunction = LibcFunction::new(b"__libc_malloc");
-static CALLOC: LibcFunction = LibcFunction::new(b"__libc_calloc");
-static REALLOC: LibcFunction = LibcFunction::new(b"__libc_realloc");
-static FREE: LibcFunction = LibcFunction::new(b"__libc_free");
-static MEMALIGN: LibcFunction = LibcFunction::new(b"__libc_memalign");
-static USABLE_SIZE: LibcFunction = LibcFunction::new(b"malloc_usable_size");
-static FPUTS: LibcFunction = LibcFunction::new(b"fputs");
+static ERRNO_LOCATION: LibraryFunction = libc(b"__errno_location");
+static MALLOC: LibraryFunction = libc(b"__libc_malloc");
+static CALLOC: LibraryFunction = libc(b"__libc_calloc");
+static REALLOC: LibraryFunction = libc(b"__libc_realloc");
+static FREE: LibraryFunction = libc(b"__libc_free");
+static MEMALIGN: LibraryFunction = libc(b"__libc_memalign");
+static USABLE_SIZE: LibraryFunction = libc(b"malloc_usable_size");
+static FPUTS: LibraryFunction = libc(b"fputs");
 
 /// Calls a function of three words at most that gives one.
-fn call(function: &LibcFunction, arguments: [u64; 3]) -> Option<u64> {
+fn call(function: &LibraryFunction, arguments: [u64; 3]) -> Option<u64> {
     let address = function.find()?;
     // SAFETY: the address of libc's function of that name. More arguments than it takes do no harm in the x86-64
     // calling convention, and a void function's result is not used.
