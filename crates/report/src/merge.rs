@@ -26,6 +26,7 @@ pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
     let (mut errors, mut leaks) = (HashMap::new(), HashMap::new());
     let mut totals = merged.summary.leaks;
     let mut verdict = Verdict::Clean;
+    let mut failing_leaks = 0;
     let count = reports.len();
     let mut stale = Vec::new();
     for report in reports {
@@ -70,6 +71,7 @@ pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
             total.bytes += more.bytes;
         }
         verdict = verdict.max(report.summary.verdict);
+        failing_leaks += report.summary.failing_leaks;
         stale.extend(report.stale);
         if let Some(baseline) = report.baseline {
             merged.baseline.get_or_insert_default().known.extend(baseline.known);
@@ -85,6 +87,8 @@ pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
     }
     merged.summarize(&[]);
     merged.summary.leaks = totals;
+    // Equal records of several reports are one now.
+    merged.summary.failing_leaks = failing_leaks.min(merged.leaks.len() as u64);
     merged.summary.verdict = verdict;
     merged
 }

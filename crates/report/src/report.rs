@@ -94,6 +94,9 @@ pub struct Summary {
     pub contexts: u64,
     /// Occurrences that suppressions kept out.
     pub suppressed: u64,
+    /// Loss records that count as errors.
+    #[serde(default)]
+    pub failing_leaks: u64,
     /// What was leaked.
     pub leaks: LeakTotals,
     /// What it amounts to.
@@ -199,8 +202,8 @@ impl Report {
     }
 
     /// Makes `summary` from the lists. Loss records of the kinds in `error_kinds` make the verdict
-    /// `findings`, as any error does, unless the baseline holds them too. Leak totals are those of the listed records, unless the caller sets them
-    /// from a search that lists only some.
+    /// `findings`, as any error does, unless the baseline holds them too. Leak totals are those of the listed
+    /// records, unless the caller sets them from a search that lists only some.
     pub fn summarize(&mut self, error_kinds: &[LeakKind]) {
         let counted = || self.errors.iter().filter(|finding| finding.severity == Level::Error);
         let mut leaks = LeakTotals::default();
@@ -209,15 +212,15 @@ impl Report {
             total.blocks += record.blocks;
             total.bytes += record.bytes;
         }
-        let bad = counted().any(|finding| !self.is_known(&finding.fingerprint))
-            || self
-                .leaks
-                .iter()
-                .any(|leak| error_kinds.contains(&leak.kind) && !self.is_known(&leak.fingerprint));
+        let fails =
+            |leak: &&LeakRecord| error_kinds.contains(&leak.kind) && !self.is_known(&leak.fingerprint);
+        let failing_leaks = self.leaks.iter().filter(fails).count() as u64;
+        let bad = failing_leaks > 0 || counted().any(|finding| !self.is_known(&finding.fingerprint));
         self.summary = Summary {
             errors: counted().map(|finding| finding.count).sum(),
             contexts: counted().count() as u64,
             suppressed: self.suppressed.iter().map(|used| used.count).sum(),
+            failing_leaks,
             leaks,
             verdict: match self.summary.verdict {
                 Verdict::Failed => Verdict::Failed,

@@ -97,7 +97,7 @@ impl Text {
 
     /// One loss record.
     pub fn leak(&mut self, leak: &LeakRecord, is_error: bool) -> String {
-        let level = if is_error { self.paint(Style::Error, "leak") } else { self.paint(Style::Note, "leak") };
+        let level = if is_error { self.paint(Style::Error, "leak") } else { self.paint(Style::Note, "note") };
         let mut text = self.headline(&level, &leak.message, leak.kind.id());
         self.excerpt(&mut text, &leak.stack);
         self.stack(&mut text, Some("allocated"), &leak.stack);
@@ -120,7 +120,12 @@ impl Text {
             (errors, contexts) if errors == contexts => plural(errors, "error"),
             (errors, contexts) => format!("{}, seen {errors} times", plural(contexts, "error")),
         };
-        let mut line = errors;
+        let mut line = match (summary.errors, summary.failing_leaks) {
+            (_, 0) => errors,
+            (0, 1) => "1 leak is an error".to_owned(),
+            (0, leaks) => format!("{leaks} leaks are errors"),
+            (_, leaks) => format!("{errors}, and {}", plural(leaks, "leak")),
+        };
         for kind in LeakKind::ALL {
             let total = summary.leaks.of(kind);
             if total.blocks > 0 {
@@ -276,6 +281,7 @@ fn describe(frame: &Frame) -> String {
 mod tests {
     use super::*;
     use crate::leak_record::Losses;
+    use crate::report::LossTotal;
 
     fn frame(file: &str, line: u32, column: Option<u32>) -> Frame {
         Frame {
@@ -330,7 +336,7 @@ mod tests {
         let losses = Losses { blocks: 2, bytes: 10, indirect_blocks: 0, indirect_bytes: 0 };
         let record = LeakRecord::new(LeakKind::Possible, losses, 1, vec![frame("/no/such.c", 3, None)]);
         let text = Text::new(Color::Ansi).leak(&record, false);
-        assert!(text.contains("/no/such.c:3") && text.contains("\x1b[1;36mleak"));
+        assert!(text.contains("/no/such.c:3") && text.contains("\x1b[1;36mnote"));
     }
 
     #[test]
@@ -338,13 +344,20 @@ mod tests {
         let mut report = Report::new(vec!["a.out".to_owned()]);
         report.summarize(&[]);
         assert_eq!(Text::new(Color::Plain).summary(&report), "memcheck: no errors\n");
+        report.summary.failing_leaks = 1;
+        report.summary.leaks.reachable = LossTotal { blocks: 2, bytes: 20 };
+        assert_eq!(
+            Text::new(Color::Plain).summary(&report),
+            "memcheck: 1 leak is an error; 20 bytes in 2 blocks still reachable\n"
+        );
+        report.summary.leaks.reachable = LossTotal::default();
         report.summary.errors = 5;
         report.summary.contexts = 2;
         report.summary.leaks.definite.blocks = 1;
         report.summary.leaks.definite.bytes = 10;
         assert_eq!(
             Text::new(Color::Plain).summary(&report),
-            "memcheck: 2 errors, seen 5 times; 10 bytes in 1 block definitely lost\n"
+            "memcheck: 2 errors, seen 5 times, and 1 leak; 10 bytes in 1 block definitely lost\n"
         );
     }
 }
