@@ -15,7 +15,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 13] = [
+    let checks: [(&str, Check); 14] = [
         ("generated_suppression_keeps_its_findings_out", generated_suppression),
         ("malformed_suppressions_are_one_error_with_their_line", malformed_suppressions),
         ("stale_suppressions_are_listed_and_can_be_errors", stale_suppressions),
@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         ("valgrinds_name_gives_its_text_and_status", valgrind),
         ("valgrinds_configuration_is_read_in_its_personality_only", valgrind_configuration),
         ("valgrinds_other_tools_are_refused", valgrind_refusals),
+        ("stripped_program_has_no_place_below_main", stripped),
         ("explain_takes_its_finding_after_a_space", explain),
         ("limit_on_file_sizes_is_one_error", file_size_limit),
     ];
@@ -223,6 +224,8 @@ fn valgrind() -> Result<(), String> {
         "Invalid free() / delete / delete[] / realloc()",
         " is 0 bytes inside a block of size 9 free'd",
         " Block was alloc'd at",
+        ": free (in ",
+        ": malloc (in ",
         "Invalid write of size 1",
         " is 0 bytes after a block of size 8 alloc'd",
         ": over (buggy.c:3)",
@@ -233,6 +236,9 @@ fn valgrind() -> Result<(), String> {
     ];
     let said = say(as_valgrind(scratch.path())?.arg("--vgdb=no").arg(&program), scratch.path())?;
     said.must("exit 0", &words)?;
+    if said.stderr.contains(" 0x0: ") {
+        return Err(format!("functions without a place: {}", said.stderr));
+    }
     let prefix = said.stderr.split(' ').next().unwrap_or_default();
     if !prefix.starts_with("==") || !said.stderr.lines().all(|line| line.starts_with(prefix)) {
         return Err(format!("not every line begins with {prefix}: {}", said.stderr));
@@ -265,6 +271,26 @@ fn valgrind_refusals() -> Result<(), String> {
     run(scratch.path(), &[compat, "--smc-check=all"], &program, &[])?
         .must("exit 0", &["Warning: without effect here: --smc-check"])?;
     say(exec::memcheck().args([compat, "--version"]), scratch.path())?.must("exit 0", &["valgrind-3."])
+}
+
+/// Without symbols `main` has no name; what the C library does before it is no place for a finding.
+fn stripped() -> Result<(), String> {
+    let (scratch, program) = (exec::scratch()?, buggy(0)?);
+    let bare = scratch.path().join("bare");
+    let strip = Command::new("strip").arg("-o").arg(&bare).arg(&program).status();
+    if !strip.is_ok_and(|status| status.success()) {
+        return Err("failed to strip".to_owned());
+    }
+    for options in [&["--json=r.json"][..], &["--show-below-main=yes"], &["--compat=valgrind"]] {
+        let said = run(scratch.path(), options, &bare, &["t"])?;
+        let status = if options == ["--compat=valgrind"] { "exit 0" } else { "exit 99" };
+        said.must(status, &["bare"])?;
+        let is_shown = said.stderr.contains("libc_start") || said.stderr.contains("libc-start");
+        if said.stderr.contains("-->") || (is_shown != (options == ["--show-below-main=yes"])) {
+            return Err(format!("{options:?}: {}", said.stderr));
+        }
+    }
+    Ok(())
 }
 
 fn explain() -> Result<(), String> {

@@ -29,7 +29,7 @@ pub trait Display {
     /// A finding that was just made. The thread that erred waits.
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>);
     /// A loss record of blocks from this function, which counts as an error or not.
-    fn leak(&mut self, leak: &LeakRecord, function: Function, is_error: bool);
+    fn leak(&mut self, leak: &LeakRecord, function: &Frame, is_error: bool);
     /// A rule that would keep the last finding of the process out.
     fn rule(&mut self, pid: u32, rule: &str);
     /// Something to know about how the process is watched.
@@ -44,9 +44,14 @@ pub struct Occurrence<'a> {
     pub event: &'a ErrorEvent<'a>,
     /// The variable or function that its address lies in.
     pub named: Option<&'a NamedAddress>,
+    /// The frames of the functions that the event names.
+    pub functions: &'a Functions,
     /// The finding's index in the report.
     pub index: usize,
 }
+
+/// Functions that findings name, by their names.
+pub type Functions = BTreeMap<String, Frame>;
 
 /// What a process that has ended amounts to.
 pub struct Ended<'a> {
@@ -113,6 +118,8 @@ pub struct Findings<'a> {
     contexts: HashMap<(u32, u32), Kept>,
     /// What the loss records of running processes amount to, by serial.
     tallies: HashMap<u32, Tally>,
+    /// What findings of a process name, by serial.
+    functions: HashMap<u32, Functions>,
 }
 
 impl<'a> Findings<'a> {
@@ -127,12 +134,16 @@ impl<'a> Findings<'a> {
             report,
             contexts: HashMap::new(),
             tallies: HashMap::new(),
+            functions: HashMap::new(),
         }
     }
 
     /// The report, when all processes have ended or are watched no longer.
     pub fn finish(mut self, tree: &Tree) -> Report {
         self.report.processes = tree.all().iter().map(process).collect();
+        for (watched, process) in tree.all().iter().zip(&mut self.report.processes) {
+            process.functions = self.functions.remove(&watched.serial).unwrap_or_default();
+        }
         self.report.stale = self.treatment.suppressions.stale().map(stale).collect();
         self.report.summarize(&self.treatment.error_leaks);
         if self.treatment.stale_is_error && !self.report.stale.is_empty() {
@@ -150,6 +161,17 @@ impl<'a> Findings<'a> {
             }
         }
         self.report
+    }
+
+    /// Notes where the functions that a finding of the process names lie.
+    fn functions(&mut self, process: &Watched, named: impl IntoIterator<Item = Function>) -> &Functions {
+        let known = self.functions.entry(process.serial).or_default();
+        for function in named {
+            if !known.contains_key(function.name()) {
+                known.insert(function.name().to_owned(), self.names.function(process, function));
+            }
+        }
+        known
     }
 
     /// The index of the rule among those that were used.
@@ -255,6 +277,7 @@ fn process(watched: &Watched) -> Process {
                 },
             ),
         },
+        functions: Functions::new(),
     }
 }
 
@@ -285,11 +308,18 @@ impl Collector for Findings<'_> {
                 _ => None,
             },
         };
+        let block = match event.place {
+            Place::Block(block) => [Some(block.allocated_by), block.freed_by],
+            _ => [None; 2],
+        };
+        self.functions(process, block.into_iter().chain([event.function]).flatten());
         let named = traces.named.clone();
         let finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
         if !self.report.is_known(&finding.fingerprint) {
             let index = self.report.errors.len();
-            self.display.finding(&finding, &Occurrence { event, named: named.as_ref(), index });
+            let functions = &self.functions[&process.serial];
+            let occurrence = Occurrence { event, named: named.as_ref(), functions, index };
+            self.display.finding(&finding, &occurrence);
             self.show_rule(process.pid, &subject, event.function, &stack);
         }
         self.contexts.insert((process.serial, context), Kept::Finding(self.report.errors.len()));
@@ -318,15 +348,18 @@ impl Collector for Findings<'_> {
             indirect_blocks: loss.indirect_blocks,
             indirect_bytes: loss.indirect_bytes.0,
         };
-        let record =
+        let mut record =
             LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(plain(&stack)));
+        record.allocated_by = Some(loss.allocated_by.name().to_owned());
+        let functions = self.functions(process, [loss.allocated_by]);
+        let function = functions[loss.allocated_by.name()].clone();
         let is_known = self.report.is_known(&record.fingerprint);
         let is_error = self.treatment.error_leaks.contains(&loss.kind) && !is_known;
         let tally = self.tallies.entry(process.serial).or_default();
         tally.errors += u64::from(is_error);
         tally.contexts += u64::from(is_error);
         if self.treatment.shown_leaks.contains(&loss.kind) && !is_known {
-            self.display.leak(&record, loss.allocated_by, is_error);
+            self.display.leak(&record, &function, is_error);
             self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);

@@ -1,9 +1,9 @@
 //! From addresses in a watched process to frames with names.
 
-use memcheck_model::{Addr, Pc};
+use memcheck_model::{Addr, Function, Pc};
 use memcheck_report::{Frame, NamedAddress, Symbol};
 use memcheck_suppress::FrameNames;
-use memcheck_symbolize::{ModuleFile, SymbolKind, Symbolizer};
+use memcheck_symbolize::{ModuleFile, SymbolKind, Symbolizer, demangle};
 
 use crate::tree::{MappedModule, Watched};
 
@@ -85,6 +85,27 @@ impl Names {
             }));
         }
         frames
+    }
+
+    /// The frame of a function that the program called and that reports about: ours, or the C library's.
+    pub fn function(&mut self, process: &Watched, function: Function) -> Frame {
+        let name = function.linkage_name();
+        let mut modules: Vec<&MappedModule> =
+            process.modules.iter().filter(|module| module.is_mapped && module.can_hold_functions()).collect();
+        modules.sort_by_key(|module| !module.is_shim());
+        let found = modules
+            .into_iter()
+            .find_map(|module| Some((module, self.symbolizer.address(file(module), name)?)));
+        let bare = Frame { function: Some(demangle(name)), ..Frame::default() };
+        match found {
+            Some((module, offset)) => Frame {
+                pc: Addr(module.bias.wrapping_add(offset)),
+                module: Some(module.path.to_string_lossy().into_owned()),
+                offset: Some(offset),
+                ..bare
+            },
+            None => bare,
+        }
     }
 
     /// The variable or function that an address of a module belongs to.

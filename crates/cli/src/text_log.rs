@@ -5,8 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use memcheck_model::Function;
-use memcheck_report::{Color, Finding, LeakRecord, Report, SourceRoot, Text, one_line};
+use memcheck_report::{Color, Finding, Frame, LeakRecord, Report, SourceRoot, Text, one_line};
 
 use crate::{
     findings::{Display, Ended, Occurrence},
@@ -129,7 +128,7 @@ impl Display for TextLog {
         self.write(&text);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, _function: Function, is_error: bool) {
+    fn leak(&mut self, leak: &LeakRecord, _function: &Frame, is_error: bool) {
         let text = match self.manner.format {
             LogFormat::Text => self.text.leak(leak, is_error),
             LogFormat::Oneline => one_line::leak(leak, is_error, &self.root),

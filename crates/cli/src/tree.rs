@@ -6,7 +6,8 @@
 //! Invariant: at most one watched process that has not ended holds a given stream.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use memcheck_model::{Addr, LeakKind};
 use memcheck_wire::{Counter, Module, ProcessStart, StartKind, Stream};
@@ -26,6 +27,22 @@ pub struct MappedModule {
     pub build_id: Vec<u8>,
     /// Whether it is mapped still.
     pub is_mapped: bool,
+}
+
+impl MappedModule {
+    /// Whether this is the checker.
+    pub fn is_shim(&self) -> bool {
+        self.file_name().starts_with(b"libmemcheck_preload")
+    }
+
+    /// Whether this is the checker or the C library: what defines the functions that findings name.
+    pub fn can_hold_functions(&self) -> bool {
+        self.is_shim() || self.file_name().starts_with(b"libc.so")
+    }
+
+    fn file_name(&self) -> &[u8] {
+        Path::new(&self.path).file_name().unwrap_or_default().as_bytes()
+    }
 }
 
 /// How a process ended.

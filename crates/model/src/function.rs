@@ -118,6 +118,37 @@ functions! {
     Wcpncpy = 137 "wcpncpy",
 }
 
+impl Function {
+    /// The name that the linker knows it by: mangled (Itanium C++ ABI, 5.1.3) for the operators.
+    #[must_use]
+    pub const fn linkage_name(self) -> &'static str {
+        use Function as F;
+        match self {
+            F::New => "_Znwm",
+            F::NewNothrow => "_ZnwmRKSt9nothrow_t",
+            F::NewAligned => "_ZnwmSt11align_val_t",
+            F::NewAlignedNothrow => "_ZnwmSt11align_val_tRKSt9nothrow_t",
+            F::NewArray => "_Znam",
+            F::NewArrayNothrow => "_ZnamRKSt9nothrow_t",
+            F::NewArrayAligned => "_ZnamSt11align_val_t",
+            F::NewArrayAlignedNothrow => "_ZnamSt11align_val_tRKSt9nothrow_t",
+            F::Delete => "_ZdlPv",
+            F::DeleteSized => "_ZdlPvm",
+            F::DeleteNothrow => "_ZdlPvRKSt9nothrow_t",
+            F::DeleteAligned => "_ZdlPvSt11align_val_t",
+            F::DeleteSizedAligned => "_ZdlPvmSt11align_val_t",
+            F::DeleteAlignedNothrow => "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+            F::DeleteArray => "_ZdaPv",
+            F::DeleteArraySized => "_ZdaPvm",
+            F::DeleteArrayNothrow => "_ZdaPvRKSt9nothrow_t",
+            F::DeleteArrayAligned => "_ZdaPvSt11align_val_t",
+            F::DeleteArraySizedAligned => "_ZdaPvmSt11align_val_t",
+            F::DeleteArrayAlignedNothrow => "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+            other => other.name(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

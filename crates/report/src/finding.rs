@@ -24,6 +24,9 @@ pub struct Finding {
     pub tid: u32,
     /// How often it was seen.
     pub count: u64,
+    /// The function that the program called and that found the error, such as `free`; the stack begins at its caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
     /// The access to memory, when the error is one.
     pub access: Option<AccessRecord>,
     /// The block that it is about, when there is one.
@@ -159,6 +162,7 @@ impl Finding {
             pid,
             tid: event.tid.0,
             count: 1,
+            function: event.function.map(|function| function.name().to_owned()),
             access: event.access.filter(|access| access.size.0 > 0).map(|access| AccessRecord {
                 op: match access.kind {
                     AccessKind::Read => Operation::Read,

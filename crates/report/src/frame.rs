@@ -48,6 +48,25 @@ impl Frame {
         self.module_name().is_some_and(|name| name.starts_with("libmemcheck_preload"))
     }
 
+    /// Whether this is the C library's way to `main` or to a thread's first function.
+    fn is_start(&self) -> bool {
+        const STARTS: [&str; 8] = [
+            "__libc_start_call_main",
+            "__libc_start_main",
+            "__libc_start_main_impl",
+            "start_thread",
+            "clone",
+            "clone3",
+            "__clone",
+            "__clone3",
+        ];
+        self.is_c_library() && self.function.as_deref().is_some_and(|name| STARTS.contains(&name))
+    }
+
+    fn is_c_library(&self) -> bool {
+        self.module_name().is_some_and(|name| name.starts_with("libc.so") || name.starts_with("libc-2"))
+    }
+
     fn is_system(&self) -> bool {
         const SYSTEM: [&str; 6] =
             ["/lib/", "/lib64/", "/lib32/", "/usr/lib/", "/usr/lib64/", "/usr/libexec/"];
@@ -59,10 +78,26 @@ fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// How many frames are at or above `main`, or a thread's first function. They need not have names.
+fn above_main(stack: &[Frame]) -> usize {
+    if let Some(main) = stack.iter().rposition(|frame| frame.function.as_deref() == Some("main")) {
+        return main + 1;
+    }
+    let start = stack.iter().position(Frame::is_start).unwrap_or(stack.len());
+    // Those of the library's own functions that only its debug file names.
+    let nameless = |frame: &Frame| frame.function.is_none() && frame.is_c_library();
+    let named = stack[..start].iter().rposition(|frame| !nameless(frame)).map_or(0, |index| index + 1);
+    match stack[..named].last() {
+        Some(last) if last.function.as_deref() == Some("_start") => named - 1,
+        _ => named,
+    }
+}
+
 /// The frame that a reader wants to see first: the innermost with a source line in the program's own code,
-/// else the innermost with a source line anywhere.
+/// else the innermost with a source line anywhere above `main`.
 #[must_use]
 pub(crate) fn primary(stack: &[Frame]) -> Option<&Frame> {
+    let stack = &stack[..above_main(stack)];
     let with_line = || stack.iter().filter(|frame| frame.file.is_some() && frame.line.is_some());
     with_line().find(|frame| !frame.is_system()).or_else(|| with_line().next())
 }
@@ -82,21 +117,7 @@ impl Trim {
     pub fn apply(self, mut stack: Vec<Frame>) -> Vec<Frame> {
         stack.retain(|frame| !frame.is_shim());
         if !self.show_below_main {
-            let named = |frame: &Frame, names: &[&str]| {
-                frame.function.as_deref().is_some_and(|function| names.contains(&function))
-            };
-            if let Some(main) = stack.iter().rposition(|frame| named(frame, &["main"])) {
-                stack.truncate(main + 1);
-            } else {
-                let below = |frame: &Frame| {
-                    named(frame, &["start_thread", "clone", "clone3", "__clone", "__clone3"])
-                        || (frame.function.is_none()
-                            && frame.module_name().is_some_and(|name| name.starts_with("libc.so")))
-                };
-                while stack.len() > 1 && stack.last().is_some_and(below) {
-                    stack.pop();
-                }
-            }
+            stack.truncate(above_main(&stack).max(1));
         }
         if let Some(most) = self.num_callers {
             stack.truncate(most.max(1));
@@ -171,6 +192,29 @@ mod tests {
         let stack = vec![frame("work", "a"), frame("", libc), frame("clone3", libc)];
         assert_eq!(names(&Trim::default().apply(stack)), ["work"]);
         assert_eq!(Trim::default().apply(vec![frame("", libc), frame("clone", libc)]).len(), 1);
+    }
+
+    #[test]
+    fn frames_below_a_main_without_a_name_are_dropped() {
+        let libc = "/lib/x86_64-linux-gnu/libc.so.6";
+        let bottom = [frame("__libc_start_main", libc), frame("", "a"), frame("_start", "a")];
+        for call_main in ["", "__libc_start_call_main"] {
+            let mut stack = vec![frame("", "a"), frame("exit", libc), frame("", "a"), frame(call_main, libc)];
+            stack.extend(bottom.clone());
+            assert_eq!(names(&Trim::default().apply(stack)), ["?", "exit", "?"]);
+        }
+        assert_eq!(names(&Trim::default().apply(vec![frame("f", "a"), frame("_start", "a")])), ["f"]);
+        let of_the_program = vec![frame("f", "a"), frame("clone", "a"), frame("", "a")];
+        assert_eq!(Trim::default().apply(of_the_program).len(), 3);
+    }
+
+    #[test]
+    fn what_is_below_main_is_never_shown_first() {
+        let libc = "/lib/x86_64-linux-gnu/libc.so.6";
+        let lined = |function| Frame { file: Some("f.c".into()), line: Some(1), ..frame(function, libc) };
+        assert_eq!(primary(&[frame("", "a"), lined("__libc_start_call_main")]), None);
+        let stack = [frame("", "a"), lined("qsort"), frame("", "a"), lined("__libc_start_main")];
+        assert_eq!(primary(&stack), Some(&stack[1]));
     }
 
     #[test]

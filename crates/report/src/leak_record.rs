@@ -22,7 +22,10 @@ pub struct LeakRecord {
     pub indirect_blocks: u64,
     /// Bytes that those hold.
     pub indirect_bytes: u64,
-    /// Where the blocks were allocated.
+    /// The function that allocated the blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated_by: Option<String>,
+    /// Where the blocks were allocated: the caller of that function first.
     pub stack: Vec<Frame>,
     /// The process.
     pub pid: u32,
@@ -58,6 +61,7 @@ impl LeakRecord {
             bytes: losses.bytes,
             indirect_blocks: losses.indirect_blocks,
             indirect_bytes: losses.indirect_bytes,
+            allocated_by: None,
             stack,
             pid,
             fingerprint,

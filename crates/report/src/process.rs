@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::frame::Frame;
+
 /// A process that memcheck watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -19,6 +21,9 @@ pub struct Process {
     pub heap: HeapUse,
     /// How much of its code was watched.
     pub coverage: Coverage,
+    /// The functions that its findings name and no stack shows, such as `malloc`: where they lie in the process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<String, Frame>,
 }
 
 /// How a process ended.

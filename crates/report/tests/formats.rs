@@ -28,6 +28,7 @@ fn finding(id: &str, message: &str) -> Finding {
         pid: 12,
         tid: 12,
         count: 3,
+        function: None,
         access: Some(AccessRecord { op: Operation::Write, size: 4, address: Addr(0x2000) }),
         block: None,
         stack: vec![frame("fill", 9), frame("main", 20)],
@@ -48,6 +49,7 @@ fn report() -> Report {
         exit: Some(Exit::Code(0)),
         heap: Default::default(),
         coverage: Default::default(),
+        functions: Default::default(),
     });
     report.errors.push(finding("heap-buffer-overflow", "write of 4 bytes, 0 bytes past the end"));
     report.errors.push(finding("double-free", "50%: free, again"));

@@ -31,6 +31,7 @@ fn report(file: &str, findings: usize) -> Report {
             pid: 12,
             tid: 12,
             count: 1,
+            function: None,
             access: Some(AccessRecord { op: Operation::Write, size: 4, address: Addr(0x2000_0000_0028) }),
             block: Some(BlockRecord {
                 address: Addr(0x2000_0000_0010),

@@ -39,6 +39,7 @@ fn report() -> Report {
             pid: 12,
             tid: 12 + (index as u32 % 3),
             count: index as u64 + 1,
+            function: None,
             access: (index % 2 == 0).then_some(AccessRecord {
                 op: if index % 4 == 0 { Operation::Write } else { Operation::Read },
                 size: 4,
@@ -66,6 +67,7 @@ fn report() -> Report {
             exit,
             heap: HeapUse::default(),
             coverage: Coverage::default(),
+            functions: Default::default(),
         });
     }
     report.summarize(&[LeakKind::Definite]);

@@ -46,7 +46,7 @@ fn report() -> Report {
         let event = ErrorEvent {
             kind,
             tid: ThreadId(7),
-            function: None,
+            function: has_access.then_some(Function::Memcpy),
             access: has_access.then_some(Access {
                 kind: AccessKind::Write,
                 addr: Addr(0x2018),
@@ -75,6 +75,7 @@ fn report() -> Report {
             exit,
             heap: HeapUse::default(),
             coverage: Coverage::default(),
+            functions: [("malloc".to_owned(), frame())].into(),
         });
     }
     report.stale.push(StaleRule {

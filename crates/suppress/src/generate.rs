@@ -2,7 +2,7 @@
 
 use memcheck_model::{ErrorKind, Function};
 
-use crate::rule::{FrameNames, Subject, linkage_name};
+use crate::rule::{FrameNames, Subject};
 
 /// The most frames that a generated rule names, as Valgrind's do.
 const FRAMES: usize = 24;
@@ -19,7 +19,7 @@ pub fn generate(subject: &Subject<'_>, function: Option<Function>, stack: &[Fram
         }
         Subject::Error { .. } => {}
     }
-    lines.extend(function.map(|function| format!("fun:{}", linkage_name(function))));
+    lines.extend(function.map(|function| format!("fun:{}", function.linkage_name())));
     let room = FRAMES - usize::from(function.is_some());
     lines.extend(stack.iter().take(room).map(location));
     let mut text = String::from("{\n");

@@ -46,37 +46,9 @@ const REPLACEMENTS: &str = "/usr/libexec/valgrind/vgpreload_memcheck-amd64-linux
 pub(crate) fn replaced(function: Function) -> FrameNames<'static> {
     FrameNames {
         function: Some(function.name()),
-        linkage_name: Some(linkage_name(function)),
+        linkage_name: Some(function.linkage_name()),
         object: Some(REPLACEMENTS),
         ..FrameNames::default()
-    }
-}
-
-/// The mangled name (Itanium C++ ABI, 5.1.3) of the operators; that of a C function is its name.
-pub(crate) const fn linkage_name(function: Function) -> &'static str {
-    use Function as F;
-    match function {
-        F::New => "_Znwm",
-        F::NewNothrow => "_ZnwmRKSt9nothrow_t",
-        F::NewAligned => "_ZnwmSt11align_val_t",
-        F::NewAlignedNothrow => "_ZnwmSt11align_val_tRKSt9nothrow_t",
-        F::NewArray => "_Znam",
-        F::NewArrayNothrow => "_ZnamRKSt9nothrow_t",
-        F::NewArrayAligned => "_ZnamSt11align_val_t",
-        F::NewArrayAlignedNothrow => "_ZnamSt11align_val_tRKSt9nothrow_t",
-        F::Delete => "_ZdlPv",
-        F::DeleteSized => "_ZdlPvm",
-        F::DeleteNothrow => "_ZdlPvRKSt9nothrow_t",
-        F::DeleteAligned => "_ZdlPvSt11align_val_t",
-        F::DeleteSizedAligned => "_ZdlPvmSt11align_val_t",
-        F::DeleteAlignedNothrow => "_ZdlPvSt11align_val_tRKSt9nothrow_t",
-        F::DeleteArray => "_ZdaPv",
-        F::DeleteArraySized => "_ZdaPvm",
-        F::DeleteArrayNothrow => "_ZdaPvRKSt9nothrow_t",
-        F::DeleteArrayAligned => "_ZdaPvSt11align_val_t",
-        F::DeleteArraySizedAligned => "_ZdaPvmSt11align_val_t",
-        F::DeleteArrayAlignedNothrow => "_ZdaPvSt11align_val_tRKSt9nothrow_t",
-        other => other.name(),
     }
 }
 

@@ -13,5 +13,5 @@ mod debug_file;
 mod symbol_table;
 mod symbolizer;
 
-pub use symbol_table::{NamedSymbol, SymbolKind};
+pub use symbol_table::{NamedSymbol, SymbolKind, demangle};
 pub use symbolizer::{Location, ModuleFile, Symbolizer};

@@ -98,6 +98,11 @@ impl SymbolTable {
         }
     }
 
+    /// Where the symbol of this name, as the linker knows it, begins.
+    pub(crate) fn address(&self, linkage_name: &str) -> Option<u64> {
+        self.entries.iter().find(|entry| entry.name == linkage_name).map(|entry| entry.start)
+    }
+
     /// The symbol that covers `address`.
     pub(crate) fn find(&self, address: u64) -> Option<NamedSymbol> {
         let after = self.entries.partition_point(|entry| entry.start <= address);
@@ -121,7 +126,8 @@ impl SymbolTable {
 }
 
 /// A C++ or Rust name as its source has it.
-pub(crate) fn demangle(name: &str) -> String {
+#[must_use]
+pub fn demangle(name: &str) -> String {
     // A symbol version is no part of the name.
     let name = name.split('@').next().unwrap_or(name);
     // A C function may have any other name, also one like `f`, which is a mangled `float` to a demangler.

@@ -64,6 +64,11 @@ impl Symbolizer {
         self.module(file).symbols.find(address)
     }
 
+    /// Where the function or variable of this name, as the linker knows it, begins in the file.
+    pub fn address(&mut self, file: ModuleFile<'_>, linkage_name: &str) -> Option<u64> {
+        self.module(file).symbols.address(linkage_name)
+    }
+
     fn module(&mut self, file: ModuleFile<'_>) -> &Module {
         self.modules
             .entry((file.path.to_owned(), file.build_id.to_vec()))

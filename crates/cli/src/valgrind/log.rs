@@ -11,8 +11,8 @@ use std::{
     time::Instant,
 };
 
-use memcheck_model::{Function, LeakKind};
-use memcheck_report::{Finding, LeakRecord, Report};
+use memcheck_model::LeakKind;
+use memcheck_report::{Finding, Frame, LeakRecord, Report};
 use memcheck_wire::Counter;
 
 use super::{
@@ -39,7 +39,7 @@ pub struct ValgrindLog {
     start: Instant,
     shown: Shown,
     /// Loss records to be shown when their process has ended.
-    losses: BTreeMap<u32, Vec<(LeakRecord, Function)>>,
+    losses: BTreeMap<u32, Vec<(LeakRecord, Frame)>>,
     /// For `-s`: the errors of each process, by their index in the report.
     errors: BTreeMap<u32, Vec<(usize, Vec<String>)>>,
     main: u32,
@@ -197,7 +197,7 @@ impl ValgrindLog {
 
 impl Display for ValgrindLog {
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>) {
-        let lines = self.frames.error(occurrence.event, finding, occurrence.named);
+        let lines = self.frames.error(finding, occurrence);
         if self.shown.error_list {
             self.errors.entry(finding.pid).or_default().push((occurrence.index, lines.clone()));
         }
@@ -205,8 +205,8 @@ impl Display for ValgrindLog {
         self.say(finding.pid, &lines);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, function: Function, _is_error: bool) {
-        self.losses.entry(leak.pid).or_default().push((leak.clone(), function));
+    fn leak(&mut self, leak: &LeakRecord, function: &Frame, _is_error: bool) {
+        self.losses.entry(leak.pid).or_default().push((leak.clone(), function.clone()));
     }
 
     fn rule(&mut self, pid: u32, rule: &str) {
@@ -224,7 +224,12 @@ impl Display for ValgrindLog {
         let pid = process.pid;
         let mut lines = Vec::new();
         let count = |counter| process.counter(counter);
-        let in_use = (count(Counter::InUseBytes), count(Counter::InUseBlocks));
+        // Valgrind makes the runtime libraries free what they keep for themselves before it looks.
+        let library = (count(Counter::LibraryBytes), count(Counter::LibraryBlocks));
+        let in_use = (
+            count(Counter::InUseBytes).saturating_sub(library.0),
+            count(Counter::InUseBlocks).saturating_sub(library.1),
+        );
         if !self.shown.is_quiet {
             lines.extend([
                 String::new(),
@@ -233,7 +238,7 @@ impl Display for ValgrindLog {
                 format!(
                     "  total heap usage: {} allocs, {} frees, {} bytes allocated",
                     number(count(Counter::Allocs)),
-                    number(count(Counter::Frees)),
+                    number(count(Counter::Frees) + library.1),
                     number(count(Counter::AllocatedBytes))
                 ),
                 String::new(),
@@ -243,7 +248,7 @@ impl Display for ValgrindLog {
         losses.sort_by_key(|(leak, _)| leak.bytes + leak.indirect_bytes);
         let all = losses.len();
         for (index, (leak, function)) in losses.iter().enumerate() {
-            let record = self.frames.leak(leak, *function, index + 1, all);
+            let record = self.frames.leak(leak, function, index + 1, all);
             lines.extend(self.framed(record));
         }
         if !self.shown.is_quiet {

@@ -4,7 +4,9 @@
 //! tools look for with regular expressions.
 
 use memcheck_model::{AccessKind, BlockState, Detail, ErrorEvent, ErrorKind, Function, LeakKind, Place};
-use memcheck_report::{Finding, Frame, LeakRecord, NamedAddress};
+use memcheck_report::{Finding, Frame, LeakRecord};
+
+use crate::findings::Occurrence;
 
 /// A number with commas between its thousands.
 pub fn number(value: u64) -> String {
@@ -49,29 +51,26 @@ impl Frames {
         format!("0x{:X}: {function}{place}", frame.pc.0)
     }
 
-    /// A stack, below the function that memcheck itself stands for.
-    pub fn stack(&self, function: Option<Function>, frames: &[Frame]) -> Vec<String> {
-        let own = function.map(|function| format!("0x0: {} (in memcheck)", function.name()));
-        let described = frames.iter().map(|frame| self.describe(frame));
-        own.into_iter()
-            .chain(described)
+    /// A stack, below the function that was called.
+    pub fn stack(&self, function: Option<&Frame>, frames: &[Frame]) -> Vec<String> {
+        function
+            .into_iter()
+            .chain(frames)
             .enumerate()
-            .map(|(index, frame)| format!("   {} {frame}", if index == 0 { "at" } else { "by" }))
+            .map(|(index, frame)| {
+                format!("   {} {}", if index == 0 { "at" } else { "by" }, self.describe(frame))
+            })
             .collect()
     }
 
     /// An error.
-    pub fn error(
-        &self,
-        event: &ErrorEvent<'_>,
-        finding: &Finding,
-        named: Option<&NamedAddress>,
-    ) -> Vec<String> {
+    pub fn error(&self, finding: &Finding, occurrence: &Occurrence<'_>) -> Vec<String> {
+        let event = occurrence.event;
         if event.kind == ErrorKind::FatalSignal {
             return self.fatal_signal(event, finding);
         }
         let mut lines = vec![headline(event, finding)];
-        lines.extend(self.stack(event.function, &finding.stack));
+        lines.extend(self.stack(find(occurrence, event.function), &finding.stack));
         let has_address = !matches!(
             event.kind,
             ErrorKind::ParamOverlap
@@ -80,7 +79,7 @@ impl Frames {
                 | ErrorKind::UseOfUninitialised
         );
         if has_address {
-            self.address(&mut lines, event, finding, named);
+            self.address(&mut lines, finding, occurrence);
         }
         if matches!(event.detail, Detail::Late(_)) {
             lines.push(" Found late, by what the write left behind".to_owned());
@@ -92,13 +91,8 @@ impl Frames {
         lines
     }
 
-    fn address(
-        &self,
-        lines: &mut Vec<String>,
-        event: &ErrorEvent<'_>,
-        finding: &Finding,
-        named: Option<&NamedAddress>,
-    ) {
+    fn address(&self, lines: &mut Vec<String>, finding: &Finding, occurrence: &Occurrence<'_>) {
+        let event = occurrence.event;
         let address = event.access.map_or(event.address, |access| access.addr).0;
         let start = format!(" Address 0x{address:x} is");
         match event.place {
@@ -123,13 +117,13 @@ impl Frames {
                     number(size)
                 ));
                 if block.state == BlockState::Freed {
-                    lines.extend(self.stack(block.freed_by, &finding.freed));
+                    lines.extend(self.stack(find(occurrence, block.freed_by), &finding.freed));
                     lines.push(" Block was alloc'd at".to_owned());
                 }
-                lines.extend(self.stack(Some(block.allocated_by), &finding.allocated));
+                lines.extend(self.stack(find(occurrence, Some(block.allocated_by)), &finding.allocated));
             }
             Place::Stack(_) => lines.push(format!("{start} on thread 1's stack")),
-            Place::Module => lines.push(match named {
+            Place::Module => lines.push(match occurrence.named {
                 Some(named) => {
                     format!("{start} {} bytes inside data symbol \"{}\"", number(named.offset), named.name)
                 }
@@ -168,7 +162,7 @@ impl Frames {
     }
 
     /// A loss record, the `index`th of `all`.
-    pub fn leak(&self, leak: &LeakRecord, function: Function, index: usize, all: usize) -> Vec<String> {
+    pub fn leak(&self, leak: &LeakRecord, function: &Frame, index: usize, all: usize) -> Vec<String> {
         let (bytes, blocks) = (leak.bytes + leak.indirect_bytes, leak.blocks + leak.indirect_blocks);
         let parts = if leak.indirect_blocks > 0 {
             format!(" ({} direct, {} indirect)", number(leak.bytes), number(leak.indirect_bytes))
@@ -193,6 +187,11 @@ impl Frames {
         lines.extend(self.stack(Some(function), &leak.stack));
         lines
     }
+}
+
+/// The frame of a function that the event names.
+fn find<'a>(occurrence: &Occurrence<'a>, function: Option<Function>) -> Option<&'a Frame> {
+    occurrence.functions.get(function?.name())
 }
 
 fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {

@@ -19,7 +19,7 @@ pub(super) fn document(report: &Report, protocol: Protocol) -> String {
         head(xml, report, protocol);
         let threads = threads(report);
         for (index, finding) in errors(report) {
-            error(xml, index, finding, threads[&(finding.pid, finding.tid)], protocol);
+            error(xml, report, index, finding, threads[&(finding.pid, finding.tid)], protocol);
         }
         if let Some((process, signal)) = process.and_then(|process| Some((process, ended_by(process)?))) {
             fatal_signal(xml, report, process, signal);
@@ -30,7 +30,7 @@ pub(super) fn document(report: &Report, protocol: Protocol) -> String {
         }
         for (index, item) in items(report).enumerate() {
             if let Item::Leak(leak) = item {
-                loss(xml, index, leak);
+                loss(xml, report, index, leak);
             }
         }
         if protocol == Protocol::Six {
@@ -107,26 +107,41 @@ fn threads(report: &Report) -> HashMap<(u32, u32), u64> {
     numbers
 }
 
-fn error(xml: &mut Xml, index: usize, finding: &Finding, thread: u64, protocol: Protocol) {
+/// The frame of the function that the process `pid` called.
+fn function<'a>(report: &'a Report, pid: u32, name: Option<&String>) -> Option<&'a Frame> {
+    report
+        .processes
+        .iter()
+        .filter(|process| process.pid == pid)
+        .find_map(|process| process.functions.get(name?))
+}
+
+fn error(xml: &mut Xml, report: &Report, index: usize, finding: &Finding, thread: u64, protocol: Protocol) {
+    let function = |name| function(report, finding.pid, name);
     xml.element("error", |xml| {
         xml.leaf("unique", &format!("{index:#x}"));
         xml.number("tid", thread);
         xml.leaf("kind", kind(finding, protocol));
         xml.leaf("what", &finding.message);
-        stack(xml, &finding.stack);
+        stack(xml, function(finding.function.as_ref()), &finding.stack);
         for note in &finding.notes {
             xml.leaf("auxwhat", note);
         }
-        for (title, frames) in [("was allocated", &finding.allocated), ("was freed", &finding.freed)] {
+        let block = finding.block.as_ref();
+        let allocated_by = block.map(|block| &block.allocated_by);
+        let freed_by = block.and_then(|block| block.freed_by.as_ref());
+        for (title, called, frames) in
+            [("was allocated", allocated_by, &finding.allocated), ("was freed", freed_by, &finding.freed)]
+        {
             if !frames.is_empty() {
                 xml.leaf("auxwhat", &format!("the block {title} here"));
-                stack(xml, frames);
+                stack(xml, function(called), frames);
             }
         }
     });
 }
 
-fn loss(xml: &mut Xml, index: usize, leak: &LeakRecord) {
+fn loss(xml: &mut Xml, report: &Report, index: usize, leak: &LeakRecord) {
     xml.element("error", |xml| {
         xml.leaf("unique", &format!("{index:#x}"));
         xml.leaf("tid", "1");
@@ -136,7 +151,7 @@ fn loss(xml: &mut Xml, index: usize, leak: &LeakRecord) {
             xml.number("leakedbytes", leak.bytes + leak.indirect_bytes);
             xml.number("leakedblocks", leak.blocks + leak.indirect_blocks);
         });
-        stack(xml, &leak.stack);
+        stack(xml, function(report, leak.pid, leak.allocated_by.as_ref()), &leak.stack);
     });
 }
 
@@ -192,15 +207,16 @@ fn fatal_signal(xml: &mut Xml, report: &Report, process: &Process, number: i32) 
         xml.leaf("signame", signal::name(number).unwrap_or("signal"));
         xml.leaf("sicode", "0");
         xml.leaf("event", &finding.message);
-        stack(xml, &finding.stack);
+        stack(xml, None, &finding.stack);
     });
 }
 
-fn stack(xml: &mut Xml, frames: &[Frame]) {
+/// A stack, below the function that was called.
+fn stack(xml: &mut Xml, function: Option<&Frame>, frames: &[Frame]) {
     let nowhere = [Frame::default()];
-    let frames = if frames.is_empty() { &nowhere } else { frames };
+    let frames = if frames.is_empty() && function.is_none() { &nowhere } else { frames };
     xml.element("stack", |xml| {
-        for frame in frames {
+        for frame in function.into_iter().chain(frames) {
             xml.element("frame", |xml| {
                 xml.leaf("ip", &format!("0x{:X}", frame.pc.0));
                 if let Some(module) = &frame.module {
