@@ -38,11 +38,6 @@ const GROUPS: &[&str] = &[
 /// With which checks they are run.
 const TIERS: &[Tier] = &[Tier::AccessChecks, Tier::HeapAlone];
 
-/// What is not found at the instruction yet: `rep stos`, and a block that closedir frees. These run without access
-/// checks alone.
-const CALLS_CHECKED: &[&str] =
-    &["overflow/repeated_string_instruction", "use_after_free/closed_directory_name"];
-
 /// The compiler's levels that every fixture is built at.
 pub const LEVELS: &[&str] = &["-O0", "-O2"];
 
@@ -110,12 +105,10 @@ fn check(fixture: &Fixture, bindings: &Bindings, first: bool) -> Result<(), Stri
     let twin = compile::source(&format!("{}.twin", fixture.name), twin_name, &fixture.clean_twin())?;
     let mut complaints = Vec::new();
     let mut reports = Vec::new();
-    let is_late = CALLS_CHECKED.iter().any(|name| fixture.name.starts_with(name));
-    let tiers = if is_late { &TIERS[1..] } else { TIERS };
     for level in LEVELS {
         let program = build(fixture, bindings, level, &fixture.path)?;
         let clean = build(fixture, bindings, level, &twin)?;
-        for &tier in tiers {
+        for &tier in TIERS {
             let mut complain = |text: String| complaints.push(format!("{level}, {}: {text}", tier.name()));
             match exec::checked(tier.options(), &program, &[]) {
                 Ok(run) => {

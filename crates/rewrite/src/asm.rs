@@ -14,6 +14,7 @@ impl Gpr {
     pub const RCX: Self = Self(1);
     pub const RDX: Self = Self(2);
     pub const RSP: Self = Self(4);
+    pub const RDI: Self = Self(7);
 }
 
 /// Condition codes, as their number in encodings.
@@ -273,6 +274,10 @@ impl Asm {
         self.raw(&[0xc0 | (to.0 & 7) << 3 | from.0 & 7, 3]);
     }
 
+    pub fn shr(&mut self, register: Gpr, bits: u8) {
+        self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xe8 | register.0 & 7, bits]);
+    }
+
     pub fn sar(&mut self, register: Gpr, bits: u8) {
         self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xf8 | register.0 & 7, bits]);
     }
@@ -299,6 +304,58 @@ impl Asm {
 
     pub fn cmp_imm(&mut self, register: Gpr, value: i8) {
         self.raw(&[0x48 | register.0 >> 3, 0x83, 0xf8 | register.0 & 7, value as u8]);
+    }
+
+    /// `and` of the lower half with `value`; clears the upper half.
+    pub fn and_u32(&mut self, register: Gpr, value: u32) {
+        self.raw(&[0x40 | register.0 >> 3, 0x81, 0xe0 | register.0 & 7]);
+        self.raw(&value.to_le_bytes());
+    }
+
+    pub fn popcnt(&mut self, to: Gpr, from: Gpr) {
+        self.raw(&[0xf3, 0x48 | (to.0 >> 3) << 2 | from.0 >> 3, 0x0f, 0xb8]);
+        self.raw(&[0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
+    }
+
+    /// `kmov` of the lowest `bits` (16, 32, 64) of an opmask register to one of the first eight.
+    pub fn load_opmask(&mut self, to: Gpr, opmask: u8, bits: u8) {
+        match bits {
+            16 => self.raw(&[0xc5, 0xf8]),
+            32 => self.raw(&[0xc5, 0xfb]),
+            _ => self.raw(&[0xc4, 0xe1, 0xfb]),
+        }
+        self.raw(&[0x93, 0xc0 | (to.0 & 7) << 3 | opmask & 7]);
+    }
+
+    /// `vmovmskps` or `vmovmskpd` to one of the first eight: the signs of elements of four or eight bytes.
+    pub fn load_signs(&mut self, to: Gpr, vector: u8, wide: bool, element: u8) {
+        let not_b = u8::from(vector < 8) << 5;
+        let form = 0x78 | u8::from(wide) << 2 | u8::from(element == 8);
+        self.raw(&[0xc4, 0xc1 | not_b, form, 0x50, 0xc0 | (to.0 & 7) << 3 | vector & 7]);
+    }
+
+    /// `pmovmskb` of an xmm register to one of the first eight.
+    pub fn load_byte_signs(&mut self, to: Gpr, vector: u8) {
+        self.raw(&[0x66, 0x40 | vector >> 3, 0x0f, 0xd7, 0xc0 | (to.0 & 7) << 3 | vector & 7]);
+    }
+
+    /// The same of an mm register.
+    pub fn load_short_byte_signs(&mut self, to: Gpr, vector: u8) {
+        self.raw(&[0x0f, 0xd7, 0xc0 | (to.0 & 7) << 3 | vector & 7]);
+    }
+
+    /// `vmovdqu` of a vector register of `bytes` (16, 32, 64) to `fs:[disp]`; with EVEX (`vmovdqu32`) if `evex`.
+    pub fn store_vector(&mut self, disp: i32, vector: u8, bytes: u8, evex: bool) {
+        let not_r = u8::from(vector & 8 == 0) << 7;
+        if evex {
+            let not_r2 = u8::from(vector & 16 == 0) << 4;
+            let length = bytes.trailing_zeros() as u8 - 4;
+            self.raw(&[0x64, 0x62, 0x61 | not_r | not_r2, 0x7e, 0x08 | length << 5]);
+        } else {
+            self.raw(&[0x64, 0xc4, 0x61 | not_r, 0x7a | u8::from(bytes == 32) << 2]);
+        }
+        self.raw(&[0x7f, (vector & 7) << 3 | 4, 0x25]);
+        self.raw(&disp.to_le_bytes());
     }
 
     pub fn push(&mut self, register: Gpr) {

@@ -2,8 +2,8 @@
 
 use memcheck_model::{Addr, Pc};
 
-/// How many spill slots of eight bytes a thread has.
-pub const SPILL_SLOTS: usize = 8;
+/// How many spill slots of eight bytes a thread has: eight for registers, eight for one vector.
+pub const SPILL_SLOTS: usize = 16;
 
 /// Whether accesses are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,11 +9,15 @@ use alloc::vec::Vec;
 
 use iced_x86::{
     Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
-    Mnemonic, OpAccess, OpKind, Register, RflagsBits,
+    Mnemonic, OpAccess, OpKind, Register, RflagsBits, UsedMemory,
 };
 use memcheck_model::{AccessKind, Pc};
 
-use crate::{Module, Skip, SkipReason, asm::Mem};
+use crate::{
+    Module, Skip, SkipReason,
+    asm::Mem,
+    masked::{self, Masked},
+};
 
 /// Registers and flags; see the module's head.
 pub(crate) type Set = u32;
@@ -40,6 +44,10 @@ pub(crate) enum Shape {
     Aligned,
     /// `rcx` elements of `size` bytes, in the direction of DF.
     Repeated,
+    /// Elements of `size` bytes until something is found: the register tells afterwards how far that went.
+    Searched,
+    /// What a mask selects.
+    Masked(Masked),
     /// The element that holds the bit numbered by this register.
     Bit(u8),
 }
@@ -248,22 +256,6 @@ fn is_no_access(instruction: &Instruction) -> bool {
             | M::Clwb
             | M::Invlpg
     )
-}
-
-/// Whether which bytes are touched depends on a mask.
-fn is_masked(instruction: &Instruction) -> bool {
-    use Mnemonic as M;
-    instruction.op_mask() != Register::None
-        || matches!(
-            instruction.mnemonic(),
-            M::Maskmovdqu
-                | M::Maskmovq
-                | M::Vmaskmovdqu
-                | M::Vmaskmovps
-                | M::Vmaskmovpd
-                | M::Vpmaskmovd
-                | M::Vpmaskmovq
-        )
 }
 
 fn needs_alignment(instruction: &Instruction, size: usize) -> bool {
@@ -478,6 +470,46 @@ fn describe(
     }
 }
 
+/// How many bytes an access touches, or each of its elements when it is repeated.
+fn access_size(instruction: &Instruction, used: &UsedMemory) -> usize {
+    use Mnemonic as M;
+    let memory_size = if instruction.is_string_instruction() {
+        // How much a repeated one touches is not a property of the instruction.
+        instruction.memory_size()
+    } else {
+        used.memory_size()
+    };
+    match instruction.mnemonic() {
+        // The legacy area and the header (SDM vol. 1, 13.4).
+        M::Xsave
+        | M::Xsavec
+        | M::Xsaveopt
+        | M::Xrstor
+        | M::Xsave64
+        | M::Xsavec64
+        | M::Xsaveopt64
+        | M::Xrstor64 => 576,
+        _ if memory_size.is_broadcast() => memory_size.element_size(),
+        _ => memory_size.size(),
+    }
+}
+
+/// Whether a string instruction, when it is repeated, ends where it finds what it looks for.
+fn searches(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq
+    )
+}
+
+/// The address of a string instruction's operand, if it has one that can be looked at.
+fn string_operand(used: &UsedMemory) -> Option<Mem> {
+    let base = gpr(used.base())?;
+    // The count of a repeated one is 32 bits wide where the address is.
+    (!used.base().is_gpr32()).then(|| Mem::at(crate::asm::Gpr(base), 0))
+}
+
 fn add_sites(
     out: &mut Decoded,
     instruction: &Instruction,
@@ -488,6 +520,8 @@ fn add_sites(
     let is_bit_string =
         matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
             && instruction.op1_kind() == OpKind::Register;
+    let is_string = instruction.is_string_instruction();
+    let is_masked = masked::is_masked(instruction);
     let has_operand = (0..instruction.op_count()).any(|op| instruction.op_kind(op) == OpKind::Memory);
     let mut operand_done = false;
     for used in info.used_memory() {
@@ -498,9 +532,11 @@ fn add_sites(
             }
             _ => continue,
         };
-        let is_string = instruction.is_string_instruction();
         let stack = matches!(used.base(), Register::RSP | Register::ESP);
         if stack && (!has_operand || operand_done || instruction.memory_base() != used.base()) {
+            continue;
+        }
+        if is_masked && operand_done {
             continue;
         }
         out.operands += 1;
@@ -514,53 +550,31 @@ fn add_sites(
             out.exempt += 1;
             continue;
         }
-        let memory_size = used.memory_size();
-        let size = if memory_size.is_broadcast() { memory_size.element_size() } else { memory_size.size() };
-        let size = match instruction.mnemonic() {
-            // The legacy area and the header (SDM vol. 1, 13.4).
-            Mnemonic::Xsave
-            | Mnemonic::Xsavec
-            | Mnemonic::Xsaveopt
-            | Mnemonic::Xrstor
-            | Mnemonic::Xsave64
-            | Mnemonic::Xsavec64
-            | Mnemonic::Xsaveopt64
-            | Mnemonic::Xrstor64 => 576,
-            _ => size,
-        };
-        let mem = if is_string {
-            gpr(used.base())
-                .map(|base| Mem { narrow: used.base().is_gpr32(), ..Mem::at(crate::asm::Gpr(base), 0) })
+        let size = access_size(instruction, used);
+        let found = if is_string {
+            let shape = match repeated {
+                true if searches(instruction) => Shape::Searched,
+                true => Shape::Repeated,
+                false => Shape::Plain,
+            };
+            string_operand(used).map(|mem| (mem, shape))
+        } else if is_masked {
+            masked::find(instruction).map(|(mem, masked)| (mem, Shape::Masked(masked)))
         } else if operand_done || !has_operand {
             None
         } else {
-            operand(instruction)
+            let shape = if is_bit_string {
+                gpr(instruction.op1_register()).map_or(Shape::Plain, Shape::Bit)
+            } else if needs_alignment(instruction, size) {
+                Shape::Aligned
+            } else {
+                Shape::Plain
+            };
+            operand(instruction).map(|mem| (mem, shape))
         };
-        let shape = if is_string && repeated {
-            Shape::Repeated
-        } else if is_bit_string {
-            gpr(instruction.op1_register()).map_or(Shape::Plain, Shape::Bit)
-        } else if needs_alignment(instruction, size) {
-            Shape::Aligned
-        } else {
-            Shape::Plain
-        };
-        // A repeated compare ends where it finds what it looks for: its range is not known beforehand.
-        let searches = matches!(
-            instruction.mnemonic(),
-            Mnemonic::Cmpsb
-                | Mnemonic::Cmpsw
-                | Mnemonic::Cmpsd
-                | Mnemonic::Cmpsq
-                | Mnemonic::Scasb
-                | Mnemonic::Scasw
-                | Mnemonic::Scasd
-                | Mnemonic::Scasq
-        );
-        let odd_repeat = shape == Shape::Repeated && (searches || mem.is_some_and(|mem| mem.narrow));
         operand_done |= !is_string;
-        match mem {
-            Some(mem) if size != 0 && size <= 1024 && !is_masked(instruction) && !odd_repeat => {
+        match found {
+            Some((mem, shape)) if size != 0 && size <= 1024 => {
                 let insn = out.insns.len() as u32;
                 out.sites.push(Site { insn, mem, size: size as u16, kind, shape });
             }

@@ -1,8 +1,11 @@
 //! The copy's bytes: each instruction with what it needs to work at another address, the checks before it, and
 //! behind the last function what the checks' filters could not settle.
 //!
-//! Spill slots: 0 the scratch register, 1 rax under saved flags, 2 and 3 saved flags and work values, 7 a range's
-//! length. Invariant: no slot is live from one original instruction to the next.
+//! Spill slots: 0 the scratch register, 1 rax under saved flags, 2 and 3 saved flags and work values, 4 to 6 what
+//! `spans` keeps, 7 a range's length, 8 to 15 a vector. Invariant: no slot is live from one original instruction to the
+//! next.
+
+mod spans;
 
 use alloc::vec::Vec;
 
@@ -16,8 +19,9 @@ use crate::{
     decode::{Decoded, Flow, Insn, Shape, Site, Through},
     discover::find_linkage_cell,
     flow::{Graph, ends, find_insn},
+    masked::{Layout, Masked},
     plan::{Check, Crossing},
-    prelude::{RANGE_SLOT, Settle},
+    prelude::Settle,
     tables::{Entry, Table},
 };
 
@@ -46,6 +50,8 @@ pub(crate) struct Emitter<'a> {
     /// One for each block.
     labels: Vec<Label>,
     stubs: Vec<Stub<'a>>,
+    /// What the instruction that comes next searches, to be looked at behind it.
+    searches: Vec<&'a Site>,
     /// Tables that the copy reads, and where the displacement to each lies.
     tables: Vec<(&'a Table, usize)>,
     runs: Vec<Run>,
@@ -83,6 +89,7 @@ impl<'a> Emitter<'a> {
             asm,
             labels,
             stubs: Vec::new(),
+            searches: Vec::new(),
             tables: Vec::new(),
             runs: Vec::new(),
             stats,
@@ -109,6 +116,10 @@ impl<'a> Emitter<'a> {
                 let insn = &self.code.insns[index as usize];
                 self.mark(insn, Part::Instruction);
                 self.insn(index, insn);
+                for site in core::mem::take(&mut self.searches) {
+                    self.mark(insn, Part::Check);
+                    self.search_ends(site);
+                }
                 if !self.asm.fits {
                     return Err(Skip { pc: Pc(insn.pc), reason: SkipReason::OutOfReach });
                 }
@@ -386,8 +397,12 @@ impl<'a> Emitter<'a> {
         }
         match check.shape {
             Shape::Repeated => self.range(self.site(check)),
+            Shape::Searched => self.search_begins(self.site(check)),
             Shape::Bit(register) => self.bit(self.site(check), register),
-            Shape::Plain | Shape::Aligned => self.filter(check),
+            Shape::Masked(Masked { layout: Layout::Indexed(index), mask, element, count }) => {
+                self.gather(self.site(check), mask, index, element, count);
+            }
+            Shape::Plain | Shape::Aligned | Shape::Masked(_) => self.filter(check),
         }
     }
 
@@ -483,6 +498,10 @@ impl<'a> Emitter<'a> {
             let site = &self.code.sites[member as usize];
             let insn = self.code.insns[site.insn as usize];
             self.mark(&insn, Part::Check);
+            if let Shape::Masked(masked) = site.shape {
+                self.settle_masked(Gpr(check.scratch), site, masked);
+                continue;
+            }
             for (offset, class) in pieces(site.size) {
                 self.asm.lea(Gpr(check.scratch), site.mem.plus(offset));
                 self.settle(Gpr(check.scratch), Settle { class, kind: site.kind });
@@ -501,78 +520,6 @@ impl<'a> Emitter<'a> {
         self.asm.call_at(self.place.prelude.0 + settle.offset());
         self.asm.move_rsp(136);
         self.asm.raw(&[0xa8, settle.description()]);
-    }
-
-    /// Keeps rax, rcx, rdx and the flags in slots 0 to 3; `restore_work` undoes it.
-    fn keep_work(&mut self) {
-        for (index, register) in [Gpr::RAX, Gpr::RCX, Gpr::RDX].into_iter().enumerate() {
-            self.asm.store(self.slot(index as i32), register);
-        }
-        self.asm.save_flags();
-        self.asm.store(self.slot(3), Gpr::RAX);
-        self.asm.load(Gpr::RAX, self.slot(0));
-    }
-
-    fn restore_work(&mut self) {
-        self.asm.load(Gpr::RAX, self.slot(3));
-        self.asm.restore_flags();
-        for (index, register) in [Gpr::RAX, Gpr::RCX, Gpr::RDX].into_iter().enumerate() {
-            self.asm.load(register, self.slot(index as i32));
-        }
-    }
-
-    /// `rcx` elements from the address register on, downwards when DF is set.
-    fn range(&mut self, site: &Site) {
-        let Some(base) = site.mem.base.map(Gpr) else { return };
-        let size = site.size as u8;
-        self.keep_work();
-        let [skip, backwards, settle] = [(); 3].map(|()| self.asm.new_label());
-        self.asm.test(Gpr::RCX);
-        self.asm.jcc(Cond::Equal, skip);
-        let bytes = Mem { base: None, ..Mem::indexed(Gpr::RAX, Gpr::RCX, size, 0) };
-        self.asm.lea(Gpr::RDX, bytes);
-        self.asm.move_rsp(-128);
-        self.asm.raw(&[0x9c, 0x58]); // pushfq; pop rax
-        self.asm.move_rsp(128);
-        self.asm.sar(Gpr::RAX, 8);
-        self.asm.test_low(Gpr::RAX, 4); // DF is bit 10
-        self.asm.jcc(Cond::NotEqual, backwards);
-        self.asm.mov(Gpr::RAX, base);
-        self.asm.jmp(settle);
-        self.asm.bind(backwards);
-        self.asm.mov(Gpr::RAX, base);
-        self.asm.sub(Gpr::RAX, Gpr::RDX);
-        self.asm.lea(Gpr::RAX, Mem::at(Gpr::RAX, i32::from(size)));
-        self.asm.bind(settle);
-        self.asm.store(self.slot(RANGE_SLOT), Gpr::RDX);
-        self.settle(Gpr::RAX, Settle { class: Settle::RANGE, kind: site.kind });
-        self.asm.bind(skip);
-        self.restore_work();
-    }
-
-    /// The element that holds bit number `register` counted from the operand's start (SDM, BT).
-    fn bit(&mut self, site: &Site, register: u8) {
-        let size = site.size as u8;
-        let mem = site.mem;
-        let spare = |candidate: &u8| !mem.uses(*candidate) && *candidate != register;
-        let scratch = [1u8, 2, 0].into_iter().find(spare).unwrap_or(1);
-        if !spare(&scratch) {
-            return; // three registers of the operand are rax, rcx and rdx
-        }
-        self.keep_work();
-        let scratch = Gpr(scratch);
-        match size {
-            8 => self.asm.mov(scratch, Gpr(register)),
-            _ => self.asm.mov_signed(scratch, Gpr(register), size),
-        }
-        self.asm.sar(scratch, 3 + size.trailing_zeros() as u8);
-        let elements = Mem { index: Some((scratch.0, size)), ..mem };
-        self.asm.lea(scratch, elements);
-        if let Some((index, scale)) = mem.index {
-            self.asm.lea(scratch, Mem::indexed(scratch, Gpr(index), scale, 0));
-        }
-        self.settle(scratch, Settle { class: size.trailing_zeros() as u8, kind: site.kind });
-        self.restore_work();
     }
 }
 

@@ -24,8 +24,8 @@
 //!   it will see. Go on in the same way at the return address to run it (with other registers, if wanted), or at
 //!   the return address plus [`SYSCALL_SKIP`] to leave it out with `rax` as its result.
 //!
-//! The copy of a function uses eight spill slots at `fs:[Config::spill_offset + 8*i]`. They are live only within
-//! a check, but a signal may arrive there: what runs copies in a handler must save and restore all eight.
+//! The copy of a function uses [`SPILL_SLOTS`] slots at `fs:[Config::spill_offset + 8*i]`. They are live only within
+//! a check, but a signal may arrive there: what runs copies in a handler must save and restore all of them.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -40,6 +40,7 @@ mod discover;
 mod emit;
 mod flow;
 mod live;
+mod masked;
 mod module;
 mod plan;
 mod prelude;
@@ -50,5 +51,7 @@ pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};
 pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_SLOTS, Stress, Syscalls};
 pub use discover::{discover, entry_room, find_linkage_cell, is_linkage_stub};
 pub use module::{Extent, Module, Segment};
-pub use prelude::{Cell, PRELUDE_BYTES, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude};
+pub use prelude::{
+    Cell, PRELUDE_BYTES, RANGE_SLOT, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude,
+};
 pub use translate::{find_group, jumps_out, translate};

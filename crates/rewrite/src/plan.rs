@@ -12,6 +12,7 @@ use crate::{
     available,
     decode::{Decoded, FLAGS, Set, Shape, Site},
     flow::Graph,
+    masked::{Layout, Masked},
 };
 
 /// How the inline filter covers what may cross into another granule.
@@ -128,7 +129,7 @@ fn add(open: &mut [Group], index: u32, site: &Site, code: &Decoded) -> Result<()
 /// Finds the cheapest place for a group's check.
 fn place(group: Group, code: &Decoded, block_first: u32, live: &[Set]) -> Check {
     let mem = Mem { disp: group.lo, ..group.mem };
-    let fixed = matches!(group.shape, Shape::Repeated | Shape::Bit(_));
+    let fixed = !matches!(group.shape, Shape::Plain | Shape::Aligned);
     let lowest = if fixed { group.first } else { block_first.max(group.first.saturating_sub(REACH)) };
     let (mut best, mut best_cost) = (group.first, u32::MAX);
     let mut at = group.first;
@@ -187,7 +188,8 @@ fn filter(group: &Group, code: &Decoded) -> (Mem, Crossing, u8) {
         let site = &code.sites[member as usize];
         site.mem.disp == group.lo && i32::from(site.size) == size
     });
-    if size > SPAN || matches!(group.shape, Shape::Repeated | Shape::Bit(_)) {
+    let is_indexed = matches!(group.shape, Shape::Masked(Masked { layout: Layout::Indexed(_), .. }));
+    if size > SPAN || is_indexed || matches!(group.shape, Shape::Repeated | Shape::Searched | Shape::Bit(_)) {
         return (at, Crossing::Always, 0);
     }
     if single && size == 1 {

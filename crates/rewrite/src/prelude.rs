@@ -28,7 +28,7 @@ pub const SYSCALL_SKIP: u64 = 2;
 
 const ROUTINE_BYTES: usize = 192;
 /// The spill slot that holds a range's length.
-pub(crate) const RANGE_SLOT: i32 = 7;
+pub const RANGE_SLOT: usize = 7;
 
 /// The pointers and numbers at the start of the prelude, for the engine to fill in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Cell {
 pub struct Report {
     /// Whether the access reads or writes.
     pub kind: AccessKind,
-    /// Its size in bytes, or `None` when that is in the last spill slot.
+    /// Its size in bytes, or `None` when that is in [`RANGE_SLOT`].
     pub size_bytes: Option<u64>,
 }
 
@@ -119,7 +119,7 @@ fn routine(config: &Config, class: u8) -> Vec<u8> {
     asm.mov(Gpr::RCX, Gpr::RAX);
     asm.shr3(Gpr::RCX);
     if class == Settle::RANGE {
-        asm.load(Gpr::RDX, Mem::fs(config.spill_offset + 8 * RANGE_SLOT));
+        asm.load(Gpr::RDX, Mem::fs(config.spill_offset + 8 * RANGE_SLOT as i32));
         asm.lea(Gpr::RAX, Mem::indexed(Gpr::RAX, Gpr::RDX, 1, -1));
     } else {
         asm.lea(Gpr::RAX, Mem::at(Gpr::RAX, (1 << class) - 1));

@@ -351,3 +351,135 @@ fn each_bad_access_is_reported_once_and_no_good_one() {
         }
     }
 }
+
+/// Builds the functions of `spans.c`, in and out of stress mode, for as much of the processor as there is.
+fn spans() -> [Library; 2] {
+    let flags: &[&str] =
+        if std::is_x86_feature_detected!("avx512bw") && std::is_x86_feature_detected!("avx512vl") {
+            &["-O2", "-mavx2", "-mavx512f", "-mavx512bw", "-mavx512vl"]
+        } else if std::is_x86_feature_detected!("avx2") {
+            &["-O2", "-mavx2"]
+        } else {
+            &["-O2"]
+        };
+    [(Stress::Off, "spans0"), (Stress::On, "spans1")]
+        .map(|(stress, name)| Library::build(name, include_str!("execute/spans.c"), flags, stress))
+}
+
+#[test]
+fn repeated_string_instructions_are_checked_as_far_as_they_go() {
+    let _guard = exclusive();
+    for library in spans() {
+        let start = block(40);
+        let repeated = [
+            ("fill1", 1, true),
+            ("fill2", 2, true),
+            ("fill4", 4, true),
+            ("fill8", 8, true),
+            ("from1", 1, true),
+            ("to4", 4, true),
+            ("load8", 8, true),
+            ("down1", 1, false),
+            ("down8", 8, false),
+        ];
+        for (function, width, up) in repeated {
+            for offset in -16..=56i64 {
+                for count in 0..=60 / width {
+                    let at = start.wrapping_add_signed(offset);
+                    library.call(true, function, [at, count as u64, 0]);
+                    let first = if up { offset } else { offset - width * (count - 1) };
+                    let bad = count != 0 && (first < 0 || first + width * count > 40);
+                    let reports = library.reports();
+                    let what = format!("{function} of {count} at {offset}: {reports:?}");
+                    assert_eq!(reports.len(), usize::from(bad), "{what}");
+                    if bad {
+                        assert_eq!(reports[0].1, start.wrapping_add_signed(first), "{what}");
+                    }
+                }
+            }
+        }
+        // Searches read up to what they find.
+        for wanted in 0..48u64 {
+            for from in 0..8u64.min(wanted + 1) {
+                library.call(false, "clear", [start - 16, 80, 0]);
+                library.call(false, "put", [start + wanted, 0, 0]);
+                library.call(true, "find1", [start + from, u64::MAX >> 20, 0]);
+                assert_eq!(library.reports().len(), usize::from(wanted >= 40), "find {wanted} from {from}");
+                library.call(true, "same1", [start + from, 60, 0]);
+                assert_eq!(library.reports().len(), usize::from(wanted >= 40), "same {wanted} from {from}");
+            }
+            library.call(false, "clear", [start - 16, 80, 0]);
+            library.call(false, "put", [start + wanted - 8, 0, 0]);
+            library.call(true, "findback1", [start + 39, 1000, 0]);
+            assert_eq!(library.reports().len(), usize::from(wanted < 8), "back to {wanted}");
+        }
+    }
+}
+
+/// Where an element of a masked access lies.
+#[derive(Clone, Copy, Debug)]
+enum Lies {
+    Apart,
+    Together,
+    Every(i64),
+}
+
+#[test]
+fn masked_accesses_touch_what_their_mask_selects() {
+    let _guard = exclusive();
+    let functions = [
+        ("sign4load", 4, 8, Lies::Apart),
+        ("sign4store", 4, 8, Lies::Apart),
+        ("sign8load", 8, 4, Lies::Apart),
+        ("sign8store", 8, 4, Lies::Apart),
+        ("bytes1store", 1, 16, Lies::Apart),
+        ("gather4", 4, 8, Lies::Every(8)),
+        ("gather8", 8, 4, Lies::Every(16)),
+        ("k1load", 1, 64, Lies::Apart),
+        ("k1store", 1, 64, Lies::Apart),
+        ("k2load", 2, 32, Lies::Apart),
+        ("k4load", 4, 16, Lies::Apart),
+        ("k4store", 4, 16, Lies::Apart),
+        ("k4add", 4, 16, Lies::Apart),
+        ("k8store", 8, 4, Lies::Apart),
+        ("pack4load", 4, 16, Lies::Together),
+        ("pack8store", 8, 8, Lies::Together),
+        ("kgather4", 4, 16, Lies::Every(8)),
+        ("kscatter8", 8, 8, Lies::Every(16)),
+    ];
+    for library in spans() {
+        let start = block(45);
+        for (function, width, count, lies) in functions {
+            if !library.copies.contains_key(function) {
+                continue;
+            }
+            let all = if count == 64 { u64::MAX } else { (1 << count) - 1 };
+            let mut mask = 0x9e37_79b9_7f4a_7c15u64;
+            for round in 0..600 {
+                mask = mask.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                let offset = (mask >> 40) as i64 % 64 - 16;
+                let selected = match round % 4 {
+                    0 => mask >> 13,
+                    1 => 1 << (mask >> 50 & (count - 1)),
+                    2 => mask & mask >> 17 & mask >> 31,
+                    _ => 0,
+                } & all;
+                let element = |number: u64, rank: i64| match lies {
+                    Lies::Apart => number as i64 * width,
+                    Lies::Together => rank * width,
+                    Lies::Every(step) => number as i64 * step,
+                };
+                let first_bad = (0..count)
+                    .filter(|number| selected >> number & 1 != 0)
+                    .zip(0..)
+                    .map(|(number, rank)| offset + element(number, rank))
+                    .find(|&at| at < 0 || at + width > 45);
+                library.call(true, function, [start.wrapping_add_signed(offset), selected, 0]);
+                let reports: Vec<_> = library.reports().iter().map(|report| (report.1, report.2)).collect();
+                let expected: Vec<_> =
+                    first_bad.map(|at| (start.wrapping_add_signed(at), width as u64)).into_iter().collect();
+                assert_eq!(reports, expected, "{function} at {offset} of {selected:#x}");
+            }
+        }
+    }
+}

@@ -6,14 +6,11 @@ use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, BlockState, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Place,
     Size, ThreadId,
 };
-use memcheck_rewrite::{REPORT_RESUME, describe_report};
+use memcheck_rewrite::{RANGE_SLOT, REPORT_RESUME, describe_report};
 use memcheck_stack::Registers;
 
 use super::{gate::Frame, shadow_map};
 use crate::{channel, heap, lifecycle::parts, stacks, sys::process, thread};
-
-/// The spill slot that holds a range's length.
-const RANGE_SLOT: usize = memcheck_rewrite::SPILL_SLOTS - 1;
 
 /// Reports the access of a check; `frame.first` is the return address in the copy, `frame.second` the address.
 pub fn report(frame: &mut Frame) {
@@ -28,6 +25,8 @@ pub fn report(frame: &mut Frame) {
     if description.kind == AccessKind::Write {
         heap::damage_is_known(bad);
     }
+    // What touches many elements goes wrong at one of them.
+    let at_fault = if description.size_bytes.is_some() { addr } else { bad };
     let rsp = Addr(frame.rsp());
     let described = parts::describe(bad, rsp);
     let mut frames = [Pc(0); MAX_FRAMES];
@@ -37,7 +36,7 @@ pub fn report(frame: &mut Frame) {
         tid: ThreadId(process::tid()),
         function: None,
         access: Some(Access { kind: description.kind, addr, size: Size(size) }),
-        address: addr,
+        address: at_fault,
         place: described.place,
         detail: Detail::None,
         exact_top: true,
