@@ -90,6 +90,11 @@ pub fn is_watched() -> bool {
     own_stream().is_some()
 }
 
+/// Whether a program with this path and these arguments is not to be watched.
+pub fn skips<'a>(path: &[u8], arguments: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+    header().is_some_and(|header| header.skips(path, arguments))
+}
+
 /// One of this process' statistics.
 pub fn counter(counter: Counter) -> &'static AtomicU64 {
     own_stream().map_or(&UNREAD_COUNTERS[counter as usize], |stream| stream.counter(counter))

@@ -17,7 +17,7 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use memcheck_heap::{BatchWords, Chunk, ChunkMeta, Heap, Layout, Tables};
+use memcheck_heap::{BatchWords, Chunk, ChunkMeta, Heap, Layout, Tables, Wishes};
 use memcheck_model::Addr;
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 
@@ -135,7 +135,12 @@ fn reserve(options: &Options) -> Option<Heap> {
                 ),
             }
         };
-        return Some(Heap::new(layout, tables, options.quarantine_bytes));
+        let wishes = Wishes {
+            quarantine_bytes: options.quarantine_bytes,
+            align_shift: options.align_shift.into(),
+            slack_bytes: u64::from(options.redzone_bytes).saturating_sub(16).next_multiple_of(16),
+        };
+        return Some(Heap::new(layout, tables, wishes));
     }
     None
 }

@@ -15,6 +15,7 @@ mod injected;
 mod matrix;
 mod options;
 mod oracle;
+mod personality;
 mod programs;
 mod refusals;
 mod report;
@@ -46,6 +47,7 @@ fn main() {
             trials.extend(traps::trials());
             trials.extend(refusals::trials());
             trials.extend(options::trials());
+            trials.extend(personality::trials());
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

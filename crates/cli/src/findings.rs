@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use memcheck_model::{ErrorEvent, ErrorKind, Function, LeakKind, Place};
+use memcheck_model::{AddrRange, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place};
 use memcheck_report::{
     Baseline, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Level, Losses, NamedAddress, Process,
     Report, StaleRule, Suppressed, Traces, Trim, Verdict,
@@ -21,6 +21,7 @@ use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
 use crate::{
     collect::Collector,
     names::{NamedFrame, Names, Top},
+    rare_flags::KeptStacks,
     tree::{End, Tree, Watched},
 };
 
@@ -96,6 +97,12 @@ pub struct Treatment {
     pub stale_is_error: bool,
     /// The kinds of errors that are neither shown nor kept.
     pub hidden: Vec<ErrorKind>,
+    /// Which stacks of blocks are kept.
+    pub kept_stacks: KeptStacks,
+    /// Accesses to these addresses are no errors.
+    pub ignored: Vec<AddrRange>,
+    /// Whether forked processes are left out until they start a program.
+    pub forks_are_silent: bool,
     /// Whether a rule is shown with each finding.
     pub generates_rules: bool,
 }
@@ -124,12 +131,17 @@ pub struct Findings<'a> {
 
 impl<'a> Findings<'a> {
     /// Nothing found yet in a run of `command`.
-    pub fn new(command: Vec<String>, mut treatment: Treatment, display: &'a mut dyn Display) -> Self {
+    pub fn new(
+        command: Vec<String>,
+        mut treatment: Treatment,
+        names: Names,
+        display: &'a mut dyn Display,
+    ) -> Self {
         let mut report = Report::new(command);
         report.baseline = treatment.baseline.take();
         Self {
             treatment,
-            names: Names::default(),
+            names,
             display,
             report,
             contexts: HashMap::new(),
@@ -172,6 +184,11 @@ impl<'a> Findings<'a> {
             }
         }
         known
+    }
+
+    /// Whether what the process does is left out.
+    fn is_silent(&self, process: &Watched) -> bool {
+        self.treatment.forks_are_silent && process.is_forked
     }
 
     /// The index of the rule among those that were used.
@@ -237,10 +254,6 @@ fn stale((rule, why): (&Rule, Stale)) -> StaleRule {
     StaleRule { name: rule.name.clone(), file, line: rule.origin.line, why: why.to_string() }
 }
 
-fn plain(stack: &[NamedFrame]) -> Vec<Frame> {
-    stack.iter().map(|named| named.frame.clone()).collect()
-}
-
 /// The process as reports tell of it.
 fn process(watched: &Watched) -> Process {
     let count = |counter| watched.counter(counter);
@@ -283,7 +296,11 @@ fn process(watched: &Watched) -> Process {
 
 impl Collector for Findings<'_> {
     fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) {
-        if self.treatment.hidden.contains(&event.kind) {
+        let address = event.access.map_or(event.address, |access| access.addr);
+        if self.treatment.hidden.contains(&event.kind)
+            || self.is_silent(process)
+            || self.treatment.ignored.iter().any(|range| range.contains(address))
+        {
             return;
         }
         let top = if event.exact_top { Top::Exact } else { Top::Return };
@@ -299,10 +316,18 @@ impl Collector for Findings<'_> {
             self.contexts.insert((process.serial, context), Kept::Suppressed(index));
             return;
         }
+        let kept = self.treatment.kept_stacks;
+        let mut of_block = |stack: &[Pc], is_kept: bool| {
+            let stack = if is_kept { stack } else { &[] };
+            let stack = self.names.frames(process, stack, Top::Return);
+            self.names.shown(&stack)
+        };
+        let allocated = of_block(event.allocated, kept.shows_allocation(!event.freed.is_empty()));
+        let freed = of_block(event.freed, kept.shows_free());
         let traces = Traces {
-            stack: plain(&stack),
-            allocated: plain(&self.names.frames(process, event.allocated, Top::Return)),
-            freed: plain(&self.names.frames(process, event.freed, Top::Return)),
+            stack: self.names.shown(&stack),
+            allocated,
+            freed,
             named: match event.place {
                 Place::Module => self.names.named(process, event.address),
                 _ => None,
@@ -327,6 +352,9 @@ impl Collector for Findings<'_> {
     }
 
     fn loss(&mut self, process: &Watched, loss: &LossRecord<'_>) {
+        if self.is_silent(process) {
+            return;
+        }
         let stack = self.names.frames(process, loss.stack, Top::Return);
         let subject = Subject::Leak(loss.kind);
         if let Some(rule) = self.find_rule(&subject, Some(loss.allocated_by), &stack) {
@@ -348,8 +376,9 @@ impl Collector for Findings<'_> {
             indirect_blocks: loss.indirect_blocks,
             indirect_bytes: loss.indirect_bytes.0,
         };
-        let mut record =
-            LeakRecord::new(loss.kind, losses, process.pid, self.treatment.trim.apply(plain(&stack)));
+        let shown = if self.treatment.kept_stacks.shows_allocation(false) { &stack[..] } else { &[] };
+        let shown = self.treatment.trim.apply(self.names.shown(shown));
+        let mut record = LeakRecord::new(loss.kind, losses, process.pid, shown);
         record.allocated_by = Some(loss.allocated_by.name().to_owned());
         let functions = self.functions(process, [loss.allocated_by]);
         let function = functions[loss.allocated_by.name()].clone();
@@ -366,6 +395,9 @@ impl Collector for Findings<'_> {
     }
 
     fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str) {
+        if self.is_silent(process) {
+            return;
+        }
         let remark = match kind {
             NoticeKind::OwnMalloc => {
                 format!("{text} defines its own allocator: what it allocates is not seen")
@@ -409,7 +441,7 @@ impl Collector for Findings<'_> {
         if refused > 0 {
             self.display.remark(process, &format!("{refused} further errors were not told apart any more"));
         }
-        if process.end != Some(End::Exec) {
+        if process.end != Some(End::Exec) && !self.is_silent(process) {
             self.display.ended(&Ended { process, counts, tally });
         }
     }

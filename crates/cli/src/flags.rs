@@ -9,7 +9,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 use memcheck_model::{ErrorKind, LeakKind, MAX_FRAMES};
 use memcheck_wire::{LeakCheck, LeakResolution, Options};
 
-use crate::outputs::ReportFlags;
+use crate::{outputs::ReportFlags, rare_flags::RareFlags};
 
 /// What the user asked for.
 #[derive(Debug, Parser)]
@@ -163,6 +163,9 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0, require_equals = true, hide = true,
         value_parser = clap::value_parser!(u8).range(0..=4))]
     pub leak_tag_bits: u8,
+
+    #[command(flatten)]
+    pub rare: RareFlags,
 
     #[command(flatten)]
     pub planned: Planned,
@@ -374,6 +377,8 @@ impl Flags {
             malloc_fill: self.malloc_fill,
             free_fill: self.free_fill,
             realloc_zero_frees: self.realloc_zero_bytes_frees == YesNo::Yes,
+            align_shift: self.rare.alignment.0,
+            redzone_bytes: self.rare.redzone_size,
         }
     }
 }

@@ -17,6 +17,7 @@ mod os;
 mod outputs;
 mod program;
 mod progress;
+mod rare_flags;
 mod shim;
 mod stored;
 mod text_log;
@@ -44,6 +45,7 @@ use crate::{
     destination::Destination,
     findings::{Findings, Treatment},
     flags::{Flags, GenSuppressions, StaleFlag, YesNo},
+    names::{NameStyle, Names},
     os::{Beginning, Channel, SpawnError},
     program::Program,
     text_log::{Log, Manner, TextLog},
@@ -152,6 +154,15 @@ fn read_suppressions(flags: &Flags) -> Result<Suppressions, String> {
     Ok(rules)
 }
 
+/// Tells the shims which programs are not watched.
+fn skip_programs(flags: &Flags, channel: &Channel) -> Result<(), &'static str> {
+    let [paths, arguments] = [&flags.rare.trace_children_skip, &flags.rare.trace_children_skip_by_arg]
+        .map(|patterns| patterns.iter().map(|pattern| pattern.as_bytes()));
+    let fits = channel.header().skip(paths, arguments);
+    fits.then_some(())
+        .ok_or("the patterns of --trace-children-skip and --trace-children-skip-by-arg are too long")
+}
+
 /// What the earlier report holds.
 fn read_baseline(flags: &Flags) -> Result<Option<Baseline>, String> {
     let read = |file: &PathBuf| stored::read(file).map(|report| report.as_baseline());
@@ -166,7 +177,10 @@ fn watch_program(
     shim: &[u8],
 ) -> Result<ExitCode, ExitCode> {
     let failed = |reason: &dyn fmt::Display| fail(FAILED, reason);
-    let outputs = flags.reports.prepare().map_err(|error| failed(&error))?;
+    let mut outputs = flags.reports.prepare().map_err(|error| failed(&error))?;
+    if let Some(manner) = &manner {
+        outputs.use_manner(manner).map_err(|error| failed(&error))?;
+    }
     let log =
         flags.log_file.as_deref().map(Destination::prepare).transpose().map_err(|error| failed(&error))?;
     let sink = manner.as_ref().map_or(Ok(None), |manner| valgrind::open_sink(&manner.sink));
@@ -176,6 +190,7 @@ fn watch_program(
     let baseline = read_baseline(flags).map_err(|error| failed(&error))?;
     let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
     let channel = Channel::create(&flags.wire_options()).map_err(|error| failed(&error))?;
+    skip_programs(flags, &channel).map_err(|error| failed(&error))?;
     os::hold_lifeline(&channel.header().launcher);
     let environment = environment(&shim, &channel.path());
     let arguments = program.arguments.iter().map(|word| c_string(word)).collect::<Vec<_>>();
@@ -214,12 +229,20 @@ fn watch_program(
         baseline,
         stale_is_error: flags.stale_suppressions == StaleFlag::Error,
         hidden: flags.hidden_kinds(),
+        kept_stacks: flags.rare.keep_stacktraces,
+        ignored: flags.rare.ignore_ranges.iter().map(|range| range.0).collect(),
+        forks_are_silent: flags.rare.child_silent_after_fork == YesNo::Yes,
         generates_rules: flags.gen_suppressions == GenSuppressions::All,
     };
     let watch = Watch::new(channel, child, &signals).map_err(|errno| failed(&errno))?;
-    let mut findings = Findings::new(words, treatment, &mut *text);
+    let names = Names::new(NameStyle {
+        demangled: flags.rare.demangle == YesNo::Yes,
+        inlined: flags.rare.read_inline_info == YesNo::Yes,
+    });
+    let mut findings = Findings::new(words, treatment, names, &mut *text);
     let outcome = watch.run(&mut findings);
     let mut report = findings.finish(&outcome.tree);
+    report.comment.clone_from(&flags.rare.xml_user_comment);
     for remark in &outcome.remarks {
         text.notice(remark);
     }

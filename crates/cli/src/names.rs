@@ -3,7 +3,7 @@
 use memcheck_model::{Addr, Function, Pc};
 use memcheck_report::{Frame, NamedAddress, Symbol};
 use memcheck_suppress::FrameNames;
-use memcheck_symbolize::{ModuleFile, SymbolKind, Symbolizer, demangle};
+use memcheck_symbolize::{Location, ModuleFile, SymbolKind, Symbolizer, demangle};
 
 use crate::tree::{MappedModule, Watched};
 
@@ -38,10 +38,28 @@ impl NamedFrame {
     }
 }
 
+/// How frames are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct NameStyle {
+    /// Names of C++ as the source has them, not as the linker has them.
+    pub demangled: bool,
+    /// Inlined calls as frames of their own.
+    pub inlined: bool,
+}
+
 /// Looks names up.
-#[derive(Default)]
 pub struct Names {
     symbolizer: Symbolizer,
+    style: NameStyle,
+}
+
+/// The function that the code is in, at the place that it comes from.
+fn merge_inlined(mut locations: Vec<Location>) -> Option<Location> {
+    let outer = locations.pop()?;
+    Some(match locations.into_iter().next() {
+        Some(inner) => Location { file: inner.file, line: inner.line, column: inner.column, ..outer },
+        None => outer,
+    })
 }
 
 /// The module's file, to the symbolizer.
@@ -50,6 +68,23 @@ fn file(module: &MappedModule) -> ModuleFile<'_> {
 }
 
 impl Names {
+    /// Nothing looked up yet.
+    pub fn new(style: NameStyle) -> Self {
+        Self { symbolizer: Symbolizer::default(), style }
+    }
+
+    /// The frames as they are shown.
+    pub fn shown(&self, stack: &[NamedFrame]) -> Vec<Frame> {
+        let shown = |named: &NamedFrame| {
+            let mut frame = named.frame.clone();
+            if !self.style.demangled && named.linkage_name.is_some() {
+                frame.function.clone_from(&named.linkage_name);
+            }
+            frame
+        };
+        stack.iter().map(shown).collect()
+    }
+
     /// The frames of a stack: one for each address, more where calls were inlined.
     pub fn frames(&mut self, process: &Watched, stack: &[Pc], top: Top) -> Vec<NamedFrame> {
         let mut frames = Vec::new();
@@ -67,10 +102,13 @@ impl Names {
                 offset: Some(pc.0.wrapping_sub(module.bias)),
                 ..Frame::default()
             };
-            let locations = self.symbolizer.locations(file(module), lookup.0.wrapping_sub(module.bias));
+            let mut locations = self.symbolizer.locations(file(module), lookup.0.wrapping_sub(module.bias));
             if locations.is_empty() {
                 frames.push(NamedFrame { frame: bare, linkage_name: None });
                 continue;
+            }
+            if !self.style.inlined {
+                locations = merge_inlined(locations).into_iter().collect();
             }
             frames.extend(locations.into_iter().map(|location| NamedFrame {
                 frame: Frame {
@@ -96,7 +134,8 @@ impl Names {
         let found = modules
             .into_iter()
             .find_map(|module| Some((module, self.symbolizer.address(file(module), name)?)));
-        let bare = Frame { function: Some(demangle(name)), ..Frame::default() };
+        let shown = if self.style.demangled { demangle(name) } else { name.to_owned() };
+        let bare = Frame { function: Some(shown), ..Frame::default() };
         match found {
             Some((module, offset)) => Frame {
                 pc: Addr(module.bias.wrapping_add(offset)),

@@ -3,8 +3,10 @@
 //! Invariant: every file was tried before the program starts.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::Write as _,
     path::PathBuf,
 };
@@ -14,7 +16,7 @@ use memcheck_report::{Format, Protocol, Report, SourceRoot, step_summary};
 use crate::{
     destination::{Destination, DestinationError},
     flags::YesNo,
-    progress,
+    progress, valgrind,
 };
 
 /// Where GitHub wants the text for the page of a run.
@@ -110,7 +112,7 @@ impl ReportFlags {
                 files.push((format, Destination::prepare(pattern)?));
             }
         }
-        Ok(Outputs { files })
+        Ok(Outputs { files, socket: None, is_one_for_each_process: false })
     }
 }
 
@@ -118,21 +120,48 @@ impl ReportFlags {
 #[derive(Debug)]
 pub struct Outputs {
     files: Vec<(Format, Destination)>,
+    /// Somebody who listens for Valgrind's XML.
+    socket: Option<File>,
+    /// Whether a `%p` in a file's name gives every process a report of its own.
+    is_one_for_each_process: bool,
 }
 
 impl Outputs {
     /// Whether nothing is wanted.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.files.is_empty() && self.socket.is_none()
+    }
+
+    /// Does as Valgrind does: `%p` names a file for each process, and XML may go to a socket.
+    pub fn use_manner(&mut self, manner: &valgrind::Manner) -> Result<(), String> {
+        self.is_one_for_each_process = true;
+        self.socket = manner.xml_socket.as_deref().map(valgrind::connect).transpose()?;
+        Ok(())
+    }
+
+    /// The reports for a file, each with the process that it is about.
+    fn reports<'a>(
+        &self,
+        report: &'a Report,
+        pid: u32,
+        destination: &Destination,
+    ) -> Vec<(u32, Cow<'a, Report>)> {
+        if !self.is_one_for_each_process || !destination.is_one_for_each_process() {
+            return vec![(pid, Cow::Borrowed(report))];
+        }
+        let pids: BTreeSet<u32> = report.processes.iter().map(|process| process.pid).collect();
+        pids.into_iter().filter_map(|pid| Some((pid, Cow::Owned(report.of_process(pid)?)))).collect()
     }
 
     /// Writes all of them. One that fails keeps none of the others from being written.
     pub fn write(&self, report: &Report, pid: u32, root: &SourceRoot) -> Result<(), Vec<String>> {
         let mut failures = Vec::new();
         for (format, destination) in &self.files {
-            let content = progress::during("writing the reports", || format.render(report, root));
-            if let Err(error) = destination.write_whole(pid, content.as_bytes()) {
-                failures.push(error.to_string());
+            for (pid, report) in self.reports(report, pid, destination) {
+                let content = progress::during("writing the reports", || format.render(&report, root));
+                if let Err(error) = destination.write_whole(pid, content.as_bytes()) {
+                    failures.push(error.to_string());
+                }
             }
             if *format == Format::Github
                 && let Some(file) = std::env::var_os(STEP_SUMMARY)
@@ -140,6 +169,12 @@ impl Outputs {
                 && let Err(error) = append(&file, &summary)
             {
                 failures.push(format!("cannot write {}: {error}", file.display()));
+            }
+        }
+        if let Some(mut socket) = self.socket.as_ref() {
+            let content = Format::ValgrindXml(Protocol::Four).render(report, root);
+            if let Err(error) = socket.write_all(content.as_bytes()) {
+                failures.push(format!("--xml-socket: {error}"));
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(failures) }

@@ -78,6 +78,8 @@ pub struct Watched {
     pub pid: u32,
     /// Its parent's id.
     pub ppid: u32,
+    /// Whether it began by fork and is the same program as its parent.
+    pub is_forked: bool,
     /// Its arguments.
     pub command: Vec<OsString>,
     /// Its modules, also former ones.
@@ -100,6 +102,7 @@ impl Watched {
             serial: start.serial,
             pid,
             ppid: start.ppid,
+            is_forked: matches!(start.kind, StartKind::Fork(_)),
             command: arguments
                 .split(|&byte| byte == 0)
                 .map(|word| OsString::from_vec(word.to_vec()))

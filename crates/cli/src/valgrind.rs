@@ -9,7 +9,7 @@ mod log;
 mod options;
 mod wording;
 
-pub use log::{ValgrindLog, open_sink};
+pub use log::{ValgrindLog, connect, open_sink};
 pub use options::{Parsed, parse};
 
 use std::{
@@ -45,6 +45,10 @@ pub struct Manner {
     pub time_stamp: bool,
     /// What is cut from the front of full paths; no prefix at all: base names only.
     pub full_paths: Vec<String>,
+    /// Whether XML takes the place of the text.
+    pub is_xml: bool,
+    /// Who listens for the XML, if somebody does.
+    pub xml_socket: Option<String>,
     /// Options that were given and do nothing here.
     pub without_effect: Vec<String>,
 }

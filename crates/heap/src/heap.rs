@@ -153,6 +153,17 @@ pub(crate) struct Located {
     pub size: u64,
 }
 
+/// What the user wants of the heap, if anything in particular.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// How many bytes of freed chunks are held back.
+    pub quarantine_bytes: Option<u64>,
+    /// Every chunk's alignment is a multiple of `1 << align_shift`.
+    pub align_shift: u32,
+    /// How many bytes more than its size a chunk has room for: they are a part of its right redzone.
+    pub slack_bytes: u64,
+}
+
 /// The heap.
 #[derive(Debug)]
 pub struct Heap {
@@ -161,7 +172,7 @@ pub struct Heap {
     pub(crate) centrals: [Central; CLASSES],
     small_quarantine: Quarantine,
     big_quarantine: Quarantine,
-    quarantine_bytes: Option<u64>,
+    wishes: Wishes,
     forker: Forker,
     retired: crate::CacheStatistics,
     live_bytes: AtomicI64,
@@ -169,16 +180,16 @@ pub struct Heap {
 }
 
 impl Heap {
-    /// A heap over these tables. `quarantine_bytes` is what the user wants held back, if anything in particular.
+    /// A heap over these tables.
     #[must_use]
-    pub fn new(layout: Layout, tables: Tables, quarantine_bytes: Option<u64>) -> Self {
+    pub fn new(layout: Layout, tables: Tables, wishes: Wishes) -> Self {
         Self {
             layout,
             tables,
             centrals: [const { Central::new() }; CLASSES],
             small_quarantine: Quarantine::new(tables.small_ring),
             big_quarantine: Quarantine::new(tables.big_ring),
-            quarantine_bytes,
+            wishes,
             forker: Forker::default(),
             retired: crate::CacheStatistics::default(),
             live_bytes: AtomicI64::new(0),
@@ -214,7 +225,8 @@ impl Heap {
         backend: &impl Backend,
         request: &Request,
     ) -> Option<Allocated> {
-        let class = Class::find(request.size, request.align_shift)?;
+        let request = &Request { align_shift: request.align_shift.max(self.wishes.align_shift), ..*request };
+        let class = Class::find(request.size.saturating_add(self.wishes.slack_bytes), request.align_shift)?;
         if class.is_large() {
             return self.allocate_large(cache, backend, request, class);
         }
@@ -524,7 +536,7 @@ impl Heap {
             return;
         }
         let live = self.live_bytes.load(Ordering::Relaxed).max(0) as u64;
-        let budget = self.quarantine_bytes.unwrap_or(least + live / 16);
+        let budget = self.wishes.quarantine_bytes.unwrap_or(least + live / 16);
         let mut drained = [None; DRAIN_BATCHES as usize];
         quarantine.lock.hold(backend, &self.forker, cache.tid, || {
             // Drained first, so that a full ring has room; `take_over` gives one when it is full.
@@ -625,7 +637,7 @@ impl Heap {
         let tail = if slot.class.is_large() { LARGE_REDZONE } else { 0 };
         // A slot much too large would waste it.
         if info.state() != ChunkState::Live
-            || size > slot_end - start - tail
+            || size.saturating_add(self.wishes.slack_bytes) > slot_end - start - tail
             || size < slot.class.shape().capacity / 2
         {
             return false;

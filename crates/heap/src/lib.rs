@@ -29,7 +29,7 @@ mod size_class;
 pub use backend::{Backend, Change, Pattern, Reason};
 pub use cache::{CacheStatistics, ThreadCache};
 pub use chunk::{Chunk, ChunkMeta, ChunkState};
-pub use heap::{Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Statistics, Tables};
+pub use heap::{Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Statistics, Tables, Wishes};
 pub use layout::{ChunkId, Layout};
 pub use quarantine::BatchWords;
 pub use redzone::{FREED_HEAD_BYTES, FREED_TAIL_BYTES, ZONE_BYTES};

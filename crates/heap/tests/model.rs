@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use memcheck_heap::{
     Backend, BatchWords, Change, ChunkMeta, ChunkState, Class, FreeError, Freeing, Heap, Late, Layout,
-    Pattern, Reason, Request, Tables, ThreadCache,
+    Pattern, Reason, Request, Tables, ThreadCache, Wishes,
 };
 use memcheck_model::{Addr, AddrRange, Function, StackId, ThreadId};
 use proptest::prelude::*;
@@ -145,7 +145,10 @@ fn heap(quarantine_bytes: u64) -> (Heap, Fake) {
         small_ring: leak::<BatchWords>(1 << 6),
         big_ring: leak::<BatchWords>(1 << 4),
     };
-    (Heap::new(layout, tables, Some(quarantine_bytes)), Fake::new(&layout))
+    (
+        Heap::new(layout, tables, Wishes { quarantine_bytes: Some(quarantine_bytes), ..Wishes::default() }),
+        Fake::new(&layout),
+    )
 }
 
 fn request(size: u64, align_shift: u32) -> Request {

@@ -21,6 +21,9 @@ pub struct Report {
     pub tool: Tool,
     /// The command that was run, the program first.
     pub command: Vec<String>,
+    /// What the user said about the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     /// The processes, in the order in which they were seen.
     pub processes: Vec<Process>,
     /// The errors and notes, in the order in which they were seen.
@@ -169,6 +172,7 @@ impl Report {
             schema: SCHEMA.to_owned(),
             tool: Tool { name: "memcheck".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
             command,
+            comment: None,
             processes: Vec::new(),
             errors: Vec::new(),
             leaks: Vec::new(),
@@ -177,6 +181,20 @@ impl Report {
             baseline: None,
             summary: Summary::default(),
         }
+    }
+
+    /// The report on one process alone, if there is such a process.
+    #[must_use]
+    pub fn of_process(&self, pid: u32) -> Option<Self> {
+        let mut report = Self {
+            command: self.find_process(pid)?.command.clone(),
+            processes: self.processes.iter().filter(|process| process.pid == pid).cloned().collect(),
+            errors: self.errors.iter().filter(|finding| finding.pid == pid).cloned().collect(),
+            leaks: self.leaks.iter().filter(|leak| leak.pid == pid).cloned().collect(),
+            ..self.clone()
+        };
+        report.summarize(&[LeakKind::Definite, LeakKind::Possible]);
+        Some(report)
     }
 
     /// Whether the baseline holds a finding of this fingerprint.

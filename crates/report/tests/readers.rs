@@ -70,6 +70,7 @@ fn report() -> Report {
             functions: Default::default(),
         });
     }
+    report.comment = Some("build <7>".into());
     report.summarize(&[LeakKind::Definite]);
     report
 }
@@ -177,6 +178,7 @@ struct Output {
     pid: u32,
     ppid: u32,
     tool: String,
+    usercomment: Option<String>,
     args: Args,
     status: Vec<Status>,
     #[serde(default)]
@@ -334,6 +336,7 @@ fn valgrinds_xml_holds_what_each_protocol_names_and_nothing_else() {
         assert_eq!(output.errorcounts.pair.len(), counted);
         assert_eq!(output.suppcounts.pair.len(), 1);
         assert_eq!(output.args.argv.arg, ["]]> <x>", "\u{fffd}"]);
+        assert_eq!(output.usercomment.as_deref(), Some("build <7>"));
         assert_eq!(output.args.argv.exe, "./a.out");
         assert!(output.fatal_signal.is_some());
         assert_eq!(output.heap_summary.is_some(), protocol == Protocol::Six);

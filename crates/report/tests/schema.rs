@@ -84,6 +84,7 @@ fn report() -> Report {
         line: 3,
         why: "never needed".into(),
     });
+    report.comment = Some("nightly".into());
     report.baseline = Some(report.as_baseline());
     report
 }

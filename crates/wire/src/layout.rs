@@ -13,7 +13,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{Contexts, Counter, Options, options::OPTION_WORDS};
+use crate::{Contexts, Counter, Options, options::OPTION_WORDS, skips, skips::SKIP_BYTES};
 
 /// Changes with every change of the layout or of a record.
 pub const VERSION: u64 = 1;
@@ -56,6 +56,8 @@ pub struct Header {
     unwatched: AtomicU32,
     /// How many forks have begun whose child has no stream yet; a fork that failed stays counted.
     forking: AtomicU32,
+    /// See [`crate::skips`].
+    skips: [AtomicU64; SKIP_BYTES / 8],
 }
 
 /// What one process owns.
@@ -171,6 +173,36 @@ impl Header {
         let valid =
             self.magic.load(Ordering::Acquire) == MAGIC && self.version.load(Ordering::Relaxed) == VERSION;
         if valid { Options::load(&self.options) } else { None }
+    }
+
+    /// Names the programs that are not watched by patterns of their paths and of their arguments. Whether there was
+    /// room; call it before any shim looks.
+    pub fn skip<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a [u8]>,
+        arguments: impl IntoIterator<Item = &'a [u8]>,
+    ) -> bool {
+        let mut list = [0; SKIP_BYTES];
+        let fits = skips::write_in(&mut list, paths, arguments).is_some();
+        if fits {
+            for (word, bytes) in self.skips.iter().zip(list.as_chunks::<8>().0) {
+                word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            }
+        }
+        fits
+    }
+
+    /// Whether a program with this path and these arguments is not to be watched.
+    #[must_use]
+    pub fn skips<'a>(&self, path: &[u8], arguments: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        if self.skips[0].load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut list = [0; SKIP_BYTES];
+        for (bytes, word) in list.as_chunks_mut::<8>().0.iter_mut().zip(&self.skips) {
+            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        skips::matches(&list, path, arguments)
     }
 
     /// Whether the launcher is gone.
@@ -374,6 +406,7 @@ mod tests {
         serials: AtomicU32::new(0),
         unwatched: AtomicU32::new(0),
         forking: AtomicU32::new(0),
+        skips: [const { AtomicU64::new(0) }; SKIP_BYTES / 8],
     };
 
     #[test]

@@ -27,6 +27,7 @@ mod counter;
 mod layout;
 mod options;
 mod record;
+mod skips;
 mod words;
 
 pub use contexts::{Contexts, Sighting};
@@ -35,9 +36,10 @@ pub use layout::{
     CHANNEL_BYTES, CHANNEL_VARIABLE, Header, LAUNCHER_DIED, MAX_STREAMS, Owner, SLOT_WORDS, SLOTS,
     STREAM_BYTES, Slot, SlotState, Stream, VERSION,
 };
-pub use options::{LeakCheck, LeakResolution, Options};
+pub use options::{LeakCheck, LeakResolution, MAX_ALIGN_SHIFT, Options};
 pub use record::{
     LossRecord, Module, Notice, NoticeKind, ProcessStart, Record, Scratch, StartKind, TEXT_MAX, decode,
     encode,
 };
+pub use skips::SKIP_BYTES;
 pub use words::Malformed;

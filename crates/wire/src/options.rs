@@ -65,7 +65,14 @@ pub struct Options {
     pub free_fill: Option<u8>,
     /// Whether `realloc(p, 0)` frees `p`, as glibc does.
     pub realloc_zero_frees: bool,
+    /// Every block's alignment is a multiple of `1 << align_shift`, up to [`MAX_ALIGN_SHIFT`].
+    pub align_shift: u8,
+    /// How many bytes that no block uses lie between two blocks at least, or 0 for what the heap thinks right.
+    pub redzone_bytes: u16,
 }
+
+/// The largest alignment that can be asked for of every block: a page's.
+pub const MAX_ALIGN_SHIFT: u8 = 12;
 
 impl Default for Options {
     fn default() -> Self {
@@ -86,6 +93,8 @@ impl Default for Options {
             malloc_fill: None,
             free_fill: None,
             realloc_zero_frees: true,
+            align_shift: 0,
+            redzone_bytes: 0,
         }
     }
 }
@@ -96,7 +105,7 @@ fn pack_option(value: Option<u64>) -> u64 {
 }
 
 impl Options {
-    fn to_words(self) -> [u64; 16] {
+    fn to_words(self) -> [u64; 18] {
         [
             self.access_checks.into(),
             self.eager.into(),
@@ -114,6 +123,8 @@ impl Options {
             pack_option(self.malloc_fill.map(u64::from)),
             pack_option(self.free_fill.map(u64::from)),
             self.realloc_zero_frees.into(),
+            self.align_shift.into(),
+            self.redzone_bytes.into(),
         ]
     }
 
@@ -163,6 +174,8 @@ impl Options {
             malloc_fill: fill(13)?,
             free_fill: fill(14)?,
             realloc_zero_frees: flag(15)?,
+            align_shift: byte(16).filter(|&shift| shift <= MAX_ALIGN_SHIFT)?,
+            redzone_bytes: u16::try_from(word(17)).ok()?,
         })
     }
 
@@ -191,6 +204,8 @@ mod tests {
             num_callers: 64,
             leak_check: LeakCheck::Summary,
             access_checks: false,
+            align_shift: MAX_ALIGN_SHIFT,
+            redzone_bytes: 4096,
             ..Options::default()
         };
         for options in [options, Options::default()] {
@@ -202,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_words_never_panic(values in proptest::collection::vec(0u64..300, 16)) {
+        fn arbitrary_words_never_panic(values in proptest::collection::vec(0u64..300, 18)) {
             let words = words();
             for (to, from) in words.iter().zip(values) {
                 to.store(from, Ordering::Relaxed);

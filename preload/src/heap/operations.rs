@@ -156,7 +156,7 @@ fn agrees(function: Function, freed: &Freed, said: DeleteTerms) -> bool {
     }
     family(function) == family(freed.allocated_by)
         && said.size.is_none_or(|size| size == freed.size)
-        && said.align.is_none_or(|align| align == 1u64 << freed.align_shift)
+        && said.align.is_none_or(|align| align.max(1 << options().align_shift) == 1u64 << freed.align_shift)
 }
 
 #[cold]

@@ -63,7 +63,7 @@ pub unsafe extern "C" fn execve(path: u64, arguments: u64, environment: u64) -> 
     // SAFETY: the caller's word.
     let file = unsafe { File::open_at(AT_FDCWD, path) };
     // SAFETY: the caller's word.
-    let environment = unsafe { environment_for(file.as_ref().ok(), environment) };
+    let environment = unsafe { environment_for(file.as_ref().ok(), path, arguments, environment) };
     drop(file);
     // SAFETY: the caller's word, and the environment is a null-terminated array of strings still.
     answer(unsafe { target_syscall(SYS_EXECVE, [path, arguments, environment, 0, 0, 0]) }) as i32
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn execveat(
         unsafe { File::open_at(directory, path) }
     };
     // SAFETY: the caller's word.
-    let environment = unsafe { environment_for(file.as_ref().ok(), environment) };
+    let environment = unsafe { environment_for(file.as_ref().ok(), path, arguments, environment) };
     drop(file);
     let args = [directory as u64, path, arguments, environment, flags as u64, 0];
     // SAFETY: the caller's word, and the environment is a null-terminated array of strings still.
@@ -113,12 +113,14 @@ pub unsafe extern "C" fn fexecve(descriptor: i32, arguments: u64, environment: u
 /// The environment for the program in `file`: the one given, or one made from it.
 ///
 /// # Safety
-/// `environment` is null or a null-terminated array of zero-terminated strings.
-unsafe fn environment_for(file: Option<&File>, environment: u64) -> u64 {
+/// `path` is null or a zero-terminated string; `arguments` and `environment` are null or null-terminated arrays of such
+/// strings.
+unsafe fn environment_for(file: Option<&File>, path: u64, arguments: u64, environment: u64) -> u64 {
     if !channel::is_watched() || shim_path().is_empty() {
         return environment;
     }
-    let traces = channel::connect().trace_children;
+    // SAFETY: the caller's word.
+    let traces = channel::connect().trace_children && !unsafe { is_skipped(path, arguments) };
     // A program that cannot be opened cannot be judged; most often it does not exist and exec will say so.
     let fits = file.map_or(Ok(()), program_file::fits);
     if let (true, Err(why)) = (traces, fits) {
@@ -127,6 +129,22 @@ unsafe fn environment_for(file: Option<&File>, environment: u64) -> u64 {
     let is_handed_on = traces && fits.is_ok() && shim_can_be_read();
     // SAFETY: the caller's word.
     unsafe { rebuild(environment, is_handed_on) }.unwrap_or(environment)
+}
+
+/// Whether the user does not want such a program watched.
+///
+/// # Safety
+/// As for `environment_for`.
+unsafe fn is_skipped(path: u64, arguments: u64) -> bool {
+    // SAFETY: a zero-terminated string, by the caller's word.
+    let path = if path == 0 { &[] } else { unsafe { string(path) } };
+    let argument = |index: usize| {
+        // SAFETY: an array of pointers up to a null one, by the caller's word; never read past that.
+        let at = if arguments == 0 { 0 } else { unsafe { (arguments as *const u64).add(index).read() } };
+        // SAFETY: a zero-terminated string, by the caller's word.
+        (at != 0).then(|| unsafe { string(at) })
+    };
+    channel::skips(path, (0..).map_while(argument))
 }
 
 /// Whether the process may still read the shim: one that gave up its rights may not.

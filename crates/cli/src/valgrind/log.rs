@@ -63,14 +63,16 @@ pub fn open_sink(sink: &Sink) -> Result<Option<File>, String> {
             .open(format!("/proc/self/fd/{number}"))
             .map(Some)
             .map_err(|error| format!("--log-fd={number}: {error}")),
-        Sink::Socket(address) => {
-            // Valgrind's own port is 1500.
-            let full = if address.contains(':') { address.clone() } else { format!("{address}:1500") };
-            TcpStream::connect(&full)
-                .map(|stream| Some(File::from(OwnedFd::from(stream))))
-                .map_err(|error| format!("--log-socket={address}: {error}"))
-        }
+        Sink::Socket(address) => connect(address).map(Some),
     }
+}
+
+/// A connection to who listens at this address.
+pub fn connect(address: &str) -> Result<File, String> {
+    // Valgrind's own port is 1500.
+    let full = if address.contains(':') { address.to_owned() } else { format!("{address}:1500") };
+    let stream = TcpStream::connect(&full).map_err(|error| format!("cannot connect to {full}: {error}"))?;
+    Ok(File::from(OwnedFd::from(stream)))
 }
 
 impl ValgrindLog {
@@ -146,6 +148,9 @@ impl ValgrindLog {
     }
 
     fn write(&mut self, pid: u32, text: &str) {
+        if self.manner.is_xml {
+            return;
+        }
         if let Some(pattern) = &self.pattern
             && !self.outputs.contains_key(&pid)
             && let Ok(file) = pattern.open(pid)
@@ -331,6 +336,9 @@ impl Log for ValgrindLog {
     }
 
     fn failure(&mut self, reason: &str) {
+        if self.manner.is_xml {
+            eprintln!("memcheck: {reason}");
+        }
         self.say(self.main, &[format!("memcheck: {reason}")]);
     }
 

@@ -15,8 +15,10 @@ const DEFAULTS: [&str; 4] =
     ["--leak-check=summary", "--num-callers=12", "--error-exitcode=0", "--trace-children=no"];
 
 /// Options that ask for what is so anyway, whatever their value.
-const SO_ANYWAY: [&str; 8] = [
+const SO_ANYWAY: [&str; 9] = [
     "--error-limit",
+    // Freed blocks are held back in two queues: large ones never push out small ones.
+    "--freelist-big-blocks",
     "--keep-debuginfo",
     "--vgdb",
     "--run-libc-freeres",
@@ -27,23 +29,17 @@ const SO_ANYWAY: [&str; 8] = [
 ];
 
 /// Options that have no effect here, with the value that asks for nothing.
-const WITHOUT_EFFECT: [(&str, &str); 52] = [
+const WITHOUT_EFFECT: [(&str, &str); 40] = [
     ("--aspace-minaddr", ""),
-    ("--alignment", "16"),
     ("--allow-mismatched-debuginfo", "no"),
     ("--avg-transtab-entry-size", "0"),
-    ("--child-silent-after-fork", "no"),
     ("--debuginfo-server", ""),
-    ("--demangle", "yes"),
     ("--dsymutil", "yes"),
     ("--expensive-definedness-checks", ""),
     ("--extra-debuginfo-path", ""),
     ("--fair-sched", "no"),
-    ("--freelist-big-blocks", "1000000"),
     ("--ignore-range-below-sp", ""),
-    ("--ignore-ranges", ""),
     ("--input-fd", "0"),
-    ("--keep-stacktraces", "alloc-and-free"),
     ("--kernel-variant", "none"),
     ("--max-threads", "500"),
     ("--merge-recursive-frames", "0"),
@@ -51,17 +47,13 @@ const WITHOUT_EFFECT: [(&str, &str); 52] = [
     ("--partial-loads-ok", "yes"),
     ("--px-default", ""),
     ("--px-file-backed", ""),
-    ("--read-inline-info", "yes"),
     ("--read-var-info", "no"),
-    ("--redzone-size", "16"),
     ("--require-text-symbol", ""),
     ("--resync-filter", ""),
     ("--show-emwarns", "no"),
     ("--sim-hints", "none"),
     ("--smc-check", ""),
     ("--soname-synonyms", ""),
-    ("--trace-children-skip", ""),
-    ("--trace-children-skip-by-arg", ""),
     ("--track-fds", "no"),
     ("--track-origins", "no"),
     ("--undef-value-errors", "no"),
@@ -74,13 +66,17 @@ const WITHOUT_EFFECT: [(&str, &str); 52] = [
     ("--vgdb-shadow-registers", "no"),
     ("--vgdb-stop-at", "none"),
     ("--workaround-gcc296-bugs", "no"),
-    ("--xml-user-comment", ""),
     ("--xtree-leak", "no"),
     ("--xtree-leak-file", ""),
     ("--xtree-memory", "none"),
     ("--xtree-memory-file", ""),
-    ("--xml-socket", ""),
 ];
+
+/// Where the XML goes.
+enum Xml {
+    File(OsString),
+    Socket(String),
+}
 
 /// What a command line asks for.
 pub enum Parsed {
@@ -99,9 +95,12 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Parsed {
         markers: None,
         time_stamp: false,
         full_paths: Vec::new(),
+        is_xml: false,
+        xml_socket: None,
         without_effect: Vec::new(),
     };
     let mut handed_on: Vec<OsString> = ["valgrind"].into_iter().chain(DEFAULTS).map(OsString::from).collect();
+    let mut xml = None;
     let mut shows_reachable = None;
     let mut shows_possible = None;
     for word in words {
@@ -138,7 +137,10 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Parsed {
                 manner.sink = Sink::Default;
                 handed_on.push(word);
             }
-            "--xml-fd" => handed_on.push(format!("--xml-file=/dev/fd/{value}").into()),
+            "--xml" => manner.is_xml = value == "yes",
+            "--xml-fd" => xml = Some(Xml::File(format!("/dev/fd/{value}").into())),
+            "--xml-file" => xml = Some(Xml::File(value.into())),
+            "--xml-socket" => xml = Some(Xml::Socket(value.to_owned())),
             "--error-markers" => {
                 let (begin, end) = value.split_once(',').unwrap_or((value, ""));
                 manner.markers = Some((begin.to_owned(), end.to_owned()));
@@ -151,6 +153,18 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Parsed {
                 Some(_) => manner.without_effect.push(name.to_owned()),
                 None => handed_on.push(word),
             },
+        }
+    }
+    match (manner.is_xml, xml) {
+        (false, _) => {}
+        (true, Some(Xml::File(file))) => {
+            let mut option = OsString::from("--xml-file=");
+            option.push(file);
+            handed_on.push(option);
+        }
+        (true, Some(Xml::Socket(address))) => manner.xml_socket = Some(address),
+        (true, None) => {
+            return Parsed::Refuse("--xml=yes needs --xml-fd=, --xml-file= or --xml-socket=".to_owned());
         }
     }
     // As Valgrind has it: the older pair of options sets the newer one.
@@ -222,11 +236,7 @@ mod tests {
         assert_eq!(manner.markers, Some(("a".to_owned(), "b".to_owned())));
         assert!(manner.time_stamp && manner.full_paths == [""]);
         let named: Vec<&str> = manner.without_effect.iter().map(String::as_str).collect();
-        assert_eq!(
-            named.join(" "),
-            "--trace-children-skip --trace-children-skip-by-arg --child-silent-after-fork --freelist-big-blocks \
-             --keep-stacktraces --ignore-ranges --soname-synonyms --track-origins --smc-check"
-        );
+        assert_eq!(named.join(" "), "--soname-synonyms --track-origins --smc-check");
     }
 
     #[test]

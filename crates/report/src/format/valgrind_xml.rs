@@ -66,6 +66,9 @@ fn head(xml: &mut Xml, report: &Report, protocol: Protocol) {
     xml.number("pid", process.map_or(0, |process| process.pid.into()));
     xml.number("ppid", process.map_or(0, |process| process.ppid.into()));
     xml.leaf("tool", "memcheck");
+    if let Some(comment) = &report.comment {
+        xml.leaf("usercomment", comment);
+    }
     xml.element("args", |xml| {
         xml.element("vargv", |xml| xml.leaf("exe", &report.tool.name));
         xml.element("argv", |xml| {
