@@ -62,7 +62,8 @@ impl Example {
     }
 
     fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.folder().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+        let bytes = fs::read(self.folder().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn json(&self, file: &str) -> Value {
@@ -87,7 +88,15 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The tests of the project and whether they pass under memcheck.
-const TESTS: [(&str, bool); 3] = [("good", true), ("overflow", false), ("failing", false)];
+const TESTS: [(&str, bool); 7] = [
+    ("good", true),
+    ("overflow", false),
+    ("leak", false),
+    ("failing", false),
+    ("frees", false),
+    ("write", false),
+    ("held", false),
+];
 
 #[test]
 fn ctest_fails_the_tests_with_findings() {
@@ -103,7 +112,7 @@ fn ctest_fails_the_tests_with_findings() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("memcheck-"))
         .collect();
-    assert_eq!(reports.len(), 4, "a report for each test");
+    assert_eq!(reports.len(), TESTS.len(), "a report for each test");
 }
 
 #[test]
@@ -128,6 +137,99 @@ fn automake_fails_the_tests_with_findings() {
         assert!(ran.text.lines().any(|line| line == format!("{result}: {name}")), "{name}: {}", ran.text);
     }
     assert!(example.read("overflow.log").contains("[heap-buffer-overflow]"));
+}
+
+/// The place of a checker called `valgrind`: Valgrind itself, and memcheck by a link of that name.
+fn valgrinds(example: &Example) -> [PathBuf; 2] {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let real = env::split_paths(&path).map(|folder| folder.join("valgrind")).find(|file| file.exists());
+    let ours = example.scratch.path().join("ours/valgrind");
+    fs::create_dir_all(ours.parent().unwrap()).unwrap();
+    symlink(env!("CARGO_BIN_EXE_memcheck"), &ours).unwrap();
+    [real.expect("valgrind is installed: see .ci/run"), ours]
+}
+
+/// The lines that say how much was found, without the process.
+fn counts(text: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let said = line.strip_prefix("==")?.split_once("== ")?.1;
+        (said.starts_with("ERROR SUMMARY") || said.contains(" lost: ") || said.contains("still reachable: "))
+            .then(|| said.trim().to_owned())
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[test]
+fn ctest_counts_the_same_defects_with_valgrind_and_with_the_link() {
+    let example = Example::of("project");
+    let defects = valgrinds(&example).map(|valgrind| {
+        example.must(&format!(
+            "rm -rf build && cmake -B build -DMEMCHECK=OFF -DMEMORYCHECK_COMMAND={} && cmake --build build",
+            valgrind.display()
+        ));
+        let ran = example.run("ctest --test-dir build -T memcheck");
+        assert_ne!(ran.status, Some(0), "the failing test fails: {}", ran.text);
+        let report = example.must("cat build/Testing/*/DynamicAnalysis.xml");
+        let mut lines = Vec::new();
+        for part in report.split("<Test Status=").skip(1) {
+            let name = part.split("<Name>").nth(1).and_then(|rest| rest.split("</Name>").next()).unwrap();
+            let kinds = part.split("<Defect type=\"").skip(1);
+            let kinds = kinds.map(|rest| rest.split("</Defect>").next().unwrap().replace("\">", ": "));
+            let kinds = kinds.collect::<Vec<_>>().join(", ");
+            lines.push(format!("{name} {}; {kinds}", part.split('"').nth(1).unwrap()));
+        }
+        lines.sort();
+        lines
+    });
+    assert_eq!(defects[0], defects[1]);
+    assert_eq!(
+        defects[1],
+        [
+            "failing failed; ",
+            "frees passed; FIM: 1, Uninitialized Memory Read: 1",
+            "held passed; Memory Leak: 1, Potential Memory Leak: 2",
+            "leak passed; Memory Leak: 1",
+            "overflow passed; IPW: 1",
+            "write passed; Invalid syscall param: 1",
+        ]
+    );
+}
+
+#[test]
+fn meson_and_automake_count_the_same_with_valgrind_and_with_the_link() {
+    let example = Example::of("project");
+    example.must("meson setup build && autoreconf -i && ./configure");
+    let [theirs, ours] = valgrinds(&example).map(|valgrind| {
+        let options = format!("{} --leak-check=full --error-exitcode=1", valgrind.display());
+        let meson = example.run(&format!("meson test -C build --wrapper '{options}'"));
+        let passed: Vec<bool> = TESTS
+            .iter()
+            .map(|(name, _)| {
+                let line = meson.text.lines().find(|line| line.contains(&format!(" {name} ")));
+                line.unwrap_or_else(|| panic!("no line of {name}: {}", meson.text)).contains(" OK ")
+            })
+            .collect();
+        // Meson writes the tests in the order in which they end.
+        let mut found = counts(&example.read("build/meson-logs/testlog-valgrind.txt"));
+        found.sort();
+        let options = format!(
+            "LOG_COMPILER={} AM_LOG_FLAGS='--leak-check=full --error-exitcode=1'",
+            valgrind.display()
+        );
+        let automake = example.run(&format!("make check {options}"));
+        let logs: Vec<Vec<String>> =
+            TESTS.iter().map(|(name, _)| counts(&example.read(&format!("{name}.log")))).collect();
+        let results: Vec<String> = automake
+            .text
+            .lines()
+            .filter(|line| line.starts_with("PASS: ") || line.starts_with("FAIL: "))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(results.len(), TESTS.len(), "{}", automake.text);
+        (passed, found, logs, results)
+    });
+    assert_eq!(theirs, ours);
+    assert!(ours.1.len() >= TESTS.len(), "{:?}", ours.1);
 }
 
 #[test]

@@ -100,3 +100,55 @@ fn names_that_are_no_text_leave_every_report_well_formed() {
     let lint = lint.expect("xmllint is installed: see .ci/run");
     assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stderr));
 }
+
+/// Findings of every kind that Valgrind has a word for, in the examples.
+const FAULTY: [&str; 5] = ["overflow", "leak", "frees", "write", "held"];
+
+/// `MEMCHECK_READERS` names a folder of Python packages: ValgrindCI and valparse. `.ci/run` makes it.
+#[test]
+fn readers_of_valgrinds_xml_find_in_ours_what_they_find_in_valgrinds() {
+    let Some(readers) = std::env::var_os("MEMCHECK_READERS") else {
+        eprintln!("MEMCHECK_READERS is not set: no other reader of Valgrind's XML");
+        return;
+    };
+    let scratch = scratch();
+    let folder = scratch.path();
+    let run = |program: &OsStr, arguments: &[&str]| {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(folder)
+            .env("PYTHONPATH", &readers)
+            .env("HOME", folder)
+            .output();
+        let output = output.unwrap_or_else(|error| panic!("{program:?}: {error}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let python = OsStr::new("/usr/bin/python3");
+    for name in FAULTY {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/examples/project/{name}.c"));
+        fs::copy(source, folder.join(format!("{name}.c"))).unwrap();
+        run(OsStr::new("cc"), &["-g", "-w", &format!("{name}.c"), "-o", name]);
+        let link = folder.join("valgrind-of-ours");
+        if !link.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_memcheck"), &link).unwrap();
+        }
+        let summaries = [link.as_os_str(), OsStr::new("valgrind")].map(|checker| {
+            let program = format!("./{name}");
+            let options =
+                ["-q", "--leak-check=full", "--show-leak-kinds=all", "--xml=yes", "--xml-file=x.xml"];
+            run(checker, &[&options[..], &[program.as_str()]].concat());
+            run(python, &["-m", "ValgrindCI", "--source-dir", ".", "x.xml", "--summary"])
+        });
+        assert_eq!(summaries[0], summaries[1], "{name}");
+        assert!(summaries[0].contains("errors"), "{}", summaries[0]);
+    }
+    run(
+        &folder.join("valgrind-of-ours").into_os_string(),
+        &["-q", "--xml=yes", "--xml-file=x.xml", "./frees"],
+    );
+    let script =
+        "import valparse\nreport = valparse.Parser('x.xml')\nprint([e.kind.value for e in report.errs])";
+    assert_eq!(run(python, &["-c", script]), "['InvalidRead', 'InvalidFree']\n");
+}

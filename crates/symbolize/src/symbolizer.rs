@@ -111,8 +111,12 @@ impl Module {
         if locations.is_empty() {
             locations.extend(symbol().map(|_| Location::default()));
         }
-        if let Some(last) = locations.last_mut().filter(|last| last.function.is_none())
+        // Debugging information may have a library's inner name, such as `__GI___libc_write`.
+        let is_inner = |name: &String| name.starts_with('_');
+        if let Some(last) = locations.last_mut()
+            && last.function.as_ref().is_none_or(is_inner)
             && let Some(symbol) = symbol()
+            && (last.function.is_none() || !is_inner(&symbol.name))
         {
             last.function = Some(symbol.name);
             last.linkage_name = Some(symbol.linkage_name);

@@ -93,7 +93,11 @@ impl Frames {
 
     fn address(&self, lines: &mut Vec<String>, finding: &Finding, occurrence: &Occurrence<'_>) {
         let event = occurrence.event;
-        let address = event.access.map_or(event.address, |access| access.addr).0;
+        let address = match (event.access, event.detail) {
+            (Some(access), Detail::Syscall { offset, .. }) => access.addr.0.wrapping_add(offset),
+            (Some(access), _) => access.addr.0,
+            (None, _) => event.address.0,
+        };
         let start = format!(" Address 0x{address:x} is");
         match event.place {
             Place::Block(block) => {
@@ -216,11 +220,15 @@ fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {
         (E::HeapBufferOverflow | E::HeapUseAfterFree, Detail::Late(damage)) => {
             format!("Invalid write of size {}", damage.changed.0)
         }
+        (E::SyscallParam, _) => match memcheck_report::syscall_parameter(event) {
+            Some(parameter) => format!("Syscall param {parameter} points to unaddressable byte(s)"),
+            None => finding.message.clone(),
+        },
         (E::NullDereference, _) if event.access.is_none() => {
             "Jump to the invalid address stated on the next line".to_owned()
         }
         _ => match event.access {
-            Some(access) if access.size.0 > 0 && event.kind != E::SyscallParam => {
+            Some(access) if access.size.0 > 0 => {
                 let operation = if access.kind == AccessKind::Read { "read" } else { "write" };
                 format!("Invalid {operation} of size {}", access.size.0)
             }
