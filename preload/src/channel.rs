@@ -21,7 +21,7 @@ use core::{
 use memcheck_model::{Detail, ErrorEvent};
 use memcheck_wire::{
     CHANNEL_BYTES, CHANNEL_VARIABLE, Counter, Header, MAX_STREAMS, Options, Owner, ProcessStart, Record,
-    Sighting, Slot, SlotState, StartKind, Stream, TEXT_MAX,
+    Requests, Sighting, Slot, SlotState, StartKind, Stream, TEXT_MAX,
 };
 
 use crate::sys::{
@@ -151,6 +151,16 @@ pub fn announce_end(end: Owner) {
     }
 }
 
+/// Moves the word of requests on; false when it did not stand at `from`, or nobody watches.
+pub fn move_requests(from: Requests, to: Requests) -> bool {
+    own_stream().is_some_and(|stream| stream.move_requests(from, to))
+}
+
+/// Whether a leak search that was asked for is under way.
+pub fn is_served() -> bool {
+    move_requests(Requests::Served, Requests::Served)
+}
+
 /// Whether the memory is another process': that of the parent of a vfork.
 pub fn is_vfork_child() -> bool {
     own_stream().and_then(|stream| stream.owner().pid()).is_some_and(|owner| owner != process::pid())
@@ -242,6 +252,10 @@ fn begin_process(kind: StartKind) {
         Err(_) => &[],
     };
     if let Some(stream) = stream {
+        if let StartKind::Fork(_) = kind {
+            // The handler is the parent's.
+            stream.move_requests(Requests::Closed, Requests::Open);
+        }
         let start = ProcessStart { serial, ppid: process::parent_pid(), kind, arguments };
         with_signals_blocked(|| {
             put(header, stream, &Record::Start(start), SlotState::Ready);

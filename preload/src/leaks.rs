@@ -3,8 +3,10 @@
 //! Invariants: runs in one thread at a time, with all signals blocked; takes no lock that a stopped thread may
 //! hold (who holds the tool heap's, a heap's or the channel's has signals blocked, so it is not stopped there).
 
+mod asked;
 mod glibc;
 mod registers;
+mod restart;
 mod roots;
 mod runtime_library;
 mod stop;
@@ -17,9 +19,10 @@ use memcheck_leak::{Heuristics, OutOfMemory, Outcome, Resolution, SearchOptions,
 use memcheck_model::{Addr, LeakKind, MAX_FRAMES, Pc, Size};
 use memcheck_wire::{Counter, LeakCheck, LeakResolution, LossRecord, Notice, NoticeKind, Options, Record};
 
+pub use asked::{after_failed_exec, before_exec, begin};
 use roots::Roots;
-pub use stop::STOP_MASK;
 use stop::Trouble;
+pub use stop::{STOP_MASK, action as stop_action};
 use view::HeapView;
 
 use crate::{channel, heap, lifecycle::end::Departure, stacks};
@@ -30,6 +33,7 @@ const PATH_WORDS: usize = 16;
 /// This process was forked.
 pub fn after_fork_in_child() {
     view::inherit();
+    asked::after_fork_in_child();
 }
 
 /// Searches when the process ends, if that is asked for.
@@ -38,26 +42,40 @@ pub fn search_at_end(departure: &Departure) {
     if options.leak_check == LeakCheck::No || !channel::is_watched() {
         return;
     }
-    let Some(heap) = heap::find() else { return };
-    match stop::stop() {
-        Ok(stopped) => {
-            let roots = roots::gather(departure, &stopped.stands);
-            let view = HeapView::new(heap, &roots.libraries);
-            let outcome = view.ok_or(OutOfMemory).and_then(|view| {
-                let outcome = search_with_paths(&view, &roots, &options)?;
-                send(&view, &outcome, &options);
-                Ok(())
+    let Some(turn) = asked::Turn::take() else { return };
+    // The process ends: what stands still may stand until then, and change nothing any more.
+    core::mem::forget((turn, search_now(departure, &options)));
+}
+
+/// The options for a search on demand, which is asked for whatever is done at the end.
+fn on_demand(options: &Options) -> Options {
+    Options { leak_check: LeakCheck::Full, ..*options }
+}
+
+/// Searches and sends what it finds. The other threads stand still until the result is dropped.
+fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped> {
+    let heap = heap::find()?;
+    let stopped = match stop::stop() {
+        Ok(stopped) => stopped,
+        Err(trouble) => {
+            refuse(match trouble {
+                Trouble::NoTaskList => "/proc is not mounted, so the threads are not known",
+                Trouble::NoMemory => "there is no memory for a list of the threads",
+                Trouble::Deaf(_) => "a thread did not stop within 20 seconds",
             });
-            if outcome.is_err() {
-                refuse("there is no memory for it");
-            }
-            // The process ends: what stands still may stand until then, and change nothing any more.
-            core::mem::forget(stopped);
+            return None;
         }
-        Err(Trouble::NoTaskList) => refuse("/proc is not mounted, so the threads are not known"),
-        Err(Trouble::NoMemory) => refuse("there is no memory for a list of the threads"),
-        Err(Trouble::Deaf(_)) => refuse("a thread did not stop within 20 seconds"),
+    };
+    let roots = roots::gather(departure, &stopped.stands);
+    let outcome = HeapView::new(heap, &roots.libraries).ok_or(OutOfMemory).and_then(|view| {
+        let outcome = search_with_paths(&view, &roots, options)?;
+        send(&view, &outcome, options);
+        Ok(())
+    });
+    if outcome.is_err() {
+        refuse("there is no memory for it");
     }
+    Some(stopped)
 }
 
 fn refuse(why: &str) {

@@ -17,10 +17,11 @@ pub mod libc_entries;
 pub mod parts;
 pub mod program_file;
 pub mod signals;
+pub mod work_stack;
 
 use memcheck_model::{Addr, Pc};
 
-use crate::{channel, detour, engine::install, exports, heap, libc_symbols};
+use crate::{channel, detour, engine::install, exports, heap, leaks, libc_symbols};
 
 /// Leads libc's entries here and takes the ending signals. Call it once, in the process' only thread, before
 /// code of the target runs.
@@ -55,6 +56,7 @@ pub fn begin() {
             || lead(b"sigaction", libc_entries::public_sigaction as *const () as u64);
         if signals_are_led && lead(b"sigaltstack", libc_entries::sigaltstack as *const () as u64) {
             signals::begin();
+            leaks::begin();
             alt_stack::prepare_thread();
         }
         // Modules loaded with RTLD_DEEPBIND bind to libc's own allocator, past the shim's.

@@ -55,6 +55,8 @@ global_asm!(
     ".hidden memcheck_libc_syscall",
     ".type memcheck_libc_syscall,@function",
     "memcheck_libc_syscall:",
+    "mov rax, [rip + memcheck_thread_block@GOTTPOFF]",
+    "mov fs:[rax + {last_call}], rdi",
     ".endif",
     "mov rax, rdi",
     "mov rdi, rsi",
@@ -76,6 +78,7 @@ global_asm!(
     ".hidden memcheck_target_calls_end",
     "memcheck_target_calls_end:",
     failed = sym crate::lifecycle::libc_entries::failed,
+    last_call = const core::mem::offset_of!(crate::thread::ThreadBlock, last_call),
 );
 
 unsafe extern "C" {

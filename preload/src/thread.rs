@@ -43,6 +43,8 @@ pub struct ThreadBlock {
     pub errno: Cell<u64>,
     /// Return addresses that stand elsewhere for the time of a call; see `engine::callers`.
     pub hidden: crate::engine::callers::Hidden,
+    /// The number of the last system call that a copy, or libc's `syscall`, made in this thread.
+    pub last_call: Cell<u64>,
     /// Where emitted checks keep registers; see `engine`.
     pub spill: [Cell<u64>; memcheck_rewrite::SPILL_SLOTS],
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod control;
 mod exec;
 mod expectation;
 mod fixture;
@@ -39,6 +40,7 @@ fn main() {
             std::process::exit(2);
         }
         Err(_) => {
+            trials.extend(control::trials());
             trials.extend(grid::trials());
             trials.extend(injected::trials());
             trials.extend(matrix::trials());

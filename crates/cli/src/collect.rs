@@ -1,9 +1,13 @@
 //! What happens to what the targets say.
 
 use memcheck_model::ErrorEvent;
+use memcheck_report::Color;
 use memcheck_wire::{Contexts, LossRecord, NoticeKind};
 
-use crate::tree::Watched;
+use crate::{
+    questions::Wanted,
+    tree::{LossSum, Watched},
+};
 
 /// Where the events of watched processes go.
 pub trait Collector {
@@ -11,6 +15,12 @@ pub trait Collector {
     fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>);
     /// A loss record.
     fn loss(&mut self, process: &Watched, loss: &LossRecord<'_>);
+    /// A loss record of a search on demand.
+    fn asked_loss(&mut self, process: &Watched, loss: &LossRecord<'_>);
+    /// The sums of such a search for one kind.
+    fn asked_sum(&mut self, process: &Watched, sum: LossSum);
+    /// Such a search has ended: its text.
+    fn answer(&mut self, process: &Watched, wanted: Wanted, color: Color) -> String;
     /// Something to tell the user.
     fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str);
     /// The process ended: how often each of its contexts occurred.

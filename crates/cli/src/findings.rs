@@ -12,7 +12,7 @@ use std::{
 
 use memcheck_model::{AddrRange, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place};
 use memcheck_report::{
-    Baseline, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Level, Losses, NamedAddress, Process,
+    Baseline, Color, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Level, NamedAddress, Process,
     Report, StaleRule, Suppressed, Traces, Trim, Verdict,
 };
 use memcheck_suppress::{FrameNames, Rule, Stale, Subject, Suppressions};
@@ -20,9 +20,11 @@ use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
 
 use crate::{
     collect::Collector,
+    demand::{Searches, losses},
     names::{NamedFrame, Names, Top},
+    questions::Wanted,
     rare_flags::KeptStacks,
-    tree::{End, Tree, Watched},
+    tree::{End, LossSum, Tree, Watched},
 };
 
 /// Where findings are shown while the program runs.
@@ -127,6 +129,8 @@ pub struct Findings<'a> {
     tallies: HashMap<u32, Tally>,
     /// What findings of a process name, by serial.
     functions: HashMap<u32, Functions>,
+    /// Searches on demand, by serial.
+    searches: HashMap<u32, Searches>,
 }
 
 impl<'a> Findings<'a> {
@@ -147,6 +151,7 @@ impl<'a> Findings<'a> {
             contexts: HashMap::new(),
             tallies: HashMap::new(),
             functions: HashMap::new(),
+            searches: HashMap::new(),
         }
     }
 
@@ -218,6 +223,21 @@ impl<'a> Findings<'a> {
     ) -> Option<RuleName> {
         let names: Vec<FrameNames<'_>> = stack.iter().map(NamedFrame::names).collect();
         self.treatment.suppressions.find(subject, function, &names).map(RuleName::of)
+    }
+
+    /// The record, and whether the baseline holds it.
+    fn leak_record(
+        &mut self,
+        process: &Watched,
+        loss: &LossRecord<'_>,
+        stack: &[NamedFrame],
+    ) -> (LeakRecord, bool) {
+        let shown = if self.treatment.kept_stacks.shows_allocation(false) { stack } else { &[] };
+        let shown = self.treatment.trim.apply(self.names.shown(shown));
+        let mut record = LeakRecord::new(loss.kind, losses(loss), process.pid, shown);
+        record.allocated_by = Some(loss.allocated_by.name().to_owned());
+        let is_known = self.report.is_known(&record.fingerprint);
+        (record, is_known)
     }
 
     fn show_rule(
@@ -370,19 +390,9 @@ impl Collector for Findings<'_> {
             tally.suppressed_bytes += loss.bytes.0;
             return;
         }
-        let losses = Losses {
-            blocks: loss.blocks,
-            bytes: loss.bytes.0,
-            indirect_blocks: loss.indirect_blocks,
-            indirect_bytes: loss.indirect_bytes.0,
-        };
-        let shown = if self.treatment.kept_stacks.shows_allocation(false) { &stack[..] } else { &[] };
-        let shown = self.treatment.trim.apply(self.names.shown(shown));
-        let mut record = LeakRecord::new(loss.kind, losses, process.pid, shown);
-        record.allocated_by = Some(loss.allocated_by.name().to_owned());
+        let (record, is_known) = self.leak_record(process, loss, &stack);
         let functions = self.functions(process, [loss.allocated_by]);
         let function = functions[loss.allocated_by.name()].clone();
-        let is_known = self.report.is_known(&record.fingerprint);
         let is_error = self.treatment.error_leaks.contains(&loss.kind) && !is_known;
         let tally = self.tallies.entry(process.serial).or_default();
         tally.errors += u64::from(is_error);
@@ -392,6 +402,25 @@ impl Collector for Findings<'_> {
             self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);
+    }
+
+    fn asked_loss(&mut self, process: &Watched, loss: &LossRecord<'_>) {
+        let stack = self.names.frames(process, loss.stack, Top::Return);
+        if self.find_rule(&Subject::Leak(loss.kind), Some(loss.allocated_by), &stack).is_some() {
+            return;
+        }
+        let (record, is_known) = self.leak_record(process, loss, &stack);
+        let is_error = self.treatment.error_leaks.contains(&loss.kind) && !is_known;
+        self.searches.entry(process.serial).or_default().add(loss, record, is_error);
+    }
+
+    fn asked_sum(&mut self, process: &Watched, sum: LossSum) {
+        self.searches.entry(process.serial).or_default().add_sum(sum);
+    }
+
+    fn answer(&mut self, process: &Watched, wanted: Wanted, color: Color) -> String {
+        let searches = self.searches.entry(process.serial).or_default();
+        searches.tell(process, &self.treatment.shown_leaks, wanted, color)
     }
 
     fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str) {

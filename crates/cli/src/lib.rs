@@ -8,6 +8,8 @@
 
 mod collect;
 mod convert;
+mod ctl;
+mod demand;
 mod destination;
 mod elf;
 mod findings;
@@ -17,6 +19,7 @@ mod os;
 mod outputs;
 mod program;
 mod progress;
+mod questions;
 mod rare_flags;
 mod shim;
 mod stored;

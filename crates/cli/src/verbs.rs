@@ -1,4 +1,4 @@
-//! What memcheck does besides running a program: `convert`, `completions`, `man`.
+//! What memcheck does besides running a program: `convert`, `ctl`, `completions`, `man`.
 //!
 //! Each verb is a word that programs bear too. Invariant: a command line that a program of that name could be meant
 //! by runs the program; `memcheck -- convert …` always does.
@@ -8,7 +8,7 @@ use std::{ffi::OsString, io::Write as _, process::ExitCode};
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
-use crate::{FAILED, convert, convert::Convert, fail, flags::Flags};
+use crate::{FAILED, convert, convert::Convert, ctl, fail, flags::Flags};
 
 /// The verb's answer, when the command is one.
 pub fn try_verb(command: &[OsString]) -> Option<ExitCode> {
@@ -24,6 +24,7 @@ pub fn try_verb(command: &[OsString]) -> Option<ExitCode> {
                 }
             })
         }
+        ["ctl", pid, ref rest @ ..] if is_control(pid, rest) => Some(ctl::run(command)),
         ["completions", shell] => Some(match shell.parse::<Shell>() {
             Ok(shell) => print(&completions(shell)),
             Err(_) => fail(
@@ -33,6 +34,14 @@ pub fn try_verb(command: &[OsString]) -> Option<ExitCode> {
         }),
         ["man"] => Some(print(&manual())),
         _ => None,
+    }
+}
+
+/// `PID WHAT …`, or a call for help.
+fn is_control(pid: &str, rest: &[&str]) -> bool {
+    match rest.first() {
+        Some(&what) => pid.parse::<u32>().is_ok() && (what == "leaks" || what == "--help"),
+        None => pid == "--help",
     }
 }
 
@@ -73,6 +82,9 @@ mod tests {
             &["convert"],
             &["man", "ls"],
             &["completions"],
+            &["ctl"],
+            &["ctl", "start"],
+            &["ctl", "7", "stop"],
         ] {
             assert!(try_verb(&words(command)).is_none(), "{command:?}");
         }

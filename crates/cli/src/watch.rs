@@ -12,11 +12,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsFd,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
 
-use memcheck_wire::{NoticeKind, Owner, Record, SLOT_WORDS, Scratch, decode};
+use memcheck_wire::{NoticeKind, Owner, Record, Requests, SLOT_WORDS, STOP_SIGNAL, Scratch, decode};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -32,6 +32,7 @@ use nix::{
 use crate::{
     collect::Collector,
     os::{Channel, PidWatch, forward, session_of},
+    questions::{self, Question},
     tree::{End, LossSum, Tree},
 };
 
@@ -83,6 +84,10 @@ struct Held {
     process: Option<usize>,
     /// Records that made no sense.
     malformed: u64,
+    /// Who waits for a leak search.
+    question: Option<Question>,
+    /// The answer to it is being sent; an error says why there is none.
+    answering: Option<Result<(), String>>,
 }
 
 /// The watch over one run.
@@ -92,6 +97,7 @@ pub struct Watch {
     child_end: Option<End>,
     signals: SignalFd,
     bell: Arc<EventFd>,
+    questions: mpsc::Receiver<Question>,
     held: BTreeMap<usize, Held>,
     tree: Tree,
     /// Streams whose records are being dealt with: a record of one may lead to another, never back.
@@ -134,6 +140,7 @@ impl Watch {
             child,
             child_end: None,
             signals,
+            questions: questions::listen(&bell),
             bell,
             held: BTreeMap::new(),
             tree: Tree::default(),
@@ -273,7 +280,14 @@ impl Watch {
         let streams = self.channel.streams();
         for (index, stream) in streams.iter().enumerate() {
             if let (Some(pid), false) = (stream.owner().pid(), self.held.contains_key(&index)) {
-                let held = Held { pid, watch: PidWatch::open(pid), process: None, malformed: 0 };
+                let held = Held {
+                    pid,
+                    watch: PidWatch::open(pid),
+                    process: None,
+                    malformed: 0,
+                    question: None,
+                    answering: None,
+                };
                 self.held.insert(index, held);
             }
         }
@@ -289,6 +303,30 @@ impl Watch {
                 self.let_end(index, collector);
             }
         }
+        while let Ok(question) = self.questions.try_recv() {
+            self.ask(question);
+        }
+    }
+
+    /// Asks a process for a leak search.
+    fn ask(&mut self, question: Question) {
+        let own = std::process::id();
+        let pid = if question.pid == own { self.child.as_raw().cast_unsigned() } else { question.pid };
+        // Of a process that became another program the stream of the new one.
+        let found =
+            self.held.iter_mut().filter(|(_, held)| held.pid == pid).max_by_key(|(_, held)| held.process);
+        let Some((&index, held)) = found else {
+            return question.answer(Err(format!("process {pid} is not watched")));
+        };
+        if held.question.is_some() {
+            return question.answer(Err(format!("process {pid} has not answered an earlier call yet")));
+        }
+        let stream = &self.channel.streams()[index];
+        if !catches(pid, STOP_SIGNAL) || !stream.move_requests(Requests::Open, Requests::Asked) {
+            return question.answer(Err(format!("process {pid} cannot be asked: it just begins, or ends")));
+        }
+        held.question = Some(question);
+        forward(pid.cast_signed(), STOP_SIGNAL);
     }
 
     /// Deals with the records that stand in a stream, in their order.
@@ -348,8 +386,28 @@ impl Watch {
             return;
         };
         let watched = self.tree.get_mut(process);
+        let Some(held) = self.held.get_mut(&index) else { return };
+        match (record, &mut held.answering) {
+            (Record::Loss(loss), Some(_)) => return collector.asked_loss(watched, loss),
+            (&Record::LossSum { kind, blocks, bytes }, Some(_)) => {
+                return collector.asked_sum(watched, LossSum { kind, blocks, bytes: bytes.0 });
+            }
+            (Record::Notice(notice), Some(answer)) => {
+                *answer = Err(String::from_utf8_lossy(notice.text).into_owned());
+                return;
+            }
+            _ => {}
+        }
         match record {
             Record::Start(_) => {}
+            Record::SearchBegins => held.answering = Some(Ok(())),
+            Record::SearchEnds => {
+                let answer = held.answering.take().unwrap_or(Ok(()));
+                if let Some(question) = held.question.take() {
+                    let text = collector.answer(watched, question.wanted, question.color);
+                    question.answer(answer.map(|()| text));
+                }
+            }
             Record::ModuleLoaded(module) => watched.add_module(module),
             Record::ModuleUnloaded(start) => watched.remove_module(*start),
             Record::LossSum { kind, blocks, bytes } => {
@@ -415,6 +473,9 @@ impl Watch {
     fn let_end(&mut self, index: usize, collector: &mut dyn Collector) {
         self.read_stream(index, collector);
         let Some(held) = self.held.remove(&index) else { return };
+        if let Some(question) = held.question {
+            question.answer(Err(format!("process {} has ended, or became another program", held.pid)));
+        }
         let stream = &self.channel.streams()[index];
         self.malformed += held.malformed + u64::from(stream.dropped());
         if let Some(process) = held.process {
@@ -440,4 +501,13 @@ impl Watch {
         }
         self.channel.release(index);
     }
+}
+
+/// Whether the process has a handler for the signal (proc(5), SigCgt): without, it would be its end.
+fn catches(pid: u32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

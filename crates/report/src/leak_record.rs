@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::fingerprint;
 use crate::frame::Frame;
+use crate::report::LossTotal;
 use crate::serial;
 use crate::words::{blocks, bytes};
 
@@ -70,6 +71,26 @@ impl LeakRecord {
         };
         record.update_message();
         record
+    }
+
+    /// Makes the message say how things stand while the process runs, and how they stood before.
+    pub fn tell_running(&mut self, before: Option<LossTotal>) {
+        self.update_message();
+        if self.kind == LeakKind::Reachable {
+            let them = if self.blocks == 1 { "it" } else { "them" };
+            self.message = format!(
+                "{} in {} in use: something points to {them}",
+                bytes(self.bytes),
+                blocks(self.blocks)
+            );
+        }
+        if let Some(before) = before {
+            self.message.push_str(&format!(
+                "; last time {} in {}",
+                bytes(before.bytes),
+                blocks(before.blocks)
+            ));
+        }
     }
 
     /// Makes the message say the record's numbers again, after records were added up.

@@ -48,4 +48,4 @@ pub use report::{
 pub use source::Sources;
 pub use source_root::SourceRoot;
 pub use system_call::parameter as syscall_parameter;
-pub use text::{Color, Text};
+pub use text::{Color, Text, total_line};

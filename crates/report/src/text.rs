@@ -21,7 +21,7 @@ use memcheck_model::LeakKind;
 use crate::finding::{Finding, Level};
 use crate::frame::{Frame, primary};
 use crate::leak_record::LeakRecord;
-use crate::report::{Report, Verdict};
+use crate::report::{LossTotal, Report, Verdict};
 use crate::source::Sources;
 use crate::words::{blocks, bytes, plural};
 
@@ -110,9 +110,6 @@ impl Text {
     pub fn summary(&mut self, report: &Report) -> String {
         let summary = &report.summary;
         let mut text = String::new();
-        let say = |text: &mut String, line: &str| {
-            let _ = writeln!(text, "{} {line}", self.paint(Style::Bold, "memcheck:"));
-        };
         let errors = match (summary.errors, summary.contexts) {
             (0, _) => "no errors".to_owned(),
             (1, _) => "1 error".to_owned(),
@@ -129,13 +126,8 @@ impl Text {
         for kind in LeakKind::ALL {
             let total = summary.leaks.of(kind);
             if total.blocks > 0 {
-                let what = match kind {
-                    LeakKind::Definite => "definitely lost",
-                    LeakKind::Indirect => "indirectly lost",
-                    LeakKind::Possible => "possibly lost",
-                    LeakKind::Reachable => "still reachable",
-                };
-                let _ = write!(line, "; {} in {} {what}", bytes(total.bytes), blocks(total.blocks));
+                let _ =
+                    write!(line, "; {} in {} {}", bytes(total.bytes), blocks(total.blocks), leak_state(kind));
             }
         }
         if summary.suppressed > 0 {
@@ -147,11 +139,17 @@ impl Text {
                 let _ = write!(line, "; {known} known from the baseline");
             }
         }
-        say(&mut text, &line);
+        text.push_str(&self.remark_line(&line));
         if summary.verdict == Verdict::Failed {
-            say(&mut text, "the program was not checked");
+            text.push_str(&self.remark_line("the program was not checked"));
         }
         text
+    }
+
+    /// A line that is no finding.
+    #[must_use]
+    pub fn remark_line(&self, line: &str) -> String {
+        format!("{} {line}\n", self.paint(Style::Bold, "memcheck:"))
     }
 
     /// What the heap did and how much code was checked, for each process.
@@ -255,6 +253,26 @@ impl Text {
     }
 }
 
+/// What blocks of this kind are.
+fn leak_state(kind: LeakKind) -> &'static str {
+    match kind {
+        LeakKind::Definite => "definitely lost",
+        LeakKind::Indirect => "indirectly lost",
+        LeakKind::Possible => "possibly lost",
+        LeakKind::Reachable => "still reachable",
+    }
+}
+
+/// `24 bytes in 1 block definitely lost, last time 16 bytes in 1 block`.
+#[must_use]
+pub fn total_line(kind: LeakKind, total: LossTotal, before: Option<LossTotal>) -> String {
+    let mut line = format!("{} in {} {}", bytes(total.bytes), blocks(total.blocks), leak_state(kind));
+    if let Some(before) = before.filter(|&before| before != total) {
+        let _ = write!(line, "; last time {} in {}", bytes(before.bytes), blocks(before.blocks));
+    }
+    line
+}
+
 /// `fill (list.c:7:10)`, `free_list (in /lib/libx.so+0x1234)`.
 fn describe(frame: &Frame) -> String {
     let function = frame.function.clone().unwrap_or_else(|| frame.pc.to_string());
@@ -281,7 +299,6 @@ fn describe(frame: &Frame) -> String {
 mod tests {
     use super::*;
     use crate::leak_record::Losses;
-    use crate::report::LossTotal;
 
     fn frame(file: &str, line: u32, column: Option<u32>) -> Frame {
         Frame {

@@ -5,6 +5,11 @@
 //!  FREE ──shim──▶ WRITING ──shim──▶ READY ──────────launcher──▶ FREE
 //!                          └─shim──▶ READY_WAITED ──launcher──▶ DONE ──shim──▶ FREE
 //! ```
+//! A request for a leak search:
+//! ```text
+//!  CLOSED ──shim──▶ OPEN ──launcher──▶ ASKED ──shim──▶ SERVED ──shim──▶ OPEN
+//!                                        └────shim, before it becomes another program──▶ CLOSED
+//! ```
 //! A stream's: `owner` is zero, then the pid of the process that claimed it; the launcher zeroes it again when
 //! that process is gone and its slots are read.
 //!
@@ -16,7 +21,11 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::{Contexts, Counter, Options, options::OPTION_WORDS, skips, skips::SKIP_BYTES};
 
 /// Changes with every change of the layout or of a record.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
+
+/// The signal that brings a request, and stops threads: 33, which libc keeps for setuid and its kin, so that a
+/// program cannot block it or take it through libc.
+pub const STOP_SIGNAL: i32 = 33;
 
 /// `"MEMCHECK"` as a little-endian word.
 const MAGIC: u64 = u64::from_le_bytes(*b"MEMCHECK");
@@ -71,6 +80,8 @@ pub struct Stream {
     pub freed: AtomicU32,
     /// How many records were dropped because the launcher was dead or the record malformed.
     dropped: AtomicU32,
+    /// A [`Requests`].
+    requests: AtomicU32,
     counters: [AtomicU64; Counter::ALL.len()],
     /// Which error contexts this process had, and how often.
     pub contexts: Contexts,
@@ -110,6 +121,20 @@ pub enum SlotState {
     ReadyWaited = 3,
     /// A record that was dealt with, and whose thread has not noticed yet.
     Done = 4,
+}
+
+/// How it stands with requests for a leak search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Requests {
+    /// The process cannot take one.
+    Closed = 0,
+    /// It can: it has a handler for the signal that brings it.
+    Open = 1,
+    /// The launcher asked, and sends the signal.
+    Asked = 2,
+    /// A thread searches.
+    Served = 3,
 }
 
 /// Who has a stream.
@@ -298,6 +323,11 @@ impl Stream {
         slot.state.store(state as u32, Ordering::Release);
     }
 
+    /// Moves the word of requests on; false when it did not stand at `from`.
+    pub fn move_requests(&self, from: Requests, to: Requests) -> bool {
+        self.requests.compare_exchange(from as u32, to as u32, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Notes a record that could not be sent.
     pub fn note_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -315,6 +345,7 @@ impl Stream {
         self.sequence.store(0, Ordering::Relaxed);
         self.freed.store(0, Ordering::Relaxed);
         self.dropped.store(0, Ordering::Relaxed);
+        self.requests.store(0, Ordering::Relaxed);
         for counter in &self.counters {
             counter.store(0, Ordering::Relaxed);
         }
@@ -383,6 +414,7 @@ mod tests {
         sequence: ZERO,
         freed: AtomicU32::new(0),
         dropped: AtomicU32::new(0),
+        requests: AtomicU32::new(0),
         counters: [const { ZERO }; Counter::ALL.len()],
         contexts: Contexts::NEW,
         slots: [const {

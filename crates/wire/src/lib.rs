@@ -33,8 +33,8 @@ mod words;
 pub use contexts::{Contexts, Sighting};
 pub use counter::Counter;
 pub use layout::{
-    CHANNEL_BYTES, CHANNEL_VARIABLE, Header, LAUNCHER_DIED, MAX_STREAMS, Owner, SLOT_WORDS, SLOTS,
-    STREAM_BYTES, Slot, SlotState, Stream, VERSION,
+    CHANNEL_BYTES, CHANNEL_VARIABLE, Header, LAUNCHER_DIED, MAX_STREAMS, Owner, Requests, SLOT_WORDS, SLOTS,
+    STOP_SIGNAL, STREAM_BYTES, Slot, SlotState, Stream, VERSION,
 };
 pub use options::{LeakCheck, LeakResolution, MAX_ALIGN_SHIFT, Options};
 pub use record::{

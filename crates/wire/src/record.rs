@@ -153,6 +153,10 @@ pub enum Record<'a> {
     },
     /// Something to tell the user.
     Notice(Notice<'a>),
+    /// A leak search that was asked for begins: what follows, up to its end, is the answer.
+    SearchBegins,
+    /// It ends.
+    SearchEnds,
 }
 
 const START: u64 = 1;
@@ -162,6 +166,8 @@ const ERROR: u64 = 4;
 const LOSS: u64 = 5;
 const LOSS_SUM: u64 = 6;
 const NOTICE: u64 = 7;
+const SEARCH_BEGINS: u64 = 8;
+const SEARCH_ENDS: u64 = 9;
 
 /// The memory that a decoded record borrows from.
 pub struct Scratch {
@@ -245,6 +251,8 @@ pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
             to.word(notice.kind as u64);
             to.bytes(cut(notice.text, TEXT_MAX));
         }
+        Record::SearchBegins => to.word(SEARCH_BEGINS),
+        Record::SearchEnds => to.word(SEARCH_ENDS),
     }
     to.finish()
 }
@@ -302,6 +310,8 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
             kind: from.choice("notice", NoticeKind::from_code)?,
             text: from.bytes_in("notice text", &mut scratch.text)?,
         })),
+        SEARCH_BEGINS => Ok(Record::SearchBegins),
+        SEARCH_ENDS => Ok(Record::SearchEnds),
         value => Err(Malformed::Field { name: "record kind", value }),
     }
 }
@@ -593,6 +603,8 @@ mod tests {
             path: &text,
         }));
         round_trip(&Record::ModuleUnloaded(Addr(1)));
+        round_trip(&Record::SearchBegins);
+        round_trip(&Record::SearchEnds);
         for kind in LeakKind::ALL {
             round_trip(&Record::Loss(LossRecord {
                 kind,
@@ -622,7 +634,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_words_never_panic(
-            kind in 0u64..9,
+            kind in 0u64..11,
             small in proptest::collection::vec(0u64..200, 0..SLOT_WORDS),
             wild in proptest::collection::vec(any::<u64>(), 0..SLOT_WORDS),
         ) {

@@ -252,6 +252,8 @@ global_asm!(
     ".type memcheck_syscall_hook,@function",
     "memcheck_syscall_hook:",
     "pushfq",
+    "mov rcx, [rip + memcheck_thread_block@GOTTPOFF]",
+    "mov fs:[rcx + {last_call}], rax",
     "cmp rax, {classes}",
     "jae 5f",
     "lea rcx, [rip + {class}]",
@@ -303,5 +305,6 @@ global_asm!(
     direct = const Attention::Direct as u8,
     class = sym CLASS,
     heap = sym HEAP,
+    last_call = const core::mem::offset_of!(thread::ThreadBlock, last_call),
     on_call = sym on_call,
 );

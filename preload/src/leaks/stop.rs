@@ -12,8 +12,7 @@
 //! The signal is 33, which libc keeps for setuid and its kin: a program cannot block it or take it through libc.
 //! Its own use goes on: what is not for a slot that was asked goes to libc's handler.
 //!
-//! A system call that was interrupted starts again: the kernel sees to most (SA_RESTART), and those that never
-//! restart (signal(7)) are made anew here, with their full time-out, unless a signal of the target is waiting.
+//! A system call that was interrupted starts again (see `restart`).
 //!
 //! A thread that sleeps in the kernel with all signals blocked (raw system calls, a parent in vfork) is taken as
 //! /proc shows it: its stack pointer is known, its callee-saved registers are not.
@@ -24,7 +23,9 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::task;
+use super::{restart::restart, task};
+use memcheck_wire::STOP_SIGNAL;
+
 use crate::{
     lifecycle::{fatal::Context, signals},
     sys::{
@@ -34,8 +35,6 @@ use crate::{
     thread,
 };
 
-/// SIGSETXID (nptl internals).
-pub const STOP_SIGNAL: i32 = 33;
 /// The signal as a bit of a mask.
 pub const STOP_MASK: u64 = 1 << (STOP_SIGNAL - 1);
 
@@ -76,7 +75,7 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 static ARRIVED: AtomicU32 = AtomicU32::new(0);
 /// Counts releases: stopped threads sleep on it.
 static RELEASED: AtomicU32 = AtomicU32::new(0);
-/// What libc had for the signal.
+/// What libc had for the signal, where its actions are not led to `signals`.
 static CHAINED: AtomicU64 = AtomicU64::new(0);
 
 /// Where a stopped thread stands.
@@ -120,6 +119,17 @@ fn slots() -> &'static [Slot] {
     &all[..USED.load(Ordering::Acquire).min(MOST_THREADS)]
 }
 
+/// The kernel's action for the signal, always where the target's actions are led to `signals`, else while threads
+/// are stopped.
+pub fn action() -> Action {
+    Action {
+        handler: on_signal as *const () as u64,
+        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTART | signals::SA_RESTORER,
+        restorer: signals::restorer(),
+        mask: u64::MAX,
+    }
+}
+
 /// Stops every other thread.
 pub fn stop() -> Result<Stopped, Trouble> {
     if SLOTS.load(Ordering::Relaxed).is_null() {
@@ -127,15 +137,11 @@ pub fn stop() -> Result<Stopped, Trouble> {
         SLOTS.store(memory.cast(), Ordering::Release);
     }
     USED.store(0, Ordering::Release);
-    let ours = Action {
-        handler: on_signal as *const () as u64,
-        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTART | signals::SA_RESTORER,
-        restorer: signals::restorer(),
-        mask: u64::MAX,
-    };
     let before = signal::action(STOP_SIGNAL, None).unwrap_or_default();
-    CHAINED.store(before.handler, Ordering::Release);
-    let _ = signal::action(STOP_SIGNAL, Some(&ours));
+    if before.handler != action().handler {
+        CHAINED.store(before.handler, Ordering::Release);
+    }
+    let _ = signal::action(STOP_SIGNAL, Some(&action()));
     // From here on dropping lets go of whoever stopped.
     let mut stopped = Stopped { stands: Vec::new(), before };
     ask_all()?;
@@ -255,7 +261,9 @@ extern "C" fn on_signal(number: i32, info: u64, context: u64) {
         }
     });
     let Some(slot) = own else {
-        chain(number, info, context);
+        if !super::asked::serve(context) {
+            chain(number, info, context);
+        }
         return;
     };
     ARRIVED.fetch_add(1, Ordering::Release);
@@ -271,45 +279,11 @@ extern "C" fn on_signal(number: i32, info: u64, context: u64) {
 
 /// Gives a signal that was not ours to libc's handler.
 fn chain(number: i32, info: u64, context: u64) {
-    let handler = CHAINED.load(Ordering::Acquire);
+    let led = signals::wanted(STOP_SIGNAL).handler;
+    let handler = if led > 1 { led } else { CHAINED.load(Ordering::Acquire) };
     if handler > 1 {
         // SAFETY: libc set this address as the handler of this signal, with SA_SIGINFO.
         let handler: extern "C" fn(i32, u64, u64) = unsafe { core::mem::transmute(handler) };
         handler(number, info, context);
-    }
-}
-
-/// `rax` and `rip` in a context, as `Context::register` counts.
-const RAX: usize = 13;
-const RIP: usize = 16;
-const EINTR: i64 = -4;
-
-/// The system calls that give EINTR whatever SA_RESTART says (signal(7)): poll, select, semop, msgsnd, msgrcv,
-/// nanosleep, pause, rt_sigsuspend, rt_sigtimedwait, futex, semtimedop, io_getevents, clock_nanosleep,
-/// epoll_wait, pselect6, ppoll, epoll_pwait, io_pgetevents, epoll_pwait2; and, with a time-out on the socket,
-/// read, write, recvfrom, sendto, accept, recvmsg, sendmsg. Not connect, which goes on by itself.
-const NEVER_RESTARTED: [u32; 26] = [
-    7, 23, 65, 69, 70, 35, 34, 130, 128, 202, 220, 208, 230, 232, 270, 271, 281, 333, 441, 0, 1, 45, 44, 43,
-    47, 46,
-];
-
-/// Makes a system call anew that our signal alone has interrupted.
-fn restart(context: Context) {
-    if context.register(RAX).cast_signed() != EINTR || signal::pending() & !context.blocked() != 0 {
-        return;
-    }
-    let rip = context.rip();
-    // `mov eax, number; syscall`, as libc's wrappers have it: b8 <4 bytes> 0f 05.
-    let mut code = [0u8; 7];
-    for (byte, at) in code.iter_mut().zip(rip.wrapping_sub(7)..) {
-        // SAFETY: the thread executed the instruction before `rip`, and functions do not begin at a mapping's
-        // first bytes; should the read cross into an unmapped page, nothing was executed there either.
-        *byte = unsafe { (at as *const u8).read_volatile() };
-    }
-    let [0xb8, number @ .., 0x0f, 0x05] = code else { return };
-    let number = u32::from_le_bytes(number);
-    if NEVER_RESTARTED.contains(&number) {
-        context.set_register(RAX, number.into());
-        context.set_register(RIP, rip - 2);
     }
 }

@@ -14,7 +14,7 @@ use memcheck_wire::{CHANNEL_VARIABLE, Notice, NoticeKind, Record};
 
 use super::{libc_entries::answer, program_file};
 use crate::{
-    channel,
+    channel, leaks,
     sys::{self, Errno, file::File, target_syscall},
     thread,
 };
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn execve(path: u64, arguments: u64, environment: u64) -> 
     let environment = unsafe { environment_for(file.as_ref().ok(), path, arguments, environment) };
     drop(file);
     // SAFETY: the caller's word, and the environment is a null-terminated array of strings still.
-    answer(unsafe { target_syscall(SYS_EXECVE, [path, arguments, environment, 0, 0, 0]) }) as i32
+    unsafe { become_program(SYS_EXECVE, [path, arguments, environment, 0, 0, 0]) }
 }
 
 /// `execveat`.
@@ -95,7 +95,24 @@ pub unsafe extern "C" fn execveat(
     drop(file);
     let args = [directory as u64, path, arguments, environment, flags as u64, 0];
     // SAFETY: the caller's word, and the environment is a null-terminated array of strings still.
-    answer(unsafe { target_syscall(SYS_EXECVEAT, args) }) as i32
+    unsafe { become_program(SYS_EXECVEAT, args) }
+}
+
+/// Makes the call, which returns only when it fails.
+///
+/// # Safety
+/// The arguments are those of the call.
+unsafe fn become_program(number: i64, args: [u64; 6]) -> i32 {
+    let is_own = !channel::is_vfork_child();
+    if is_own {
+        leaks::before_exec();
+    }
+    // SAFETY: the caller's word.
+    let result = unsafe { target_syscall(number, args) };
+    if is_own {
+        leaks::after_failed_exec();
+    }
+    answer(result) as i32
 }
 
 /// `fexecve`.

@@ -7,15 +7,13 @@
 //! Runs on the thread's alternate stack (see `alt_stack`), so also when the target's stack has overflown, and
 //! goes on to a stack of its own; all signals are blocked.
 
-use core::arch::naked_asm;
-
 use memcheck_model::{Access, AccessKind, Addr, Detail, ErrorEvent, ErrorKind, Pc, Place, Size, ThreadId};
 use memcheck_wire::Owner;
 
-use super::{end, faulting, signals};
+use super::{end, faulting, signals, work_stack};
 use crate::{
     channel, maps,
-    sys::{self, process, signal},
+    sys::{process, signal},
 };
 
 const SIGILL: i32 = 4;
@@ -32,8 +30,6 @@ const NOTHING_MAPPED: i32 = 1;
 const SI_KERNEL: i32 = 0x80;
 /// The kernel maps nothing below (`vm.mmap_min_addr`).
 const NULL_END: u64 = 0x1_0000;
-/// The work takes records of some kilobytes and the leak search's bookkeeping.
-const WORK_STACK_BYTES: usize = 1 << 20;
 
 /// The parts of `ucontext_t` that are used (x86-64 psABI and `asm/sigcontext.h`), by their offsets in it.
 #[derive(Clone, Copy)]
@@ -113,29 +109,7 @@ struct Signal {
 /// The kernel calls this.
 pub extern "C" fn on_signal(number: i32, info: u64, context: u64) {
     let signal = Signal { number, info, context };
-    match sys::map_anonymous(WORK_STACK_BYTES) {
-        Some(stack) => {
-            let top = stack as u64 + WORK_STACK_BYTES as u64;
-            // SAFETY: a fresh mapping, 16-byte aligned at its end; `act` takes a `Signal` and returns.
-            unsafe { call_on_stack(top, act as *const () as u64, core::ptr::from_ref(&signal) as u64) }
-        }
-        None => act(&signal),
-    }
-}
-
-/// Calls `function(argument)` on the stack that ends at `top`.
-#[unsafe(naked)]
-unsafe extern "C" fn call_on_stack(top: u64, function: u64, argument: u64) {
-    naked_asm!(
-        "push rbp",
-        "mov rbp, rsp",
-        "mov rsp, rdi",
-        "mov rdi, rdx",
-        "call rsi",
-        "mov rsp, rbp",
-        "pop rbp",
-        "ret",
-    )
+    work_stack::run(act, &signal);
 }
 
 extern "C" fn act(signal: &Signal) {

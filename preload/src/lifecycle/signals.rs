@@ -7,6 +7,7 @@
 //!  SIG_DFL, other signal    SIG_DFL
 //!  SIG_IGN                  SIG_IGN
 //!  a function               delivery_entry       saves what an interrupted check has spilled, then the function
+//!  anything, for signal 33  leaks::stop          stops the thread or searches, else libc's function
 //! ```
 //!
 //! Invariants:
@@ -21,8 +22,10 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use memcheck_wire::STOP_SIGNAL;
+
 use crate::{
-    channel,
+    channel, leaks,
     sys::{
         Errno,
         signal::{self, Action},
@@ -129,6 +132,7 @@ fn is_ending(number: i32) -> bool {
 /// What the kernel is told when the target wants `wanted`.
 fn kernel_action(number: i32, wanted: &Action) -> Action {
     match wanted.handler {
+        _ if number == STOP_SIGNAL => leaks::stop_action(),
         SIG_DFL if is_ending(number) => Action {
             handler: fatal_entry(),
             flags: SA_SIGINFO | SA_ONSTACK | SA_RESTORER,
@@ -152,15 +156,22 @@ fn kernel_action(number: i32, wanted: &Action) -> Action {
 
 /// What the target set, given what the kernel has.
 fn target_action(number: i32, kernel: &Action) -> Action {
-    if kernel.handler == fatal_entry() || kernel.handler == delivery_entry() {
-        TABLE[number as usize].load()
-    } else {
-        *kernel
-    }
+    let is_ours = [fatal_entry(), delivery_entry(), leaks::stop_action().handler].contains(&kernel.handler);
+    if is_ours { TABLE[number as usize].load() } else { *kernel }
 }
 
-/// Takes the ending signals that have their default action. Call it once, before the target's code runs.
+/// What the target, which for an internal signal is libc, set while the kernel has our entry.
+pub fn wanted(number: i32) -> Action {
+    TABLE[number as usize].load()
+}
+
+/// Takes the ending signals that have their default action, and libc's internal one. Call it once, before the
+/// target's code runs.
 pub fn begin() {
+    if let Ok(action) = signal::action(STOP_SIGNAL, None) {
+        TABLE[STOP_SIGNAL as usize].store(&action);
+        let _ = signal::action(STOP_SIGNAL, Some(&leaks::stop_action()));
+    }
     for number in ENDING {
         let Ok(action) = signal::action(number, None) else { continue };
         if action.handler == SIG_DFL {

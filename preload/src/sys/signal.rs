@@ -71,6 +71,18 @@ fn change_mask(how: u64, mask: u64) -> u64 {
     old
 }
 
+/// Takes the signal as soon as it comes, if it does within this time.
+pub fn await_one(number: i32, most_ms: u64) {
+    const SYS_RT_SIGTIMEDWAIT: i64 = 128;
+    let set = 1u64 << (number - 1);
+    let timeout = [most_ms / 1000, most_ms % 1000 * 1_000_000];
+    let mask = block(set);
+    let args = [core::ptr::from_ref(&set) as u64, 0, timeout.as_ptr() as u64, MASK_BYTES, 0, 0];
+    // SAFETY: the kernel reads `set` and `timeout`.
+    let _ = unsafe { syscall(SYS_RT_SIGTIMEDWAIT, args) };
+    set_mask(mask);
+}
+
 /// The signals that wait for the calling thread until it unblocks them.
 pub fn pending() -> u64 {
     const SYS_RT_SIGPENDING: i64 = 127;
