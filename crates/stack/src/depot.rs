@@ -18,6 +18,7 @@ use memcheck_model::{MAX_FRAMES, Pc, StackId};
 /// How many places of the index are looked at before the depot is called full.
 const PROBES: usize = 64;
 const LENGTH_BITS: u32 = 8;
+const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 /// A cache line of words.
 const BUCKET: usize = 8;
 /// Which share of the index is tried first.
@@ -128,10 +129,16 @@ impl<'a> Depot<'a> {
             .then_some(StackId(id))
     }
 
-    /// The id of a stack that was interned before.
+    /// The id of a stack that was interned before. `latest` is what was found last: programs that build and fell the
+    /// same trees go through the same stacks in the same order, and the next one then lies behind it in the store.
     #[inline]
-    pub(crate) fn find(&self, hash: &StackHash) -> Option<StackId> {
+    pub(crate) fn find(&self, hash: &StackHash, latest: StackId) -> Option<StackId> {
         let header = hash.header();
+        let next = self.behind(latest);
+        // Acquire pairs with the Release of the header: the frames are there.
+        if self.store.get(next.0 as usize).is_some_and(|word| word.load(Ordering::Acquire) == header) {
+            return Some(next);
+        }
         for word in self.places(header) {
             // Acquire pairs with the Release of the word's publication: the header is there.
             let word = word.load(Ordering::Acquire);
@@ -143,6 +150,17 @@ impl<'a> Depot<'a> {
             }
         }
         None
+    }
+
+    /// Where the stack that was interned after this one is, if there is one.
+    #[inline]
+    fn behind(&self, id: StackId) -> StackId {
+        let length = match self.store.get(id.0 as usize) {
+            Some(header) if id != StackId::NONE => header.load(Ordering::Relaxed) & LENGTH_MASK,
+            // The first two words of the store are its own.
+            _ => 1,
+        };
+        StackId(id.0.saturating_add(length as u32 + 1))
     }
 
     /// The id of this stack, of which at most [`MAX_FRAMES`] frames are kept.
@@ -183,12 +201,19 @@ impl<'a> Depot<'a> {
         };
         let start = used as usize + 2;
         let to = &self.store[start..start + words];
-        to[0].store(header, Ordering::Relaxed);
         for (to, pc) in to[1..].iter().zip(frames) {
             to.store(pc.0, Ordering::Relaxed);
         }
-        word.compare_exchange(0, header >> 32 << 32 | start as u64, Ordering::AcqRel, Ordering::Acquire)
-            .map(|_| StackId(start as u32))
+        to[0].store(header, Ordering::Release);
+        let found = header >> 32 << 32 | start as u64;
+        match word.compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(StackId(start as u32)),
+            Err(other) => {
+                // Nobody is to find it: a hash of zero is as good as no stack's.
+                to[0].store(header & LENGTH_MASK, Ordering::Relaxed);
+                Err(other)
+            }
+        }
     }
 
     fn refuse(&self) -> StackId {
@@ -207,7 +232,7 @@ impl<'a> Depot<'a> {
     pub fn get_in<'o>(&self, id: StackId, out: &'o mut [Pc; MAX_FRAMES]) -> &'o [Pc] {
         let start = id.0 as usize;
         let Some(header) = self.store.get(start).filter(|_| start >= 2) else { return &[] };
-        let len = (header.load(Ordering::Relaxed) & 0xff) as usize;
+        let len = (header.load(Ordering::Relaxed) & LENGTH_MASK) as usize;
         let Some(words) = self.store.get(start + 1..start + 1 + len) else { return &[] };
         for (to, word) in out.iter_mut().zip(words) {
             *to = Pc(word.load(Ordering::Relaxed));

@@ -36,7 +36,7 @@ use crate::{
 /// The most frames that are remembered.
 const TRAIL_FRAMES: usize = MAX_FRAMES;
 /// Up to so many frames inside those remembered are not worth remembering: the next walk likely has others.
-const PASSING_FRAMES: usize = 2;
+const PASSING_FRAMES: usize = 1;
 
 const OFFSET_MASK: u64 = 0xffff;
 const PASSES: u64 = 1 << 16;
@@ -140,6 +140,8 @@ pub struct Trail {
     terms: Cell<u64>,
     busy: AtomicBool,
     len: Cell<u8>,
+    /// The id of the stack that was captured last, other than by a head.
+    latest: Cell<u32>,
     frames: [Frame; TRAIL_FRAMES],
     heads: [Head; HEADS],
 }
@@ -152,6 +154,7 @@ impl Trail {
             terms: Cell::new(0),
             busy: AtomicBool::new(false),
             len: Cell::new(0),
+            latest: Cell::new(0),
             frames: [const { Frame::new() }; TRAIL_FRAMES],
             heads: [const { Head::new() }; HEADS],
         }
@@ -199,7 +202,10 @@ impl Trail {
             self.heads.iter().for_each(|head| head.start.iter().for_each(|word| word.set(0)));
         }
         let found = self.hash_along(start, depth, process);
-        let id = depot.find(&found.hash).unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
+        let id = depot
+            .find(&found.hash, StackId(self.latest.get()))
+            .unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
+        self.latest.set(id.0);
         if let Some(NewHead { next, link, last }) = found.head {
             let (head, frame) = (self.head(start), &self.frames[next]);
             let Registers { pc, sp, bp } = start;
