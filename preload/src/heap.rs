@@ -181,7 +181,7 @@ pub fn at_end() {
 /// Writes the statistics to where they outlive the process.
 pub fn store_statistics() {
     let Some(heap) = find() else { return };
-    threads::with_cache(heap, |cache| heap.publish(cache));
+    heap.publish(threads::HeldCache::take(heap).get());
     let sums = threads::statistics(heap);
     let live_bytes = sums.allocated_bytes.saturating_sub(sums.freed_bytes);
     for (counter, value) in [

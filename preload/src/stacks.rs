@@ -182,6 +182,18 @@ impl Process for OwnStack {
     }
 
     #[inline(always)]
+    fn read_again(&self, addr: u64) -> u64 {
+        // SAFETY: above the stack pointer and below the end of the mapping that it lies in, which may be read and, as
+        // in `read`, is not unmapped; words that were read are aligned.
+        unsafe { (addr as *const u64).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn stack_end(&self) -> u64 {
+        self.high.get()
+    }
+
+    #[inline(always)]
     fn rule(&self, pc: u64, kind: PcKind) -> Rule {
         let key = if kind == PcKind::Exact { pc | EXACT } else { pc };
         RuleCache::new(&RULES).get(key, || resolve(pc, kind))
@@ -260,10 +272,12 @@ fn capture_raw_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
 #[inline]
 pub fn capture_id(caller: Caller) -> StackId {
     let here = thread::current();
+    let [low, high] = &here.stack;
     if let Some(own) = here.heap.get()
-        && (here.stack[0].get()..here.stack[1].get()).contains(&caller.entry_sp)
+        && caller.entry_sp.is_multiple_of(8)
+        && (low.get()..high.get()).contains(&caller.entry_sp)
     {
-        let stack = OwnStack::at(caller.entry_sp);
+        let stack = OwnStack { low: low.clone(), high: high.clone() };
         if let Some(start) = caller.start(&stack)
             && let depth = DEPTH.load(Ordering::Relaxed)
             && let Some(id) = own.trail.find(start, modules::changes(), depth, &stack)

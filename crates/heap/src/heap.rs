@@ -440,10 +440,9 @@ impl Heap {
         Located { slot, id, info, slot_start, start, size: self.size_of(id, slot.class, info) }
     }
 
-    /// The chunk that starts at `addr`, live or not.
+    /// The chunk of this slot if it starts at `addr`, live or not.
     #[inline(always)]
-    fn chunk_at(&self, addr: Addr) -> Option<Located> {
-        let slot = self.layout.find_slot(addr)?;
+    fn chunk_at(&self, addr: Addr, slot: Slot) -> Option<Located> {
         if slot.number >= self.centrals[slot.class.index()].frontier() {
             return None;
         }
@@ -462,8 +461,37 @@ impl Heap {
         how: &Freeing,
         late: &mut dyn FnMut(&Late),
     ) -> Result<Freed, FreeError> {
-        let located = self.chunk_at(addr).ok_or(FreeError::NoChunk)?;
-        let Located { slot, id, info, size, .. } = located;
+        match self.layout.find_slot(addr) {
+            // Twice the same, so that the one for small chunks, which are by far the most, is made for those.
+            Some(slot) if !slot.class.is_large() => self.free_slot(cache, backend, (addr, slot), how, late),
+            Some(slot) => self.free_large(cache, backend, (addr, slot), how, late),
+            None => Err(FreeError::NoChunk),
+        }
+    }
+
+    #[cold]
+    fn free_large(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        at: (Addr, Slot),
+        how: &Freeing,
+        late: &mut dyn FnMut(&Late),
+    ) -> Result<Freed, FreeError> {
+        self.free_slot(cache, backend, at, how, late)
+    }
+
+    #[inline(always)]
+    fn free_slot(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        (addr, slot): (Addr, Slot),
+        how: &Freeing,
+        late: &mut dyn FnMut(&Late),
+    ) -> Result<Freed, FreeError> {
+        let located = self.chunk_at(addr, slot).ok_or(FreeError::NoChunk)?;
+        let Located { id, info, size, .. } = located;
         let meta = self.meta(id);
         let freed_info = info.freed_by(how.function);
         if info.state() != ChunkState::Live || !meta.try_free(info, freed_info) {
@@ -595,7 +623,7 @@ impl Heap {
         let list = &mut cache.free[slot.class.index()];
         list.push(id, meta);
         let batch = slot.class.shape().batch;
-        if list.count >= 2 * batch + 2 {
+        if list.count >= 8 * batch + 2 {
             let mut rest = *list;
             let surplus = self.split(&mut rest, batch);
             *list = rest;
@@ -630,7 +658,9 @@ impl Heap {
         request: &Request,
         late: &mut dyn FnMut(&Late),
     ) -> bool {
-        let Some(located) = self.chunk_at(addr) else { return false };
+        let Some(located) = self.layout.find_slot(addr).and_then(|slot| self.chunk_at(addr, slot)) else {
+            return false;
+        };
         let Located { slot, id, info, slot_start, size: old, .. } = located;
         let slot_end = slot_start + slot.class.shape().slot_bytes;
         let (start, size) = (addr.0, request.size);

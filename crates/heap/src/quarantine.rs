@@ -4,7 +4,7 @@
 //!  free ──put──▶ Pending (a thread's own) ──flush──▶ ring of batches ──drain──▶ thread's free lists
 //! ```
 //!
-//! Chunks are linked through their metadata; a batch is one link chain, so the shared part moves 128 chunks by
+//! Chunks are linked through their metadata; a batch is one link chain, so the shared part moves 512 chunks by
 //! writing two words. Big chunks have a ring and a budget of their own: one of them never flushes thousands of
 //! small ones.
 //!
@@ -24,7 +24,7 @@ pub(crate) struct Pending {
 }
 
 /// A thread flushes after this many chunks.
-const PENDING_CHUNKS: u32 = 128;
+const PENDING_CHUNKS: u32 = 512;
 /// Or after this many bytes.
 const PENDING_BYTES: u64 = 128 << 10;
 
@@ -50,7 +50,7 @@ impl Pending {
     }
 }
 
-/// Batches that a ring holds. Of 128 chunks each, that is 32 million chunks; beyond them the oldest batch leaves
+/// Batches that a ring holds. Of 512 chunks each, that is 128 million chunks; beyond them the oldest batch leaves
 /// whatever the budget says.
 pub(crate) const RING_BATCHES: usize = 1 << 18;
 

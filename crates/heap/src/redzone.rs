@@ -46,6 +46,9 @@ pub(crate) fn right(end: u64, to: u64) -> AddrRange {
 #[inline]
 pub(crate) fn freed(chunk: AddrRange) -> [AddrRange; 2] {
     let (start, end) = (chunk.start().0, chunk.end().0);
+    if chunk.size().0 <= FREED_HEAD_BYTES {
+        return [chunk, range(end, end)];
+    }
     let head_end = end.min(start + FREED_HEAD_BYTES);
     [range(start, head_end), range(head_end.max(end.saturating_sub(FREED_TAIL_BYTES)), end)]
 }

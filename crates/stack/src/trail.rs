@@ -76,8 +76,8 @@ impl Frame {
     #[inline]
     fn still_stands(&self, process: &impl Process) -> bool {
         let (sp, offset) = (self.sp.get(), self.link.get() & OFFSET_MASK);
-        process.read(sp.wrapping_sub(8)) == Some(self.pc.get())
-            && (offset == 0 || process.read(sp.wrapping_sub(offset)) == Some(self.bp.get()))
+        process.read_again(sp.wrapping_sub(8)) == self.pc.get()
+            && (offset == 0 || process.read_again(sp.wrapping_sub(offset)) == self.bp.get())
     }
 }
 
@@ -138,6 +138,8 @@ struct NewHead {
 pub struct Trail {
     /// Of the rules, and how deep walks go.
     terms: Cell<u64>,
+    /// Of the stack that its frames are on.
+    stack_end: Cell<u64>,
     busy: AtomicBool,
     len: Cell<u8>,
     /// The id of the stack that was captured last, other than by a head.
@@ -152,6 +154,7 @@ impl Trail {
     pub const fn new() -> Self {
         Self {
             terms: Cell::new(0),
+            stack_end: Cell::new(0),
             busy: AtomicBool::new(false),
             len: Cell::new(0),
             latest: Cell::new(0),
@@ -236,6 +239,7 @@ impl Trail {
         let (next, last) = (usize::from(head.next.get()), usize::from(head.last.get()));
         if (pc.get(), sp.get(), bp.get()) != (start.pc, start.sp, start.bp)
             || next >= usize::from(self.len.get())
+            || self.stack_end.get() != process.stack_end()
         {
             return None;
         }
@@ -244,13 +248,17 @@ impl Trail {
         let offset = link & OFFSET_MASK;
         let is_same = cfa == head.cfa.get()
             && frame.hash.get() == head.hash.get()
-            && process.read(cfa.wrapping_sub(8)) == Some(frame.pc.get())
-            && (offset == 0 || process.read(cfa.wrapping_sub(offset)) == Some(frame.bp.get()))
+            && process.read_again(cfa.wrapping_sub(8)) == frame.pc.get()
+            && (offset == 0 || process.read_again(cfa.wrapping_sub(offset)) == frame.bp.get())
             && (link & PASSES == 0 || frame.bp.get() == start.bp);
         (is_same && rest.iter().all(|frame| frame.still_stands(process))).then_some(StackId(head.id.get()))
     }
 
     fn hash_along(&self, start: Registers, depth: usize, process: &impl Process) -> Found {
+        if self.stack_end.get() != process.stack_end() {
+            self.stack_end.set(process.stack_end());
+            self.len.set(0);
+        }
         let mut hash = StackHash::new();
         let mut unseen = usize::from(self.len.get());
         let (mut at, mut bp_words) = (start, 0);
@@ -313,7 +321,9 @@ impl Trail {
                     let next = met - 1;
                     Some(NewHead { next, link: self.frames[next].link.get(), last })
                 }
-                1 => Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last }),
+                1 if u64::from(bp_words) * 8 <= self.frames[met].sp.get() - start.sp => {
+                    Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last })
+                }
                 _ => None,
             };
         }
@@ -334,6 +344,10 @@ impl Trail {
             }
             // Another thread may have written to the stack meanwhile.
             let Plain::Next { next, words, by_bp } = plain_step(at, PcKind::Return, process) else { return };
+            if u64::from(words) * 8 > next.sp - at.sp {
+                // Its rbp lies further in than itself, where nobody may look later.
+                return;
+            }
             if !by_bp {
                 self.frames[index].link.set(self.frames[index].link.get() & !NEEDS);
             }
@@ -423,6 +437,8 @@ mod tests {
     /// A stack of a few hundred words, and rules that depend on the low bits of the pc.
     struct Fake {
         words: Vec<u64>,
+        /// The stack pointer of the walk.
+        start: u64,
     }
 
     const BASE: u64 = 0x1000;
@@ -431,6 +447,13 @@ mod tests {
         fn read(&self, addr: u64) -> Option<u64> {
             let index = addr.checked_sub(BASE).filter(|offset| offset.is_multiple_of(8))? / 8;
             self.words.get(index as usize).copied()
+        }
+        fn read_again(&self, addr: u64) -> u64 {
+            assert!(addr >= self.start, "{addr:#x} lies below the stack pointer");
+            self.read(addr).unwrap()
+        }
+        fn stack_end(&self) -> u64 {
+            BASE + 8 * self.words.len() as u64
         }
         fn rule(&self, pc: u64, _: PcKind) -> Rule {
             let size = (pc >> 4 & 3) as i64 * 8;
@@ -469,7 +492,7 @@ mod tests {
             captures in prop::collection::vec(
                 (prop::collection::vec((0usize..300, word()), 0..3), 0u64..60, 1u64..0x40, any::<bool>()), 1..60),
         ) {
-            let mut fake = Fake { words };
+            let mut fake = Fake { words, start: 0 };
             let trail = Trail::new();
             let (index, store) = (memory(1024), memory(16384));
             let depot = Depot::new(&index, &store);
@@ -483,6 +506,7 @@ mod tests {
                     generation += u32::from(sp == 7);
                 }
                 let start = Registers { pc, sp: BASE + sp / 4 * 8, bp };
+                fake.start = start.sp;
                 for _ in 0..3 {
                     let mut plain = [Pc(0); MAX_FRAMES];
                     let len = walk_in(start, PcKind::Return, &fake, &mut plain[..depth]);
@@ -503,7 +527,7 @@ mod tests {
     fn recursion(frames: usize) -> Fake {
         let mut words: Vec<u64> = (0..frames).flat_map(|_| [0, 0x10]).collect();
         words.extend([0, 0x1e]);
-        Fake { words }
+        Fake { words, start: BASE }
     }
 
     #[test]
@@ -547,6 +571,12 @@ mod tests {
         impl Process for Changing<'_> {
             fn read(&self, addr: u64) -> Option<u64> {
                 self.0.read(addr)
+            }
+            fn read_again(&self, addr: u64) -> u64 {
+                self.0.read_again(addr)
+            }
+            fn stack_end(&self) -> u64 {
+                self.0.stack_end()
             }
             fn rule(&self, _: u64, _: PcKind) -> Rule {
                 self.1

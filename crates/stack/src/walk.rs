@@ -32,6 +32,11 @@ pub enum PcKind {
 pub trait Process {
     /// The word at `addr`, if that is stack which may be read.
     fn read(&self, addr: u64) -> Option<u64>;
+    /// The word at `addr` once more: only for an address above the stack pointer that the walk started with, of which
+    /// `read` had a word when the stack had this end. Need not look whether it may be read.
+    fn read_again(&self, addr: u64) -> u64;
+    /// Where the stack ends.
+    fn stack_end(&self) -> u64;
     /// The rule for a frame.
     fn rule(&self, pc: u64, kind: PcKind) -> Rule;
     /// Whether `pc` is known to be code.
@@ -156,6 +161,12 @@ mod tests {
     impl Process for Fake {
         fn read(&self, addr: u64) -> Option<u64> {
             self.memory.get(&addr).copied()
+        }
+        fn read_again(&self, addr: u64) -> u64 {
+            self.read(addr).unwrap()
+        }
+        fn stack_end(&self) -> u64 {
+            u64::MAX
         }
         fn rule(&self, pc: u64, _: PcKind) -> Rule {
             self.rules.get(&pc).copied().unwrap_or(Rule::Unknown)

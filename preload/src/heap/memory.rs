@@ -7,8 +7,8 @@ use core::{
     arch::{
         asm,
         x86_64::{
-            __m128i, _MM_HINT_T0, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_prefetch,
-            _mm_set1_epi8,
+            __m128i, _MM_HINT_T0, _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8,
+            _mm_prefetch, _mm_set1_epi8,
         },
     },
     ptr,
@@ -63,11 +63,27 @@ impl Wide {
     /// Sixteen bytes there are readable memory of the heap; the target may write to them meanwhile, in error, and
     /// either value will do.
     #[inline]
-    unsafe fn differs(self, at: *const u8) -> bool {
+    unsafe fn compare(self, at: *const u8) -> Equal {
         // SAFETY: as the caller says; unaligned is allowed for.
-        let equal = unsafe { _mm_cmpeq_epi8(_mm_loadu_si128(at.cast()), self.0) };
+        Equal(unsafe { _mm_cmpeq_epi8(_mm_loadu_si128(at.cast()), self.0) })
+    }
+}
+
+/// Which of sixteen bytes were equal.
+#[derive(Clone, Copy)]
+struct Equal(__m128i);
+
+impl Equal {
+    #[inline]
+    fn and(self, other: Self) -> Self {
         // SAFETY: SSE2 is part of x86-64.
-        (unsafe { _mm_movemask_epi8(equal) }) != 0xffff
+        Self(unsafe { _mm_and_si128(self.0, other.0) })
+    }
+
+    #[inline]
+    fn all(self) -> bool {
+        // SAFETY: SSE2 is part of x86-64.
+        (unsafe { _mm_movemask_epi8(self.0) }) == 0xffff
     }
 }
 
@@ -119,21 +135,21 @@ impl Backend for Memory {
     fn find_change(&self, range: AddrRange, pattern: Pattern) -> Option<Change> {
         let at = range.start().0 as *const u8;
         let len = range.size().0 as usize;
-        let mut is_changed = false;
-        if len >= 16 {
+        let is_same = if len >= 16 {
             let wide = Wide::of(pattern);
+            // SAFETY: committed memory of the heap (module invariant): its last sixteen bytes.
+            let mut equal = unsafe { wide.compare(at.add(len - 16)) };
             let mut offset = 0;
             while offset < len - 16 {
-                // SAFETY: committed memory of the heap (module invariant), sixteen bytes of which are left.
-                is_changed |= unsafe { wide.differs(at.add(offset)) };
+                // SAFETY: as above, sixteen bytes of which are left.
+                equal = equal.and(unsafe { wide.compare(at.add(offset)) });
                 offset += 16;
             }
-            // SAFETY: the last sixteen bytes.
-            is_changed |= unsafe { wide.differs(at.add(len - 16)) };
+            equal.all()
         } else {
-            is_changed = (0..len as u64).any(|offset| byte_at(range.start().0 + offset) != pattern as u8);
-        }
-        if is_changed { locate(range, pattern) } else { None }
+            (0..len as u64).all(|offset| byte_at(range.start().0 + offset) == pattern as u8)
+        };
+        if is_same { None } else { locate(range, pattern) }
     }
 
     #[inline]

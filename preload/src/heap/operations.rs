@@ -9,7 +9,7 @@ use super::{
     errors::{place_of, report, report_late},
     memory::{Memory, copy, set_bytes},
     options,
-    threads::with_cache,
+    threads::HeldCache,
 };
 use crate::stacks::{self, Caller};
 
@@ -64,7 +64,7 @@ pub fn allocate(
     }
     let stack = stacks::capture_id(call.caller);
     let request = Request { size, align_shift, function: call.function, stack };
-    let made = with_cache(heap, |cache| heap.allocate(cache, &Memory, &request))?;
+    let made = heap.allocate(HeldCache::take(heap).get(), &Memory, &request)?;
     match content {
         Content::Zero if !made.zeroed => set_bytes(made.addr, size, 0),
         Content::Any => {
@@ -93,7 +93,8 @@ pub enum Content {
 pub fn deallocate(heap: &'static Heap, call: &Call, addr: Addr, said: DeleteTerms) {
     let how = Freeing { function: call.function, stack: stacks::capture_id(call.caller) };
     let mut late = |late: &Late| report_late(call, late);
-    match with_cache(heap, |cache| heap.free(cache, &Memory, addr, &how, &mut late)) {
+    let freed = heap.free(HeldCache::take(heap).get(), &Memory, addr, &how, &mut late);
+    match freed {
         Ok(freed) => {
             if !agrees(call.function, &freed, said) {
                 report_mismatch(heap, call, &freed, said);
@@ -204,7 +205,8 @@ pub fn reallocate(heap: &'static Heap, call: &Call, addr: Addr, size: u64) -> Op
         let stack = stacks::capture_id(call.caller);
         let request = Request { size, align_shift: chunk.align_shift, function: call.function, stack };
         let mut late = |late: &Late| report_late(call, late);
-        if with_cache(heap, |cache| heap.try_resize(cache, &Memory, addr, &request, &mut late)) {
+        let is_resized = heap.try_resize(HeldCache::take(heap).get(), &Memory, addr, &request, &mut late);
+        if is_resized {
             return Some(addr);
         }
     }

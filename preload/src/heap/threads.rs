@@ -58,32 +58,60 @@ fn all() -> impl Iterator<Item = &'static ThreadHeap> {
     })
 }
 
-/// Runs `action` with the calling thread's cache.
-#[inline]
-pub fn with_cache<T>(heap: &'static Heap, action: impl FnOnce(&mut ThreadCache) -> T) -> T {
-    let Some(own) = thread::current().heap.get().or_else(attach) else {
-        return with_passing_cache(heap, action);
-    };
-    if own.busy.get() {
-        return with_passing_cache(heap, action);
-    }
-    own.busy.set(true);
-    // A handler on this thread sees `busy` before anything of the cache changes, and after.
-    compiler_fence(Ordering::SeqCst);
-    // SAFETY: only its thread gets here, and `busy` keeps that thread's handlers out.
-    let result = action(unsafe { &mut *own.cache.get() });
-    compiler_fence(Ordering::SeqCst);
-    own.busy.set(false);
-    result
+/// The calling thread's cache, for the time of one call; or a passing one, when the thread is busy with its own or
+/// has none.
+pub struct HeldCache {
+    heap: &'static Heap,
+    own: Option<&'static ThreadHeap>,
+    passing: Option<ThreadCache>,
 }
 
-#[cold]
-fn with_passing_cache<T>(heap: &'static Heap, action: impl FnOnce(&mut ThreadCache) -> T) -> T {
-    let mut cache = ThreadCache::new(thread::id());
-    let result = action(&mut cache);
-    // What comes to light here has no call to be told with.
-    heap.retire(&mut cache, &Memory, &mut |_: &Late| {});
-    result
+impl HeldCache {
+    #[inline]
+    pub fn take(heap: &'static Heap) -> Self {
+        let own = thread::current().heap.get().or_else(attach).filter(|own| !own.busy.get());
+        if let Some(own) = own {
+            own.busy.set(true);
+            // A handler on this thread sees `busy` before anything of the cache changes, and after.
+            compiler_fence(Ordering::SeqCst);
+        }
+        Self { heap, own, passing: None }
+    }
+
+    #[inline]
+    pub fn get(&mut self) -> &mut ThreadCache {
+        match self.own {
+            // SAFETY: only its thread gets here, and `busy` keeps that thread's handlers out.
+            Some(own) => unsafe { &mut *own.cache.get() },
+            None => self.get_passing(),
+        }
+    }
+
+    #[cold]
+    fn get_passing(&mut self) -> &mut ThreadCache {
+        self.passing.get_or_insert_with(|| ThreadCache::new(thread::id()))
+    }
+
+    #[cold]
+    fn retire(&mut self) {
+        if let Some(mut cache) = self.passing.take() {
+            // What comes to light here has no call to be told with.
+            self.heap.retire(&mut cache, &Memory, &mut |_: &Late| {});
+        }
+    }
+}
+
+impl Drop for HeldCache {
+    #[inline]
+    fn drop(&mut self) {
+        match self.own {
+            Some(own) => {
+                compiler_fence(Ordering::SeqCst);
+                own.busy.set(false);
+            }
+            None => self.retire(),
+        }
+    }
 }
 
 /// Finds the calling thread a cache, and makes it its own.
