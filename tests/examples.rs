@@ -415,6 +415,16 @@ fn emacs_finds_every_line_in_the_compilation_buffer() {
 }
 
 #[test]
+fn settings_of_a_project_are_in_force() {
+    let example = Example::of("project");
+    fs::copy(examples().join("memcheck.toml"), example.folder().join("memcheck.toml")).unwrap();
+    let shown = example.must("memcheck config --num-callers=20");
+    assert!(shown.contains("errors-for-leak-kinds = \"definite\"  # line 3"), "{shown}");
+    assert!(shown.contains("num-callers = \"20\"  # command line"), "{shown}");
+    assert!(shown.contains("\"/build/project\" = "), "{shown}");
+}
+
+#[test]
 fn every_example_is_named_in_the_list_of_them() {
     let list = fs::read_to_string(examples().join("README.md")).unwrap();
     for entry in fs::read_dir(examples()).unwrap().map(Result::unwrap) {

@@ -18,6 +18,7 @@ mod options;
 mod oracle;
 mod personality;
 mod programs;
+mod project;
 mod refusals;
 mod report;
 mod robustness;
@@ -50,6 +51,7 @@ fn main() {
             trials.extend(refusals::trials());
             trials.extend(options::trials());
             trials.extend(personality::trials());
+            trials.extend(project::trials());
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

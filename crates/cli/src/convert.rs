@@ -47,8 +47,9 @@ fn try_run(convert: &Convert) -> Result<(), String> {
         );
     }
     let content = fs::read(&convert.report).map_err(|error| format!("cannot read {file}: {error}"))?;
-    let report = progress::during("reading the report", || memcheck_report::read(&content))
+    let mut report = progress::during("reading the report", || memcheck_report::read(&content))
         .map_err(|error| format!("{file}: {error}"))?;
+    report.map_paths(&convert.reports.path_map);
     let pid = report.processes.first().map_or(0, |process| process.pid);
     let root: SourceRoot = convert.reports.source_root();
     outputs.write(&report, pid, &root).map_err(|errors| errors.join("; "))?;

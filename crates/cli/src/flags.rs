@@ -21,7 +21,8 @@ use crate::{outputs::ReportFlags, rare_flags::RareFlags};
     args_override_self = true,
     after_help = "Exit status: the program's own when nothing was found, 99 (or --error-exitcode) when something \
                   was, 125 when memcheck failed, 126 when the program cannot be run under it, 127 when it was \
-                  not found. With --compat=valgrind, or started by a name that contains valgrind, it takes \
+                  not found. Other commands: memcheck config, doctor PROGRAM, convert, merge, diff, completions, \
+                  man; a memcheck.toml gives options for a project. With --compat=valgrind, or started by a name that contains valgrind, it takes \
                   Valgrind's options and speaks as Valgrind does."
 )]
 pub struct Flags {
@@ -138,6 +139,10 @@ pub struct Flags {
 
     #[command(flatten)]
     pub reports: ReportFlags,
+
+    /// Take options from this file, not from the nearest memcheck.toml; no: from none
+    #[arg(long, value_name = "FILE|no", require_equals = true)]
+    pub config: Option<PathBuf>,
 
     /// Use colour: auto, always, never
     #[arg(long, value_name = "WHEN", default_value = "auto", require_equals = true)]

@@ -7,10 +7,12 @@
 #![deny(unsafe_code)]
 
 mod collect;
+mod config;
 mod convert;
 mod ctl;
 mod demand;
 mod destination;
+mod doctor;
 mod elf;
 mod findings;
 mod flags;
@@ -45,6 +47,7 @@ use memcheck_wire::CHANNEL_VARIABLE;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::{
+    config::Config,
     destination::Destination,
     findings::{Findings, Treatment},
     flags::{Flags, GenSuppressions, StaleFlag, YesNo},
@@ -88,12 +91,16 @@ pub fn run(shim: &[u8]) -> ExitCode {
     }
     if options.is_empty()
         && !is_program
-        && let Some(status) = verbs::try_verb(&command).or_else(|| stored::try_run(&command))
+        && let Some(status) = verbs::try_verb(&command, shim).or_else(|| stored::try_run(&command))
     {
         return status;
     }
-    options.insert(0, OsString::from("memcheck"));
-    match Flags::try_parse_from(options) {
+    let config = match Config::find(&options, &std::env::current_dir().unwrap_or_default()) {
+        Ok(config) => config,
+        Err(reason) => return fail(FAILED, &reason),
+    };
+    let words = std::iter::once(OsString::from("memcheck")).chain(config.words()).chain(options);
+    match Flags::try_parse_from(words) {
         Ok(flags) => run_program(&flags, None, &command, shim),
         Err(error) => {
             let _ = error.print();
@@ -241,6 +248,7 @@ fn watch_program(
     let names = Names::new(NameStyle {
         demangled: flags.rare.demangle == YesNo::Yes,
         inlined: flags.rare.read_inline_info == YesNo::Yes,
+        path_maps: flags.reports.path_map.clone(),
     });
     let mut findings = Findings::new(words, treatment, names, &mut *text);
     let outcome = watch.run(&mut findings);

@@ -1,7 +1,7 @@
 //! From addresses in a watched process to frames with names.
 
 use memcheck_model::{Addr, Function, Pc};
-use memcheck_report::{Frame, NamedAddress, Symbol};
+use memcheck_report::{Frame, NamedAddress, PathMap, Symbol};
 use memcheck_suppress::FrameNames;
 use memcheck_symbolize::{Location, ModuleFile, SymbolKind, Symbolizer, demangle};
 
@@ -39,12 +39,14 @@ impl NamedFrame {
 }
 
 /// How frames are shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NameStyle {
     /// Names of C++ as the source has them, not as the linker has them.
     pub demangled: bool,
     /// Inlined calls as frames of their own.
     pub inlined: bool,
+    /// Where source files are.
+    pub path_maps: Vec<PathMap>,
 }
 
 /// Looks names up.
@@ -109,6 +111,9 @@ impl Names {
             }
             if !self.style.inlined {
                 locations = merge_inlined(locations).into_iter().collect();
+            }
+            for file in locations.iter_mut().filter_map(|location| location.file.as_mut()) {
+                PathMap::apply(&self.style.path_maps, file);
             }
             frames.extend(locations.into_iter().map(|location| NamedFrame {
                 frame: Frame {

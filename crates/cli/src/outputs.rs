@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use memcheck_report::{Format, Protocol, Report, SourceRoot, step_summary};
+use memcheck_report::{Format, PathMap, Protocol, Report, SourceRoot, step_summary};
 
 use crate::{
     destination::{Destination, DestinationError},
@@ -67,6 +67,10 @@ pub struct ReportFlags {
     /// The protocol of Valgrind's XML: 4, 5 or 6
     #[arg(long, value_name = "N", default_value = "4", require_equals = true, value_parser = protocol)]
     xml_protocol: Protocol,
+
+    /// Where source files are that debugging information has elsewhere: every file below FROM is below TO
+    #[arg(long, value_name = "FROM=TO", require_equals = true)]
+    pub path_map: Vec<PathMap>,
 
     /// The folder that source paths in reports are relative to (the working directory)
     #[arg(long, value_name = "DIR", require_equals = true)]

@@ -81,6 +81,25 @@ impl Refusal {
         }
     }
 
+    /// What to do about it, where the reason does not say.
+    pub fn advice(&self) -> &'static str {
+        let Self::Unfit { reason, .. } = self else { return "check the name, and PATH" };
+        match reason {
+            Reason::NotExecutable => "chmod +x",
+            Reason::Unreadable(_) => "make the file readable for you",
+            Reason::SetId(_) => "cp the program elsewhere and check the copy",
+            Reason::NoInterpreter(_) => "install the interpreter, or name another in the first line",
+            Reason::Elf(ElfRefusal::Static) => {
+                "link it without -static; Valgrind itself can look at it as it is"
+            }
+            Reason::Elf(ElfRefusal::Bits32) => "build it for x86-64, without -m32",
+            Reason::Elf(ElfRefusal::Musl) => "build it against glibc for the check",
+            Reason::Elf(ElfRefusal::Sanitized(_)) => "build it without -fsanitize=",
+            Reason::Elf(ElfRefusal::NoLoader(_)) => "install the C library that it was built for",
+            _ => "",
+        }
+    }
+
     fn unfit(path: &Path, reason: Reason) -> Self {
         Self::Unfit { path: path.to_owned(), reason }
     }
@@ -135,7 +154,7 @@ pub fn find(command: &[OsString], search: Option<&OsStr>) -> Result<Program, Ref
 }
 
 /// The file that a shell would execute for `name`.
-fn locate(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+pub fn locate(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     let not_found = || Refusal::NotFound(name.to_owned());
     if name.is_empty() {
         return Err(not_found());

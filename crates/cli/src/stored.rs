@@ -99,7 +99,8 @@ fn merge(arguments: &Merge) -> Result<ExitCode, String> {
     let reports = arguments.reports.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let files = arguments.reports.iter().map(|file| file.display().to_string());
     let command = ["memcheck", "merge"].map(str::to_owned).into_iter().chain(files).collect();
-    let merged = memcheck_report::merge(command, reports);
+    let mut merged = memcheck_report::merge(command, reports);
+    merged.map_paths(&arguments.written.path_map);
     let root = arguments.written.source_root();
     if outputs.is_empty() {
         print(Format::Json.render(&merged, &root).as_bytes())?;

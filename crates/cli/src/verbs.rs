@@ -1,17 +1,22 @@
-//! What memcheck does besides running a program: `convert`, `ctl`, `completions`, `man`.
+//! What memcheck does besides running a program: `convert`, `config`, `doctor`, `ctl`, `completions`, `man`.
 //!
 //! Each verb is a word that programs bear too. Invariant: a command line that a program of that name could be meant
-//! by runs the program; `memcheck -- convert …` always does.
+//! by runs the program, as does one whose verb is the name of a program that exists (`config`, `doctor`); `memcheck --
+//! convert …` always does.
 
-use std::{ffi::OsString, io::Write as _, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write as _,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
-use crate::{FAILED, convert, convert::Convert, ctl, fail, flags::Flags};
+use crate::{FAILED, config::Config, convert, convert::Convert, ctl, doctor, fail, flags::Flags, program};
 
 /// The verb's answer, when the command is one.
-pub fn try_verb(command: &[OsString]) -> Option<ExitCode> {
+pub fn try_verb(command: &[OsString], shim: &[u8]) -> Option<ExitCode> {
     let words: Vec<&str> = command.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     match words[..] {
         // ImageMagick's convert has no options of two dashes.
@@ -32,6 +37,12 @@ pub fn try_verb(command: &[OsString]) -> Option<ExitCode> {
                 &format_args!("no completions for {shell:?}: bash, elvish, fish, powershell or zsh"),
             ),
         }),
+        ["config", ref options @ ..]
+            if options.iter().all(|word| word.starts_with('-')) && !is_program("config") =>
+        {
+            Some(config(&command[1..]))
+        }
+        ["doctor", _, ..] if !is_program("doctor") => Some(doctor::run(&command[1..], shim)),
         ["man"] => Some(print(&manual())),
         _ => None,
     }
@@ -42,6 +53,25 @@ fn is_control(pid: &str, rest: &[&str]) -> bool {
     match rest.first() {
         Some(&what) => pid.parse::<u32>().is_ok() && (what == "leaks" || what == "--help"),
         None => pid == "--help",
+    }
+}
+
+/// Whether a shell would find a program of this name.
+fn is_program(name: &str) -> bool {
+    program::locate(OsStr::new(name), std::env::var_os("PATH").as_deref()).is_ok()
+}
+
+fn config(options: &[OsString]) -> ExitCode {
+    let config = match Config::find(options, &std::env::current_dir().unwrap_or_default()) {
+        Ok(config) => config,
+        Err(reason) => return fail(FAILED, &reason),
+    };
+    match config.describe(options) {
+        Ok(text) => print(text.as_bytes()),
+        Err(error) => {
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { FAILED } else { 0 })
+        }
     }
 }
 
@@ -86,14 +116,14 @@ mod tests {
             &["ctl", "start"],
             &["ctl", "7", "stop"],
         ] {
-            assert!(try_verb(&words(command)).is_none(), "{command:?}");
+            assert!(try_verb(&words(command), b"").is_none(), "{command:?}");
         }
     }
 
     #[test]
     fn a_conversion_is_answered_even_when_it_fails() {
-        assert!(try_verb(&words(&["convert", "--to=nothing", "x"])).is_some());
-        assert!(try_verb(&words(&["convert", "/no/such/report", "--to=sarif"])).is_some());
+        assert!(try_verb(&words(&["convert", "--to=nothing", "x"]), b"").is_some());
+        assert!(try_verb(&words(&["convert", "/no/such/report", "--to=sarif"]), b"").is_some());
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod leak_record;
 mod merge;
 mod message;
 mod notes;
+mod path_map;
 mod process;
 mod report;
 mod serial;
@@ -41,6 +42,7 @@ pub use format::{Format, Protocol, ReadError, one_line, read};
 pub use frame::{Frame, NamedAddress, Symbol, Trim};
 pub use leak_record::{LeakRecord, Losses};
 pub use merge::merge;
+pub use path_map::PathMap;
 pub use process::{Coverage, Exit, HeapUse, Process};
 pub use report::{
     Baseline, LeakTotals, LossTotal, Report, SCHEMA, StaleRule, Summary, Suppressed, Tool, Verdict,

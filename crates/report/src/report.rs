@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use memcheck_model::LeakKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Finding, LeakRecord, Level, Process};
+use crate::{Finding, LeakRecord, Level, PathMap, Process};
 
 /// The version of the JSON format. It changes whenever a reader of the old one would misread the new one.
 pub const SCHEMA: &str = "memcheck-report/1";
@@ -180,6 +180,18 @@ impl Report {
             stale: Vec::new(),
             baseline: None,
             summary: Summary::default(),
+        }
+    }
+
+    /// Puts the source files where they are here.
+    pub fn map_paths(&mut self, maps: &[PathMap]) {
+        let stacks = self
+            .errors
+            .iter_mut()
+            .flat_map(|finding| [&mut finding.stack, &mut finding.allocated, &mut finding.freed])
+            .chain(self.leaks.iter_mut().map(|leak| &mut leak.stack));
+        for file in stacks.flatten().filter_map(|frame| frame.file.as_mut()) {
+            PathMap::apply(maps, file);
         }
     }
 

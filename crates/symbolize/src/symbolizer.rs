@@ -69,6 +69,21 @@ impl Symbolizer {
         self.module(file).symbols.address(linkage_name)
     }
 
+    /// Whether the program or library at this path has source lines, in the file itself or in its debug file.
+    #[must_use]
+    pub fn has_lines(path: &Path) -> bool {
+        let lines = |bytes: &[u8]| {
+            Elf::parse(bytes).is_ok_and(|elf| {
+                let mut names =
+                    elf.section_headers.iter().filter_map(|header| elf.shdr_strtab.get_at(header.sh_name));
+                names.any(|name| matches!(name, ".debug_line" | ".zdebug_line"))
+            })
+        };
+        let Ok(bytes) = fs::read(path) else { return false };
+        let separate = Elf::parse(&bytes).ok().and_then(|elf| debug_file::find(path, &elf, &bytes));
+        lines(&bytes) || separate.and_then(|path| fs::read(path).ok()).is_some_and(|bytes| lines(&bytes))
+    }
+
     fn module(&mut self, file: ModuleFile<'_>) -> &Module {
         self.modules
             .entry((file.path.to_owned(), file.build_id.to_vec()))
