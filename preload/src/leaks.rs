@@ -16,7 +16,7 @@ mod view;
 use core::sync::atomic::Ordering;
 
 use memcheck_leak::{Heuristics, OutOfMemory, Outcome, Resolution, SearchOptions, search};
-use memcheck_model::{Addr, LeakKind, MAX_FRAMES, Pc, Size};
+use memcheck_model::{Holding, LeakKind, MAX_FRAMES, Pc, Size};
 use memcheck_wire::{Counter, LeakCheck, LeakResolution, LossRecord, Notice, NoticeKind, Options, Record};
 
 pub use asked::{after_failed_exec, before_exec, begin};
@@ -26,9 +26,6 @@ pub use stop::{STOP_MASK, action as stop_action};
 use view::HeapView;
 
 use crate::{channel, heap, lifecycle::end::Departure, stacks};
-
-/// The most words of a path that are sent.
-const PATH_WORDS: usize = 16;
 
 /// This process was forked.
 pub fn after_fork_in_child() {
@@ -69,7 +66,7 @@ fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped>
     let roots = roots::gather(departure, &stopped.stands);
     let outcome = HeapView::new(heap, &roots.libraries).ok_or(OutOfMemory).and_then(|view| {
         let outcome = search_with_paths(&view, &roots, options)?;
-        send(&view, &outcome, options);
+        send(&view, &roots, &outcome, options);
         Ok(())
     });
     if outcome.is_err() {
@@ -104,7 +101,7 @@ fn search_with_paths(view: &HeapView<'_>, roots: &Roots, options: &Options) -> R
     search(view, roots, how)
 }
 
-fn send(view: &HeapView<'_>, outcome: &Outcome, options: &Options) {
+fn send(view: &HeapView<'_>, roots: &Roots, outcome: &Outcome, options: &Options) {
     for kind in LeakKind::ALL {
         let total = outcome.total(kind);
         channel::send(&Record::LossSum { kind, blocks: total.blocks, bytes: Size(total.bytes) });
@@ -116,12 +113,7 @@ fn send(view: &HeapView<'_>, outcome: &Outcome, options: &Options) {
     }
     for record in outcome.records.iter().filter(|record| options.sends(record.kind)) {
         let mut frames = [Pc(0); MAX_FRAMES];
-        let mut path = [Addr::NULL; PATH_WORDS];
-        let path = outcome.path_in(view, record.sample, &mut path);
-        let mut held_by = [Pc(0); PATH_WORDS];
-        for (to, from) in held_by.iter_mut().zip(path) {
-            *to = Pc(from.0);
-        }
+        let path = outcome.path(view, record.sample);
         channel::send(&Record::Loss(LossRecord {
             kind: record.kind,
             allocated_by: record.allocated_by,
@@ -131,7 +123,11 @@ fn send(view: &HeapView<'_>, outcome: &Outcome, options: &Options) {
             indirect_bytes: Size(record.indirect.bytes),
             sample: record.sample_start,
             stack: stacks::frames_in(record.stack, &mut frames),
-            held_by: &held_by[..path.len()],
+            held_by: path.as_ref().map(|path| Holding {
+                root: roots.describe(path.root),
+                steps: &path.steps,
+                left_out: path.left_out,
+            }),
         }));
     }
 }

@@ -10,10 +10,10 @@ use std::{
     path::Path,
 };
 
-use memcheck_model::{AddrRange, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place};
+use memcheck_model::{AddrRange, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place, RootKind};
 use memcheck_report::{
-    Baseline, Color, Coverage, Exit, Finding, Frame, HeapUse, LeakRecord, Level, NamedAddress, Process,
-    Report, StaleRule, Suppressed, Traces, Trim, Verdict,
+    Baseline, Color, Coverage, Exit, Finding, Frame, HeapUse, HeldBy, LeakRecord, Level, NamedAddress,
+    Process, Report, StaleRule, Suppressed, Traces, Trim, Verdict,
 };
 use memcheck_suppress::{FrameNames, Rule, Stale, Subject, Suppressions};
 use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
@@ -236,6 +236,12 @@ impl<'a> Findings<'a> {
         let shown = self.treatment.trim.apply(self.names.shown(shown));
         let mut record = LeakRecord::new(loss.kind, losses(loss), process.pid, shown);
         record.allocated_by = Some(loss.allocated_by.name().to_owned());
+        record.held_by = loss.held_by.as_ref().map(|holding| {
+            let named = (holding.root.kind == RootKind::Variable)
+                .then(|| self.names.named(process, holding.root.address))
+                .flatten();
+            HeldBy::new(holding, process.pid, named.as_ref())
+        });
         let is_known = self.report.is_known(&record.fingerprint);
         (record, is_known)
     }

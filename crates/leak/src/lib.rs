@@ -62,7 +62,7 @@ mod table_tests;
 mod view;
 
 pub use heuristics::Heuristics;
-pub use outcome::{LossRecord, Outcome, Sum};
+pub use outcome::{LossRecord, Outcome, Path, Sum};
 pub use records::Resolution;
 pub use search::{OutOfMemory, Roots, SearchOptions, search};
 pub use view::{Chunk, ChunkIndex, LiveChunk, MemoryView};

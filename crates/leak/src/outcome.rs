@@ -1,9 +1,9 @@
 //! What a search found.
 
-use alloc::vec::Vec;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::sync::atomic::Ordering;
 
-use memcheck_model::{Addr, AddrRange, Function, LeakKind, Size, StackId};
+use memcheck_model::{Addr, AddrRange, Function, LeakKind, PATH_STEPS, Size, StackId, Step};
 
 use crate::view::{ChunkIndex, MemoryView};
 
@@ -48,6 +48,17 @@ pub struct LossRecord {
     pub sample_start: Addr,
 }
 
+/// What holds a chunk (see `memcheck_model::Holding`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The address of the pointer in the root set.
+    pub root: Addr,
+    /// The chunks on the way; the last one is the chunk itself.
+    pub steps: Vec<Step>,
+    /// How many are left out in the middle.
+    pub left_out: u64,
+}
+
 /// What a search found.
 ///
 /// Invariants: the `direct` sums of a kind's records add up to the kind's total; the `indirect` sums of all
@@ -72,39 +83,42 @@ impl Outcome {
         self.totals[kind as usize - 1]
     }
 
-    /// The words that hold a chunk: the address of one in the root set, then of one in each chunk on the way.
-    /// Empty when nothing holds it, or when the search did not ask for holders. Of a longer path the last
-    /// `path.len()` words.
-    pub fn path_in<'a, V: MemoryView>(
-        &self,
-        view: &V,
-        chunk: ChunkIndex,
-        path: &'a mut [Addr],
-    ) -> &'a [Addr] {
-        let mut free = path.len();
-        let mut index = chunk;
-        while free > 0 {
-            let holder = Addr(self.holders.get(index.0 as usize).copied().unwrap_or(0));
-            if holder == Addr::NULL {
-                break;
-            }
-            free -= 1;
-            path[free] = holder;
-            if !view.heap().contains(holder) {
-                break;
-            }
-            match view.find_slot(holder) {
-                Some(next) => index = next,
-                None => break,
-            }
-        }
-        &path[free..]
-    }
-
-    /// How far into its target the pointer stored at `holder` leads, for showing a path.
+    /// What holds a chunk. `None` when nothing does, or when the search did not ask for holders.
     #[must_use]
-    pub fn offset_into<V: MemoryView>(&self, view: &V, holder: AddrRange, target: ChunkIndex) -> Option<u64> {
-        let value = view.words(holder).first()?.load(Ordering::Relaxed);
-        value.checked_sub(view.get_chunk(target).start.0)
+    pub fn path<V: MemoryView>(&self, view: &V, chunk: ChunkIndex) -> Option<Path> {
+        const HALF: usize = PATH_STEPS / 2;
+        let (mut near_chunk, mut near_root) = (Vec::new(), VecDeque::new());
+        let mut left_out = 0;
+        let (mut index, mut at) = (chunk, 0);
+        loop {
+            let holder = Addr(*self.holders.get(index.0 as usize)?);
+            if holder == Addr::NULL {
+                return None;
+            }
+            let step = Step { into: offset_into(view, holder, index), at };
+            if near_chunk.len() < HALF {
+                near_chunk.push(step);
+            } else {
+                if near_root.len() == HALF {
+                    near_root.pop_front();
+                    left_out += 1;
+                }
+                near_root.push_back(step);
+            }
+            let holding = view.heap().contains(holder).then(|| view.find_slot(holder)).flatten();
+            let Some(next) = holding else {
+                let steps = near_root.into_iter().rev().chain(near_chunk.into_iter().rev()).collect();
+                return Some(Path { root: holder, steps, left_out });
+            };
+            at = holder.0.wrapping_sub(view.get_chunk(next).start.0);
+            index = next;
+        }
     }
+}
+
+/// How far into the chunk the pointer stored at `holder` leads.
+fn offset_into<V: MemoryView>(view: &V, holder: Addr, target: ChunkIndex) -> u64 {
+    let word = AddrRange::new(holder, Size(8)).and_then(|range| view.words(range).first());
+    // Relaxed: as in the search.
+    word.map_or(0, |word| word.load(Ordering::Relaxed).saturating_sub(view.get_chunk(target).start.0))
 }

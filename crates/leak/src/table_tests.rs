@@ -3,7 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use memcheck_model::LeakKind::{self, Definite, Indirect, Possible, Reachable};
-use memcheck_model::{Addr, Pc, StackId};
+use memcheck_model::{PATH_STEPS, Pc, StackId, Step};
 use proptest::prelude::*;
 
 use crate::fake::{CODE, FILE, Fake, OPTIONS, kinds, sum};
@@ -256,12 +256,28 @@ fn the_path_names_each_word_on_the_way() {
     let (a, b, c) = (memory.chunk(64), memory.chunk(64), memory.chunk(64));
     let [to_a, to_b, to_c] = [a, b, c].map(|chunk| memory.addr(chunk));
     let root = memory.root(to_a);
-    let in_a = memory.store(a, 2, to_b);
-    let in_b = memory.store(b, 1, to_c);
-    let outcome = memory.search();
-    let path = |room: usize| outcome.path_in(&memory, ChunkIndex(c), &mut [Addr::NULL; 8][..room]).to_vec();
-    assert_eq!(path(8), [root, in_a, in_b]);
-    assert_eq!(path(2), [in_a, in_b], "cut at the far end");
+    memory.store(a, 2, to_b);
+    memory.store(b, 1, to_c + 24);
+    let path = memory.search().path(&memory, ChunkIndex(c)).unwrap();
+    assert_eq!(path.root, root);
+    assert_eq!(path.steps, [(0, 16), (0, 8), (24, 0)].map(|(into, at)| Step { into, at }));
+    assert_eq!(path.left_out, 0);
+}
+
+#[test]
+fn the_middle_of_a_long_path_is_left_out() {
+    let mut memory = Fake::new();
+    let chunks: Vec<u32> = (0..100).map(|_| memory.chunk(64)).collect();
+    let first = memory.addr(chunks[0]);
+    let root = memory.root(first);
+    for (index, pair) in chunks.windows(2).enumerate() {
+        let next = memory.addr(pair[1]);
+        memory.store(pair[0], index % 8, next);
+    }
+    let path = memory.search().path(&memory, ChunkIndex(chunks[99])).unwrap();
+    assert_eq!((path.root, path.left_out), (root, 100 - PATH_STEPS as u64));
+    let at: Vec<u64> = path.steps.iter().map(|step| step.at / 8).collect();
+    assert_eq!(at, [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 0, 1, 2, 0]);
 }
 
 /// Valgrind's own procedure, literally: marks are raised until nothing changes, then each clique in turn.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::fingerprint;
 use crate::frame::Frame;
+use crate::held_by::HeldBy;
 use crate::report::LossTotal;
 use crate::serial;
 use crate::words::{blocks, bytes};
@@ -28,6 +29,9 @@ pub struct LeakRecord {
     pub allocated_by: Option<String>,
     /// Where the blocks were allocated: the caller of that function first.
     pub stack: Vec<Frame>,
+    /// What holds one of the blocks; none when nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<HeldBy>,
     /// The process.
     pub pid: u32,
     /// Names the leak across runs.
@@ -64,6 +68,7 @@ impl LeakRecord {
             indirect_bytes: losses.indirect_bytes,
             allocated_by: None,
             stack,
+            held_by: None,
             pid,
             fingerprint,
             message: String::new(),
@@ -71,6 +76,14 @@ impl LeakRecord {
         };
         record.update_message();
         record
+    }
+
+    /// What holds the blocks, as a phrase.
+    #[must_use]
+    pub(crate) fn holding(&self) -> Option<String> {
+        let held = self.held_by.as_ref()?;
+        let whose = if self.blocks == 1 { "held by" } else { "one is held by" };
+        Some(format!("{whose} {}", held.path))
     }
 
     /// Makes the message say how things stand while the process runs, and how they stood before.

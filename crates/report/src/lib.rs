@@ -17,6 +17,7 @@ mod finding;
 mod fingerprint;
 mod format;
 mod frame;
+mod held_by;
 mod help;
 mod leak_record;
 mod merge;
@@ -40,6 +41,7 @@ pub use finding::{AccessRecord, BlockRecord, BlockStatus, Finding, Level, Operat
 pub use format::github::step_summary;
 pub use format::{Format, Protocol, ReadError, one_line, read};
 pub use frame::{Frame, NamedAddress, Symbol, Trim};
+pub use held_by::{HeldBy, RootPlace};
 pub use leak_record::{LeakRecord, Losses};
 pub use merge::merge;
 pub use path_map::PathMap;

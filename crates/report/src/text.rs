@@ -101,6 +101,9 @@ impl Text {
         let mut text = self.headline(&level, &leak.message, leak.kind.id());
         self.excerpt(&mut text, &leak.stack);
         self.stack(&mut text, Some("allocated"), &leak.stack);
+        if let Some(holding) = leak.holding() {
+            let _ = writeln!(text, "   {} {holding}", self.paint(Style::Frame, "="));
+        }
         self.remark(&mut text, "help", &leak.help);
         text.push('\n');
         text

@@ -6,17 +6,14 @@
 
 use core::sync::atomic::AtomicU64;
 use memcheck_model::{
-    Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, Function, LeakKind,
-    MAX_FRAMES, ParameterName, Pc, Place, Size, ThreadId,
+    Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, Function, Holding,
+    LeakKind, MAX_FRAMES, PATH_STEPS, ParameterName, Pc, Place, Root, RootKind, Size, Step, ThreadId,
 };
 
 use crate::words::{Malformed, Reader, Writer};
 
 /// The longest text in a record, in bytes.
 pub const TEXT_MAX: usize = 3072;
-
-/// The most entries of a path that holds a block.
-const PATH_MAX: usize = 16;
 
 /// How a process came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +71,8 @@ pub struct LossRecord<'a> {
     pub sample: Addr,
     /// Where they were allocated.
     pub stack: &'a [Pc],
-    /// What holds the sample: an address in the root set, then one in each block on the way; empty when
-    /// nothing holds it. At most 16.
-    pub held_by: &'a [Pc],
+    /// What holds the sample.
+    pub held_by: Option<Holding<'a>>,
 }
 
 /// Something the user should know about how the process is watched.
@@ -172,6 +168,7 @@ const SEARCH_ENDS: u64 = 9;
 /// The memory that a decoded record borrows from.
 pub struct Scratch {
     stacks: [[Pc; MAX_FRAMES]; 3],
+    steps: [Step; PATH_STEPS],
     text: [u8; TEXT_MAX],
     build_id: [u8; BUILD_ID_MAX],
 }
@@ -183,7 +180,8 @@ impl Scratch {
     /// Empty scratch memory.
     #[must_use]
     pub const fn new() -> Self {
-        Self { stacks: [[Pc(0); MAX_FRAMES]; 3], text: [0; TEXT_MAX], build_id: [0; BUILD_ID_MAX] }
+        let steps = [Step { into: 0, at: 0 }; PATH_STEPS];
+        Self { stacks: [[Pc(0); MAX_FRAMES]; 3], steps, text: [0; TEXT_MAX], build_id: [0; BUILD_ID_MAX] }
     }
 }
 
@@ -238,7 +236,19 @@ pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
             to.word(loss.indirect_bytes.0);
             to.word(loss.sample.0);
             to.stack(loss.stack, MAX_FRAMES);
-            to.stack(loss.held_by, PATH_MAX);
+            to.word(loss.held_by.is_some());
+            if let Some(holding) = &loss.held_by {
+                to.word(holding.root.kind as u64);
+                to.word(holding.root.address.0);
+                to.word(holding.root.tid.0);
+                to.word(holding.left_out);
+                let steps = &holding.steps[..holding.steps.len().min(PATH_STEPS)];
+                to.word(steps.len() as u64);
+                for step in steps {
+                    to.word(step.into);
+                    to.word(step.at);
+                }
+            }
         }
         Record::LossSum { kind, blocks, bytes } => {
             to.word(LOSS_SUM);
@@ -288,7 +298,7 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
             event: decode_event(&mut from, &mut scratch.stacks)?,
         }),
         LOSS => {
-            let [stack, path, _] = &mut scratch.stacks;
+            let [stack, ..] = &mut scratch.stacks;
             Ok(Record::Loss(LossRecord {
                 kind: from.choice("leak kind", leak_kind)?,
                 allocated_by: from.choice("function", Function::from_code)?,
@@ -298,7 +308,7 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
                 indirect_bytes: Size(from.word()?),
                 sample: Addr(from.word()?),
                 stack: from.stack_in("stack", stack)?,
-                held_by: from.stack_in("path", &mut path[..PATH_MAX])?,
+                held_by: decode_holding(&mut from, &mut scratch.steps)?,
             }))
         }
         LOSS_SUM => Ok(Record::LossSum {
@@ -314,6 +324,27 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
         SEARCH_ENDS => Ok(Record::SearchEnds),
         value => Err(Malformed::Field { name: "record kind", value }),
     }
+}
+
+fn decode_holding<'a>(
+    from: &mut Reader<'_>,
+    into: &'a mut [Step; PATH_STEPS],
+) -> Result<Option<Holding<'a>>, Malformed> {
+    if from.word()? == 0 {
+        return Ok(None);
+    }
+    let root = Root {
+        kind: from.choice("root", RootKind::from_code)?,
+        address: Addr(from.word()?),
+        tid: ThreadId(from.narrow("thread")?),
+    };
+    let left_out = from.word()?;
+    let count: usize = from.narrow("steps")?;
+    let steps = into.get_mut(..count).ok_or(Malformed::Field { name: "steps", value: count as u64 })?;
+    for step in &mut *steps {
+        *step = Step { into: from.word()?, at: from.word()? };
+    }
+    Ok(Some(Holding { root, steps, left_out }))
 }
 
 fn leak_kind(code: u8) -> Option<LeakKind> {
@@ -615,9 +646,24 @@ mod tests {
                 indirect_bytes: Size(4),
                 sample: Addr(5),
                 stack: &stack,
-                held_by: &stack[..PATH_MAX],
+                held_by: None,
             }));
             round_trip(&Record::LossSum { kind, blocks: 1, bytes: Size(u64::MAX) });
+        }
+        for kind in RootKind::ALL {
+            let root = Root { kind, address: Addr(7), tid: ThreadId(8) };
+            let steps = [Step { into: 1, at: u64::MAX }; PATH_STEPS];
+            round_trip(&Record::Loss(LossRecord {
+                kind: LeakKind::Reachable,
+                allocated_by: Function::New,
+                blocks: 1,
+                bytes: Size(2),
+                indirect_blocks: 3,
+                indirect_bytes: Size(4),
+                sample: Addr(5),
+                stack: &stack,
+                held_by: Some(Holding { root, steps: &steps, left_out: 9 }),
+            }));
         }
         for kind in NoticeKind::ALL {
             round_trip(&Record::Notice(Notice { kind, text: &text[..5] }));

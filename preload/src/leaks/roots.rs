@@ -14,14 +14,15 @@
 
 use alloc::vec::Vec;
 
-use memcheck_model::{Addr, AddrRange, Size};
+use memcheck_model::{Addr, AddrRange, Root, RootKind, Size, ThreadId};
 
 use super::glibc::{Descriptor, Life, ThreadLists, table_of};
 use super::{runtime_library::RuntimeLibraries, stop::Stand};
 use crate::{
     lifecycle::end::Departure,
     maps::{self, Mapping, Source},
-    sys::{file::File, owned},
+    modules,
+    sys::{file::File, owned, process},
     thread,
 };
 
@@ -44,11 +45,54 @@ pub struct Roots {
     tables: Vec<u64>,
     /// The runtime libraries.
     pub libraries: RuntimeLibraries,
+    threads: Vec<Thread>,
+    /// Where the registers of threads are saved, and whose.
+    registers: Vec<(AddrRange, u32)>,
 }
+
+impl Roots {
+    /// What kind of place in the root set this is.
+    pub fn describe(&self, address: Addr) -> Root {
+        let (kind, tid) = self.owner(address);
+        Root { kind, address, tid: ThreadId(tid) }
+    }
+
+    fn owner(&self, address: Addr) -> (RootKind, u32) {
+        if let Some(&(_, tid)) = self.registers.iter().find(|(range, _)| range.contains(address)) {
+            return (RootKind::Register, tid);
+        }
+        if modules::find(address.0).is_some() {
+            return (RootKind::Variable, 0);
+        }
+        // The nearest thread pointer above or just below tells whose storage it is, the nearest stack pointer below
+        // whose stack.
+        let storage = |thread: &&Thread| {
+            let start = thread.thread_pointer.saturating_add_signed(thread::block_offset() as i64);
+            thread.thread_pointer != 0 && (start..thread.thread_pointer + DESCRIPTOR_MAX).contains(&address.0)
+        };
+        if let Some(thread) = self.threads.iter().find(storage) {
+            let is_local = address.0 < thread.thread_pointer;
+            return (if is_local { RootKind::ThreadLocal } else { RootKind::ThreadData }, thread.tid);
+        }
+        let below = self.threads.iter().filter(|thread| thread.rsp.saturating_sub(RED_ZONE) <= address.0);
+        match below.max_by_key(|thread| thread.rsp) {
+            Some(thread) if (thread.rsp..thread.stack_end).contains(&(address.0.max(thread.rsp))) => {
+                (RootKind::Stack, thread.tid)
+            }
+            _ => (RootKind::Mapping, 0),
+        }
+    }
+}
+
+/// `struct pthread` is smaller, in every version of libc so far.
+const DESCRIPTOR_MAX: u64 = 4096;
 
 /// Where one thread's stack is in use.
 #[derive(Clone, Copy)]
 struct Thread {
+    tid: u32,
+    /// Where the mapping of its stack ends.
+    stack_end: u64,
     pc: u64,
     rsp: u64,
     thread_pointer: u64,
@@ -56,9 +100,10 @@ struct Thread {
 
 /// Gathers the root set of a process whose other threads stand so.
 pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
+    let new = |tid, pc, rsp, thread_pointer| Thread { tid, stack_end: 0, pc, rsp, thread_pointer };
     let mut threads: Vec<Thread> =
-        stands.iter().map(|s| Thread { pc: s.pc, rsp: s.rsp, thread_pointer: s.thread_pointer }).collect();
-    threads.push(Thread { pc: departure.pc, rsp: departure.rsp, thread_pointer: thread::pointer() });
+        stands.iter().map(|stand| new(stand.tid, stand.pc, stand.rsp, stand.thread_pointer)).collect();
+    threads.push(new(process::tid(), departure.pc, departure.rsp, thread::pointer()));
     let mut descriptors = Vec::new();
     if let Some(lists) = ThreadLists::find() {
         lists.for_each(|descriptor| descriptors.push(descriptor));
@@ -66,6 +111,9 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
     let mut mappings = Vec::new();
     maps::for_each(|mapping| {
         mappings.push(*mapping);
+        for thread in threads.iter_mut().filter(|thread| mapping.range.contains(Addr(thread.rsp))) {
+            thread.stack_end = mapping.range.end().0;
+        }
         true
     });
 
@@ -90,16 +138,19 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
             });
         });
     }
-    ranges.extend(AddrRange::new(Addr(departure.registers), Size(departure.register_count * 8)));
+    let mut registers = Vec::new();
+    let own = AddrRange::new(Addr(departure.registers), Size(departure.register_count * 8));
+    registers.extend(own.map(|range| (range, process::tid())));
     for stand in stands.iter().filter(|stand| stand.context != 0) {
-        ranges.extend(super::registers::saved(stand.context));
+        registers.extend(super::registers::saved(stand.context).map(|range| (range, stand.tid)));
     }
+    ranges.extend(registers.iter().map(|&(range, _)| range));
     // The table of a thread that glibc lists comes twice, which is no harm.
     let pointers = threads.iter().map(|thread| thread.thread_pointer);
     let tables: Vec<u64> =
         pointers.chain(descriptors.iter().map(|descriptor| descriptor.start)).filter_map(table_of).collect();
     library.extend(AddrRange::new(Addr(tables.as_ptr() as u64), Size(tables.len() as u64 * 8)));
-    Roots { program: ranges, library, tables, libraries }
+    Roots { program: ranges, library, tables, libraries, threads, registers }
 }
 
 fn is_root(mapping: &Mapping) -> bool {

@@ -81,6 +81,8 @@ static CHAINED: AtomicU64 = AtomicU64::new(0);
 /// Where a stopped thread stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Stand {
+    /// Its id.
+    pub tid: u32,
     /// Where it goes on, or zero when that is not known.
     pub pc: u64,
     /// Its stack pointer.
@@ -153,6 +155,7 @@ pub fn stop() -> Result<Stopped, Trouble> {
             _ => continue,
         };
         stopped.stands.push(Stand {
+            tid: slot.tid.load(Ordering::Relaxed),
             pc,
             rsp,
             thread_pointer: slot.thread_pointer.load(Ordering::Relaxed),
