@@ -49,7 +49,7 @@ const fn call(function: Function, entry_sp: u64, bp: u64) -> Call {
 /// A block of `size` bytes, or null and ENOMEM.
 #[inline]
 fn block(
-    heap: &'static memcheck_heap::Heap,
+    heap: &'static memcheck_heap::Heap<'static>,
     call: &Call,
     size: u64,
     align_shift: u32,

@@ -39,7 +39,7 @@ const BUSY: u32 = 1;
 const READY: u32 = 2;
 const ABSENT: u32 = 3;
 
-struct HeapCell(UnsafeCell<MaybeUninit<(Heap, Options)>>);
+struct HeapCell(UnsafeCell<MaybeUninit<(Heap<'static>, Options)>>);
 // SAFETY: written once, by the thread that moved STATE to BUSY, before it becomes READY with Release; read after
 // an Acquire of that.
 unsafe impl Sync for HeapCell {}
@@ -47,7 +47,7 @@ static HEAP: HeapCell = HeapCell(UnsafeCell::new(MaybeUninit::uninit()));
 
 /// The heap, reserved if it was not before. `None` when libc's has to do.
 #[inline]
-pub fn get() -> Option<&'static Heap> {
+pub fn get() -> Option<&'static Heap<'static>> {
     if STATE.load(Ordering::Acquire) != READY {
         begin();
     }
@@ -56,7 +56,7 @@ pub fn get() -> Option<&'static Heap> {
 
 /// The heap, if there is one by now.
 #[inline]
-pub fn find() -> Option<&'static Heap> {
+pub fn find() -> Option<&'static Heap<'static>> {
     if STATE.load(Ordering::Acquire) != READY {
         return None;
     }
@@ -107,7 +107,7 @@ fn notice(kind: NoticeKind, text: &[u8]) {
     channel::send(&Record::Notice(Notice { kind, text }));
 }
 
-fn reserve(options: &Options) -> Option<Heap> {
+fn reserve(options: &Options) -> Option<Heap<'static>> {
     for (small_shift, large_shift) in Layout::SHIFTS {
         let layout = Layout::new(HEAP_BASE, small_shift, large_shift);
         let metas = layout.chunk_count() * size_of::<ChunkMeta>();

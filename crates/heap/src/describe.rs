@@ -9,7 +9,7 @@ use crate::{
     layout::Slot,
 };
 
-impl Heap {
+impl Heap<'_> {
     /// Whether `addr` lies in the heap's address range.
     #[must_use]
     #[inline]

@@ -39,18 +39,18 @@ const DRAIN_BATCHES: u32 = 4;
 
 /// The memory that the heap's own records live in. Zeroed.
 #[derive(Clone, Copy, Debug)]
-pub struct Tables {
+pub struct Tables<'a> {
     /// One for each of `Layout::chunk_count`.
-    pub metas: &'static [ChunkMeta],
+    pub metas: &'a [ChunkMeta],
     /// Sizes of large chunks: `Layout::large_count`.
-    pub large_sizes: &'static [AtomicU64],
+    pub large_sizes: &'a [AtomicU64],
     /// For the quarantine of small chunks; a power of two.
-    pub small_ring: &'static [BatchWords],
+    pub small_ring: &'a [BatchWords],
     /// For that of big ones; a power of two.
-    pub big_ring: &'static [BatchWords],
+    pub big_ring: &'a [BatchWords],
 }
 
-impl Tables {
+impl Tables<'_> {
     /// How long the rings are in earnest.
     pub const RING_BATCHES: usize = crate::quarantine::RING_BATCHES;
 }
@@ -166,12 +166,12 @@ pub struct Wishes {
 
 /// The heap.
 #[derive(Debug)]
-pub struct Heap {
+pub struct Heap<'a> {
     pub(crate) layout: Layout,
-    tables: Tables,
+    tables: Tables<'a>,
     pub(crate) centrals: [Central; CLASSES],
-    small_quarantine: Quarantine,
-    big_quarantine: Quarantine,
+    small_quarantine: Quarantine<'a>,
+    big_quarantine: Quarantine<'a>,
     wishes: Wishes,
     forker: Forker,
     retired: crate::CacheStatistics,
@@ -179,10 +179,10 @@ pub struct Heap {
     peak_bytes: AtomicI64,
 }
 
-impl Heap {
+impl<'a> Heap<'a> {
     /// A heap over these tables.
     #[must_use]
-    pub fn new(layout: Layout, tables: Tables, wishes: Wishes) -> Self {
+    pub fn new(layout: Layout, tables: Tables<'a>, wishes: Wishes) -> Self {
         Self {
             layout,
             tables,
@@ -554,7 +554,7 @@ impl Heap {
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
-        quarantine: &Quarantine,
+        quarantine: &Quarantine<'_>,
         least: u64,
         batch: Pending,
         late: &mut dyn FnMut(&Late),

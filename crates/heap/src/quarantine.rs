@@ -60,18 +60,18 @@ pub struct BatchWords([AtomicU64; 2]);
 
 /// One FIFO of batches.
 #[derive(Debug)]
-pub(crate) struct Quarantine {
+pub(crate) struct Quarantine<'a> {
     pub lock: Lock,
-    ring: &'static [BatchWords],
+    ring: &'a [BatchWords],
     /// Batches ever drained and ever put; the ring index is the number modulo its length.
     drained: AtomicU64,
     put: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Quarantine {
+impl<'a> Quarantine<'a> {
     /// `ring`'s length is a power of two.
-    pub const fn new(ring: &'static [BatchWords]) -> Self {
+    pub const fn new(ring: &'a [BatchWords]) -> Self {
         Self {
             lock: Lock::new(),
             ring,

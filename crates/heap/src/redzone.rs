@@ -53,7 +53,7 @@ pub(crate) fn freed(chunk: AddrRange) -> [AddrRange; 2] {
     [range(start, head_end), range(head_end.max(end.saturating_sub(FREED_TAIL_BYTES)), end)]
 }
 
-impl Heap {
+impl Heap<'_> {
     fn damage(backend: &impl Backend, chunk: &Chunk, change: &Change) -> Damage {
         let span = change.last.0 - change.first.0 + 1;
         let mut content = [0; 16];

@@ -52,7 +52,7 @@ const ALWAYS_MOVED_BYTES: u64 = 16 << 10;
 /// want of memory, or because of the size, which is then reported.
 #[inline]
 pub fn allocate(
-    heap: &'static Heap,
+    heap: &'static Heap<'static>,
     call: &Call,
     size: u64,
     align_shift: u32,
@@ -90,7 +90,7 @@ pub enum Content {
 
 /// Frees the chunk at `addr`, which is not null.
 #[inline]
-pub fn deallocate(heap: &'static Heap, call: &Call, addr: Addr, said: DeleteTerms) {
+pub fn deallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, said: DeleteTerms) {
     let how = Freeing { function: call.function, stack: stacks::capture_id(call.caller) };
     let mut late = |late: &Late| report_late(call, late);
     let freed = heap.free(HeldCache::take(heap).get(), &Memory, addr, &how, &mut late);
@@ -161,7 +161,7 @@ fn agrees(function: Function, freed: &Freed, said: DeleteTerms) -> bool {
 }
 
 #[cold]
-fn report_mismatch(heap: &Heap, call: &Call, freed: &Freed, said: DeleteTerms) {
+fn report_mismatch(heap: &Heap<'_>, call: &Call, freed: &Freed, said: DeleteTerms) {
     let chunk = heap.view(freed.id);
     let mut block = chunk.block();
     // As it was when the call was made.
@@ -184,7 +184,7 @@ fn report_mismatch(heap: &Heap, call: &Call, freed: &Freed, said: DeleteTerms) {
 
 /// `realloc` of a block that is not null. `None` when there is no memory, `Some(null)` where null is the answer
 /// without that being an error of memory.
-pub fn reallocate(heap: &'static Heap, call: &Call, addr: Addr, size: u64) -> Option<Addr> {
+pub fn reallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, size: u64) -> Option<Addr> {
     let (place, chunk) = place_of(addr, call);
     let Some(chunk) = chunk.filter(|chunk| chunk.start == addr && chunk.state == ChunkState::Live) else {
         report(ErrorKind::BadRealloc, call, addr, place, chunk.as_ref(), Detail::None);
@@ -217,6 +217,6 @@ pub fn reallocate(heap: &'static Heap, call: &Call, addr: Addr, size: u64) -> Op
 }
 
 /// How many bytes of the chunk at `addr` may be used: as many as were asked for.
-pub fn usable_size(heap: &Heap, addr: Addr) -> u64 {
+pub fn usable_size(heap: &Heap<'_>, addr: Addr) -> u64 {
     heap.find_live(addr).filter(|chunk| chunk.start == addr).map_or(0, |chunk| chunk.size.0)
 }

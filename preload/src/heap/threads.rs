@@ -61,14 +61,14 @@ fn all() -> impl Iterator<Item = &'static ThreadHeap> {
 /// The calling thread's cache, for the time of one call; or a passing one, when the thread is busy with its own or
 /// has none.
 pub struct HeldCache {
-    heap: &'static Heap,
+    heap: &'static Heap<'static>,
     own: Option<&'static ThreadHeap>,
     passing: Option<ThreadCache>,
 }
 
 impl HeldCache {
     #[inline]
-    pub fn take(heap: &'static Heap) -> Self {
+    pub fn take(heap: &'static Heap<'static>) -> Self {
         let own = thread::current().heap.get().or_else(attach).filter(|own| !own.busy.get());
         if let Some(own) = own {
             own.busy.set(true);
@@ -172,7 +172,7 @@ fn create(tid: u32, pid: u32) -> Option<&'static ThreadHeap> {
 }
 
 /// What all threads did. Counts of threads that run are read as they are.
-pub fn statistics(heap: &Heap) -> Statistics {
+pub fn statistics(heap: &Heap<'_>) -> Statistics {
     let mut sums = heap.retired_statistics();
     for each in all() {
         // SAFETY: only the statistics are looked at, which are atomics.
@@ -187,7 +187,7 @@ pub fn is_sound() -> bool {
 }
 
 /// The calling thread is about to fork: nobody shall be in the middle of something that is shared.
-pub fn before_fork(heap: &'static Heap) {
+pub fn before_fork(heap: &'static Heap<'static>) {
     // No handler of this thread may come between the first lock and the word that lets it pass.
     let mask = signal::set_mask(u64::MAX);
     heap.lock_for_fork(&Memory, thread::id());
@@ -195,19 +195,19 @@ pub fn before_fork(heap: &'static Heap) {
 }
 
 /// It has forked.
-pub fn after_fork_in_parent(heap: &'static Heap) {
+pub fn after_fork_in_parent(heap: &'static Heap<'static>) {
     unlock(heap);
 }
 
 /// As in `before_fork`, the other way round.
-fn unlock(heap: &'static Heap) {
+fn unlock(heap: &'static Heap<'static>) {
     let mask = signal::set_mask(u64::MAX);
     heap.unlock_after_fork();
     signal::set_mask(mask);
 }
 
 /// It is the only thread of a new process.
-pub fn after_fork_in_child(heap: &'static Heap) {
+pub fn after_fork_in_child(heap: &'static Heap<'static>) {
     unlock(heap);
     let (tid, pid) = (thread::id().0, process::pid());
     let own = thread::current().heap.get();

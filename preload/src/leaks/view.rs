@@ -36,7 +36,7 @@ pub fn inherit() {
 
 /// The view.
 pub struct HeapView<'a> {
-    heap: &'static Heap,
+    heap: &'static Heap<'static>,
     first: [u32; CLASSES + 1],
     /// By index without its low bits: the class of the first such index.
     class_hints: Vec<u8>,
@@ -64,7 +64,7 @@ impl Inheritance {
 
 impl<'a> HeapView<'a> {
     /// A view of the heap as it is now, with these runtime libraries.
-    pub fn new(heap: &'static Heap, libraries: &'a RuntimeLibraries) -> Option<Self> {
+    pub fn new(heap: &'static Heap<'static>, libraries: &'a RuntimeLibraries) -> Option<Self> {
         let mut first = [0u32; CLASSES + 1];
         for (index, class) in Class::all().enumerate() {
             first[index + 1] = first[index].checked_add(heap.used_slots(class))?;
