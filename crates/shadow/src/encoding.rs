@@ -15,6 +15,8 @@ pub enum Poison {
     LeftRedzone = 0xfa,
     /// After a live block.
     RightRedzone = 0xfb,
+    /// Memory that the target forbids itself, by a client request.
+    Forbidden = 0xfc,
     /// A freed block.
     Freed = 0xfd,
     /// A guard page beside a large block.
@@ -23,8 +25,8 @@ pub enum Poison {
 
 impl Poison {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Unused, Self::LeftRedzone, Self::RightRedzone, Self::Freed, Self::Guard];
+    pub const ALL: [Self; 6] =
+        [Self::Unused, Self::LeftRedzone, Self::RightRedzone, Self::Forbidden, Self::Freed, Self::Guard];
 }
 
 /// The state of one granule.

@@ -34,6 +34,44 @@ pub fn unpoison(granules: &impl Granules, range: AddrRange) {
     }
 }
 
+/// Poisons the bytes of `range`, and no other: those of a granule whose bytes behind the range are addressable stay so
+/// too, as the encoding cannot say otherwise.
+pub fn forbid(granules: &impl Granules, range: AddrRange) {
+    let (start, end) = (range.start().0, range.end().0);
+    let cut = |granule: u64, from: u64| {
+        let index = GranuleIndex(granule);
+        let leading = granules.byte(index).leading();
+        let to = (end - index.start().0).min(GRANULE_BYTES);
+        if (from + 1..=to).contains(&leading) {
+            granules.set_byte(index, ShadowByte::with_leading(from, Poison::Forbidden));
+        }
+    };
+    let (first, last) = (start.div_ceil(GRANULE_BYTES), end / GRANULE_BYTES);
+    if !range.is_empty() && start % GRANULE_BYTES != 0 {
+        cut(start / GRANULE_BYTES, start % GRANULE_BYTES);
+    }
+    if first <= last {
+        granules.fill(GranuleIndex(first), last - first, ShadowByte(Poison::Forbidden as u8));
+        if end % GRANULE_BYTES != 0 {
+            cut(last, 0);
+        }
+    }
+}
+
+/// Makes the bytes of `range` addressable, and no other but those before them in their granule.
+pub fn allow(granules: &impl Granules, range: AddrRange) {
+    if range.is_empty() {
+        return;
+    }
+    let first = GranuleIndex::of(range.start());
+    let last = GranuleIndex::of(range.end());
+    granules.fill(first, last.0 - first.0, ShadowByte::ADDRESSABLE);
+    let rest = range.end().0 % GRANULE_BYTES;
+    if granules.byte(last).leading() < rest {
+        granules.set_byte(last, ShadowByte(rest as u8));
+    }
+}
+
 /// Whether every byte of `range` may be touched: `find_bad(range).is_none()`, for callers whose ranges nearly always
 /// are good. Looks at seven shadow bytes beyond the range's last.
 #[inline]

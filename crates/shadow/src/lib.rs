@@ -10,9 +10,10 @@
 //!  address  a  ──▶  granule  g = a >> 3  ──▶  shadow byte at  SHADOW_BASE + g
 //! ```
 //!
-//! You supply a [`Granules`] (real memory in the shim, a vector in tests); you get [`poison`], [`unpoison`],
-//! [`find_bad`] and [`is_clean`], which work a machine word of shadow at a time, and [`reference`](mod@reference), which says
-//! the same byte by byte and is what the tests compare them with.
+//! You supply a [`Granules`] (real memory in the shim, a vector in tests); you get [`poison`] and [`unpoison`] for who
+//! lays out the memory, [`forbid`] and [`allow`] for ranges of any kind, [`find_bad`] and [`is_clean`], which work a
+//! machine word of shadow at a time, and [`reference`](mod@reference), which says the same byte by byte and is what the
+//! tests compare them with.
 //!
 //! Invariant: 0 means "nothing to look at": what is later recorded beyond addressability must keep that.
 //! Runs anywhere: no allocation, no locks, no system calls.
@@ -25,5 +26,5 @@ mod mapping;
 pub mod reference;
 
 pub use encoding::{Poison, ShadowByte};
-pub use fast::{find_bad, is_clean, poison, unpoison};
+pub use fast::{allow, find_bad, forbid, is_clean, poison, unpoison};
 pub use mapping::{GRANULE_BYTES, GranuleIndex, Granules, SHADOW_BASE, SHADOW_BYTES, USER_END};

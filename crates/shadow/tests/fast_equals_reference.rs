@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use memcheck_model::{Addr, AddrRange, Size};
 use memcheck_shadow::{
-    GranuleIndex, Granules, Poison, ShadowByte, find_bad, is_clean, poison, reference, unpoison,
+    GranuleIndex, Granules, Poison, ShadowByte, allow, find_bad, forbid, is_clean, poison, reference,
+    unpoison,
 };
 use proptest::prelude::*;
 
@@ -106,6 +107,38 @@ fn every_block_size_up_to_64_has_exactly_its_bytes_addressable() {
         unpoison(&shadow, AddrRange::new(Addr(64), Size(size)).unwrap());
         for addr in 0..8 * GRANULES as u64 {
             assert_eq!(reference::is_addressable(&shadow, Addr(addr)), (64..64 + size).contains(&addr));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn ranges_of_any_kind_are_forbidden_and_allowed_without_touching_others(
+        steps in proptest::collection::vec((any::<bool>(), 0..8 * GRANULES as u64, 0..60u64), 0..30),
+    ) {
+        let shadow = Vector::new();
+        let states = || -> Vec<bool> {
+            (0..8 * GRANULES as u64).map(|addr| reference::is_addressable(&shadow, Addr(addr))).collect()
+        };
+        for (allows, start, size) in steps {
+            let range = range(start, size);
+            let before = states();
+            if allows { allow(&shadow, range) } else { forbid(&shadow, range) }
+            for (addr, (&was, is)) in before.iter().zip(states()).enumerate() {
+                let granule = addr / 8;
+                let inside = range.contains(Addr(addr as u64));
+                let is_before = (addr as u64) < range.start().0 && start / 8 == granule as u64;
+                // A granule's addressable bytes are its first: what lies behind the range keeps those before it.
+                let behind = (addr + 1..8 * (granule + 1))
+                    .any(|other| other as u64 >= range.end().0 && before[other]);
+                let expected = match (inside, allows) {
+                    (true, true) => true,
+                    (true, false) => was && behind,
+                    (false, true) => was || is_before && !range.is_empty(),
+                    (false, false) => was,
+                };
+                prop_assert_eq!(is, expected, "{} after {:?} of {:?}", addr, allows, range);
+            }
         }
     }
 }
