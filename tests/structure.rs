@@ -41,7 +41,10 @@ fn dependencies() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
 fn dependencies_run_one_way() {
     let allowed: &[(&str, &[&str])] = &[
         ("memcheck", &["cli"]),
-        ("memcheck-preload", &["model", "wire", "shadow", "syscalls", "heap", "stack", "rewrite", "leak"]),
+        (
+            "memcheck-preload",
+            &["model", "wire", "shadow", "syscalls", "heap", "stack", "requests", "rewrite", "leak"],
+        ),
         ("memcheck-cli", &["model", "wire", "symbolize", "report", "suppress"]),
         ("memcheck-symbolize", &["model"]),
         ("memcheck-report", &["model", "syscalls"]),
@@ -51,6 +54,7 @@ fn dependencies_run_one_way() {
         ("memcheck-syscalls", &["model"]),
         ("memcheck-heap", &["model"]),
         ("memcheck-stack", &["model"]),
+        ("memcheck-requests", &["model"]),
         ("memcheck-rewrite", &["model"]),
         ("memcheck-leak", &["model"]),
         ("memcheck-model", &[]),

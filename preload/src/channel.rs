@@ -18,15 +18,18 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
 };
 
-use memcheck_model::{Detail, ErrorEvent};
+use memcheck_model::{Detail, ErrorEvent, ErrorKind};
 use memcheck_wire::{
     CHANNEL_BYTES, CHANNEL_VARIABLE, Counter, Header, MAX_STREAMS, Options, Owner, ProcessStart, Record,
     Requests, Sighting, Slot, SlotState, StartKind, Stream, TEXT_MAX,
 };
 
-use crate::sys::{
-    file::{self, File},
-    futex, process, signal,
+use crate::{
+    sys::{
+        file::{self, File},
+        futex, process, signal,
+    },
+    thread,
 };
 
 /// How long a thread sleeps before it looks whether the launcher still lives. The kernel's note of its death
@@ -108,10 +111,28 @@ pub fn send(record: &Record<'_>) {
     });
 }
 
+/// Sends a record, and waits until the launcher has dealt with it.
+pub fn send_and_wait(record: &Record<'_>) {
+    let (Some(header), Some(stream)) = (header(), own_stream()) else { return };
+    with_signals_blocked(|| {
+        if let Some(slot) = put(header, stream, record, SlotState::ReadyWaited) {
+            await_ack(header, slot);
+        }
+    });
+}
+
+/// How many errors this process had, those included that the launcher keeps out of the report.
+pub fn error_count() -> u64 {
+    own_stream().map_or(0, |stream| stream.contexts.total())
+}
+
 /// Reports one error: counts its context and, when that is new, sends it and waits until the launcher has dealt
 /// with it. Ends the process when the user wants no second error.
 pub fn report(event: &ErrorEvent<'_>) {
     let (Some(header), Some(stream)) = (header(), own_stream()) else { return };
+    if thread::current().errors_disabled.get() > 0 && !is_fatal(event.kind) {
+        return;
+    }
     match stream.contexts.sight(context_hash(event)) {
         Sighting::Again => {}
         Sighting::Full => {
@@ -133,6 +154,11 @@ pub fn report(event: &ErrorEvent<'_>) {
             }
         }
     }
+}
+
+/// Whether the program ends of it, which is told whatever the program wants.
+fn is_fatal(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::FatalSignal | ErrorKind::NullDereference)
 }
 
 /// The path at which the channel was opened.

@@ -9,6 +9,7 @@ pub mod gate;
 pub mod image;
 pub mod install;
 pub mod native;
+pub mod requests;
 pub mod shadow_map;
 pub mod slow_path;
 pub mod syscalls;

@@ -9,7 +9,7 @@
 pub mod c;
 pub mod cxx;
 pub mod info;
-mod native;
+pub(crate) mod native;
 
 use memcheck_model::{Addr, Detail, ErrorKind, Function, Place};
 

@@ -20,6 +20,7 @@ pub mod libc_symbols;
 pub mod lifecycle;
 pub mod maps;
 pub mod modules;
+pub mod requests;
 mod runtime;
 pub mod stacks;
 pub mod sys;

@@ -11,7 +11,7 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
 
-use memcheck_model::{MAX_FRAMES, Pc, StackId};
+use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, StackId};
 use memcheck_stack::{
     Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, capture_by_rules, walk_in,
 };
@@ -318,6 +318,23 @@ pub fn capture_interrupted_in(at: Registers, frames: &mut [Pc; MAX_FRAMES]) -> &
     };
     originals(&mut frames[..len], PcKind::Exact);
     &frames[..len]
+}
+
+/// The id of that stack, with the instruction as if it were a call.
+pub fn capture_interrupted_id(at: Registers) -> StackId {
+    let Some(depot) = depot() else { return StackId::NONE };
+    let mut frames = [Pc(0); MAX_FRAMES];
+    let len = capture_interrupted_in(at, &mut frames).len();
+    // Any address within the instruction leads to it, and this one is the first that is looked up as a call's.
+    frames[..len.min(1)].iter_mut().for_each(|pc| pc.0 += 1);
+    depot.intern(&frames[..len])
+}
+
+/// Whether any of `range` lies on the stack of the calling thread, whose stack pointer is `sp`.
+pub fn is_own(range: AddrRange, sp: u64) -> bool {
+    let _ = OwnStack::at(sp);
+    let [low, high] = &thread::current().stack;
+    AddrRange::between(Addr(low.get()), Addr(high.get())).is_some_and(|stack| stack.overlaps(range))
 }
 
 /// The frames of an interned stack.

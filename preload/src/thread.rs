@@ -41,6 +41,8 @@ pub struct ThreadBlock {
     pub heap: Cell<Option<&'static ThreadHeap>>,
     /// Where libc keeps the thread's errno, or zero before that was asked.
     pub errno: Cell<u64>,
+    /// How often the target said that errors of this thread are not to be told, less how often it took that back.
+    pub errors_disabled: Cell<u32>,
     /// Return addresses that stand elsewhere for the time of a call; see `engine::callers`.
     pub hidden: crate::engine::callers::Hidden,
     /// The number of the last system call that a copy, or libc's `syscall`, made in this thread.

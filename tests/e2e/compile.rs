@@ -16,7 +16,11 @@ pub fn folder() -> PathBuf {
 
 /// The programs are compiled as a user compiles them, but for the compiler's knowledge of library functions: it
 /// would remove erroneous calls and accesses before the program is ever run.
-pub const FIXTURE_FLAGS: &[&str] = &["-g", "-w", "-fno-builtin"];
+pub const FIXTURE_FLAGS: &[&str] =
+    &["-g", "-w", "-fno-builtin", concat!("-I", env!("CARGO_MANIFEST_DIR"), "/fixtures/include")];
+
+/// The header of the fixtures.
+const HEADER: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/include/client_requests.h"));
 
 /// Compiles `source` to a program in the folder `place`; nothing is done when it is there already.
 pub fn program(source: &Path, place: &str, flags: &[String]) -> Result<PathBuf, String> {
@@ -61,7 +65,7 @@ fn build_libraries() -> Result<PathBuf, String> {
 fn build(compiler: &str, source: &Path, output: &Path, flags: &[String]) -> Result<(), String> {
     let text = fs::read_to_string(source).map_err(|e| format!("failed to read {}: {e}", source.display()))?;
     let mut hasher = DefaultHasher::new();
-    (compiler, source, &text, flags).hash(&mut hasher);
+    (compiler, source, &text, flags, HEADER).hash(&mut hasher);
     let place = own_place(output);
     let _own = place.lock().unwrap_or_else(PoisonError::into_inner);
     let stamp = format!("{:016x}", hasher.finish());

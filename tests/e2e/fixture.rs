@@ -44,9 +44,9 @@ pub fn folder() -> PathBuf {
 pub fn all() -> Vec<Fixture> {
     let mut found = BTreeMap::new();
     let groups = fs::read_dir(folder()).expect("fixtures/ is readable").flatten();
-    for group in groups
-        .filter(|group| !matches!(group.file_name().to_str(), Some("lib" | "golden" | "programs" | "traps")))
-    {
+    for group in groups.filter(|group| {
+        !matches!(group.file_name().to_str(), Some("include" | "lib" | "golden" | "programs" | "traps"))
+    }) {
         let Ok(files) = fs::read_dir(group.path()) else { continue };
         for path in files.flatten().map(|file| file.path()) {
             if path.extension().is_some_and(|extension| extension == "c" || extension == "cc") {

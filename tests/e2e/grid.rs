@@ -33,6 +33,7 @@ const GROUPS: &[&str] = &[
     "cxx",
     "snippet",
     "leak",
+    "requests",
 ];
 
 /// With which checks they are run.

@@ -1,6 +1,6 @@
 //! What happens to what the targets say.
 
-use memcheck_model::ErrorEvent;
+use memcheck_model::{ErrorEvent, Pc};
 use memcheck_report::Color;
 use memcheck_wire::{Contexts, LossRecord, NoticeKind};
 
@@ -23,6 +23,8 @@ pub trait Collector {
     fn answer(&mut self, process: &Watched, wanted: Wanted, color: Color) -> String;
     /// Something to tell the user.
     fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str);
+    /// What the program itself wants to be told to the user, and where it said so. The thread waits.
+    fn message(&mut self, process: &Watched, text: &str, stack: &[Pc]);
     /// The process ended: how often each of its contexts occurred.
     fn counts(&mut self, process: &Watched, contexts: &Contexts);
 }

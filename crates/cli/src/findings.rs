@@ -32,11 +32,13 @@ pub trait Display {
     /// A finding that was just made. The thread that erred waits.
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>);
     /// A loss record of blocks from this function, which counts as an error or not.
-    fn leak(&mut self, leak: &LeakRecord, function: &Frame, is_error: bool);
+    fn leak(&mut self, leak: &LeakRecord, function: Option<&Frame>, is_error: bool);
     /// A rule that would keep the last finding of the process out.
     fn rule(&mut self, pid: u32, rule: &str);
     /// Something to know about how the process is watched.
     fn remark(&mut self, process: &Watched, remark: &str);
+    /// What the program itself wants to be told to the user, with the stack if it wants that.
+    fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]);
     /// The process has ended, and not by becoming another program.
     fn ended(&mut self, ended: &Ended<'_>);
 }
@@ -183,7 +185,8 @@ impl<'a> Findings<'a> {
     /// Notes where the functions that a finding of the process names lie.
     fn functions(&mut self, process: &Watched, named: impl IntoIterator<Item = Function>) -> &Functions {
         let known = self.functions.entry(process.serial).or_default();
-        for function in named {
+        // A client request is compiled into its caller: it has no frame.
+        for function in named.into_iter().filter(|function| !function.is_request()) {
             if !known.contains_key(function.name()) {
                 known.insert(function.name().to_owned(), self.names.function(process, function));
             }
@@ -398,13 +401,13 @@ impl Collector for Findings<'_> {
         }
         let (record, is_known) = self.leak_record(process, loss, &stack);
         let functions = self.functions(process, [loss.allocated_by]);
-        let function = functions[loss.allocated_by.name()].clone();
+        let function = functions.get(loss.allocated_by.name()).cloned();
         let is_error = self.treatment.error_leaks.contains(&loss.kind) && !is_known;
         let tally = self.tallies.entry(process.serial).or_default();
         tally.errors += u64::from(is_error);
         tally.contexts += u64::from(is_error);
         if self.treatment.shown_leaks.contains(&loss.kind) && !is_known {
-            self.display.leak(&record, &function, is_error);
+            self.display.leak(&record, function.as_ref(), is_error);
             self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);
@@ -444,6 +447,12 @@ impl Collector for Findings<'_> {
             NoticeKind::Other | NoticeKind::Coverage => text.to_owned(),
         };
         self.display.remark(process, &remark);
+    }
+
+    fn message(&mut self, process: &Watched, text: &str, stack: &[Pc]) {
+        let stack = self.names.frames(process, stack, Top::Exact);
+        let stack = self.names.shown(&stack);
+        self.display.message(process, text, &stack);
     }
 
     fn counts(&mut self, process: &Watched, contexts: &Contexts) {

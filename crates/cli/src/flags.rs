@@ -97,6 +97,10 @@ pub struct Flags {
     #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
     pub realloc_zero_bytes_frees: YesNo,
 
+    /// What a program is told that asks whether it runs on Valgrind
+    #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true)]
+    pub running_on_valgrind: YesNo,
+
     /// Fill fresh memory with this byte (hexadecimal)
     #[arg(long, value_name = "HEX", require_equals = true, value_parser = hex_byte)]
     pub malloc_fill: Option<u8>,
@@ -384,6 +388,7 @@ impl Flags {
             realloc_zero_frees: self.realloc_zero_bytes_frees == YesNo::Yes,
             align_shift: self.rare.alignment.0,
             redzone_bytes: self.rare.redzone_size,
+            running_on_valgrind: self.running_on_valgrind == YesNo::Yes,
         }
     }
 }

@@ -128,7 +128,7 @@ impl Display for TextLog {
         self.write(&text);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, _function: &Frame, is_error: bool) {
+    fn leak(&mut self, leak: &LeakRecord, _function: Option<&Frame>, is_error: bool) {
         let text = match self.manner.format {
             LogFormat::Text => self.text.leak(leak, is_error),
             LogFormat::Oneline => one_line::leak(leak, is_error, &self.root),
@@ -142,6 +142,12 @@ impl Display for TextLog {
 
     fn remark(&mut self, process: &Watched, remark: &str) {
         self.notice(&format!("process {} ({}): {remark}", process.pid, process.name()));
+    }
+
+    fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]) {
+        let mut message = format!("program {}: {}\n", process.pid, text.trim_end_matches('\n'));
+        message.push_str(&self.text.frames(stack));
+        self.write(&message);
     }
 
     fn ended(&mut self, _ended: &Ended<'_>) {}

@@ -423,6 +423,9 @@ impl Watch {
             }
             Record::Error { context, event } => collector.error(watched, *context, event),
             Record::Loss(loss) => collector.loss(watched, loss),
+            Record::Message { text, stack } => {
+                collector.message(watched, &String::from_utf8_lossy(text), stack);
+            }
             Record::Notice(notice) => {
                 collector.notice(watched, notice.kind, &String::from_utf8_lossy(notice.text))
             }

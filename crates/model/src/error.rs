@@ -90,6 +90,12 @@ kinds! {
     FdDoubleClose = 19 "fd-double-close" Error,
     /// A descriptor used after it was closed.
     FdUseAfterClose = 20 "fd-use-after-close" Error,
+    /// An access to memory that the program itself forbade, by a client request.
+    ForbiddenAccess = 21 "forbidden-access" Error,
+    /// A client request to check memory that must not be touched.
+    ClientCheck = 22 "client-check" Error,
+    /// A client request about a pool that there is none of.
+    BadMempool = 23 "bad-mempool" Error,
 }
 
 #[cfg(test)]

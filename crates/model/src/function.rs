@@ -20,6 +20,12 @@ macro_rules! functions {
                 match self { $(Self::$name => $text,)* }
             }
 
+            /// Whether it is a client request, which is no call.
+            #[must_use]
+            pub const fn is_request(self) -> bool {
+                self as u8 >= 150
+            }
+
             /// The function with this code, if there is one.
             #[must_use]
             #[inline]
@@ -116,6 +122,18 @@ functions! {
     Wmempcpy = 135 "wmempcpy",
     Wcpcpy = 136 "wcpcpy",
     Wcpncpy = 137 "wcpncpy",
+    MallocLike = 150 "VALGRIND_MALLOCLIKE_BLOCK",
+    FreeLike = 151 "VALGRIND_FREELIKE_BLOCK",
+    ResizeInPlace = 152 "VALGRIND_RESIZEINPLACE_BLOCK",
+    MempoolAlloc = 153 "VALGRIND_MEMPOOL_ALLOC",
+    MempoolFree = 154 "VALGRIND_MEMPOOL_FREE",
+    MempoolTrim = 155 "VALGRIND_MEMPOOL_TRIM",
+    MempoolChange = 156 "VALGRIND_MEMPOOL_CHANGE",
+    MoveMempool = 157 "VALGRIND_MOVE_MEMPOOL",
+    DestroyMempool = 158 "VALGRIND_DESTROY_MEMPOOL",
+    CreateBlock = 159 "VALGRIND_CREATE_BLOCK",
+    CheckAddressable = 160 "VALGRIND_CHECK_MEM_IS_ADDRESSABLE",
+    CheckDefined = 161 "VALGRIND_CHECK_MEM_IS_DEFINED",
 }
 
 impl Function {

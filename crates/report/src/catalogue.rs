@@ -225,6 +225,34 @@ pub const CATALOGUE: &[Entry] = &[
         later
     ),
     entry!(
+        "forbidden-access",
+        "an access to memory that the program itself forbade, by a client request",
+        [119],
+        "The program, or a library that it uses, contains Valgrind's client requests and said with \
+         VALGRIND_MAKE_MEM_NOACCESS, or by the redzones of a pool, that nobody may touch this memory now.",
+        "Look at who still uses the memory, or at whether it is allowed again (VALGRIND_MAKE_MEM_UNDEFINED) before it \
+         is used again.",
+        seen
+    ),
+    entry!(
+        "client-check",
+        "memory that the program asked about must not be touched",
+        [119],
+        "The program contains Valgrind's client request VALGRIND_CHECK_MEM_IS_ADDRESSABLE (or _IS_DEFINED), and not \
+         every byte that it asked about may be touched.",
+        "Pass the true size; look at where the block came from and whether it was freed.",
+        seen
+    ),
+    entry!(
+        "bad-mempool",
+        "a client request about a memory pool that does not exist",
+        [672],
+        "The program told with VALGRIND_MEMPOOL_ALLOC and its like of a pool that VALGRIND_CREATE_MEMPOOL never created, \
+         or that was destroyed.",
+        "Create the pool before it is used, and forget it when it is destroyed.",
+        seen
+    ),
+    entry!(
         "definite",
         "a lost block: nothing points to it any more",
         [401],

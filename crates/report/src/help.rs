@@ -79,6 +79,13 @@ fn sentence(kind: ErrorKind, event: &ErrorEvent<'_>) -> &'static str {
         ErrorKind::StackBufferOverflow | ErrorKind::GlobalBufferOverflow => {
             "check the index and the length against the size of the array"
         }
+        ErrorKind::ForbiddenAccess => {
+            "the program marked this memory as not to be touched; look at who still uses it, or at who marked it"
+        }
+        ErrorKind::ClientCheck => "the program asked whether this memory may be touched, and it may not",
+        ErrorKind::BadMempool => {
+            "create the pool before it is used, and do not use it after it was destroyed"
+        }
         ErrorKind::FdLeak => "close the descriptor when it is needed no longer",
         ErrorKind::FdDoubleClose => {
             "close each descriptor once; another part of the program may own the number now"

@@ -40,6 +40,13 @@ pub(crate) fn message(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddr
             Some(_) => format!("{} whose value was never set", access(event)),
             None => "use of a value that was never set".to_owned(),
         },
+        ErrorKind::ForbiddenAccess => {
+            format!("{}, {}, which the program forbade itself", access(event), place(event, pid, named))
+        }
+        ErrorKind::ClientCheck => client_check(event, pid, named),
+        ErrorKind::BadMempool => {
+            format!("{function} for the pool {}, which does not exist", event.address)
+        }
         ErrorKind::FdLeak => format!("descriptor {} is still open at exit", event.address.0),
         ErrorKind::FdDoubleClose => format!("descriptor {} is closed a second time", event.address.0),
         ErrorKind::FdUseAfterClose => format!("descriptor {} is used after it was closed", event.address.0),
@@ -265,4 +272,14 @@ fn syscall_param(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddress>)
     };
     let size = event.access.map(|access| format!("{}, ", bytes(access.size.0))).unwrap_or_default();
     format!("{parameter} {does} {size}{place}")
+}
+
+fn client_check(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddress>) -> String {
+    let function = event.function.map_or("a client request", Function::name);
+    let size = event.access.map(|access| format!(" of {}", bytes(access.size.0))).unwrap_or_default();
+    let first = match event.place {
+        Place::Block(block) => Relation::of(event.address, 0, &block).phrase(&block),
+        _ => place(event, pid, named),
+    };
+    format!("{function}{size}: the first byte that must not be touched is {first}")
 }

@@ -155,6 +155,13 @@ impl Text {
         format!("{} {line}\n", self.paint(Style::Bold, "memcheck:"))
     }
 
+    /// A stack alone.
+    pub fn frames(&self, stack: &[Frame]) -> String {
+        let mut text = String::new();
+        self.stack(&mut text, None, stack);
+        text
+    }
+
     /// What the heap did and how much code was checked, for each process.
     pub fn statistics(&mut self, report: &Report) -> String {
         let mut text = String::new();

@@ -158,7 +158,7 @@ impl<'a> Analysis<'a> {
     }
 
     fn kill(&self, known: &mut Bits, insn: &Insn) {
-        if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall) {
+        if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request) {
             known.fill(0);
         }
         for register in (0..16).filter(|register| insn.writes >> register & 1 != 0) {

@@ -68,7 +68,14 @@ pub(crate) enum Flow {
     /// `ret`, `ud2`, `hlt` and the like.
     End,
     Syscall,
+    /// A client request of valgrind.h.
+    Request,
 }
+
+/// What valgrind.h compiles a client request to on x86-64: four rotations of rdi, by 128 bits in all, and
+/// `xchg rbx, rbx`. rax leads to the request, rdx holds its default and takes its result.
+const REQUEST: [u8; 19] = *b"\x48\xc1\xc7\x03\x48\xc1\xc7\x0d\x48\xc1\xc7\x3d\x48\xc1\xc7\x33\x48\x87\xdb";
+const RDX: Set = 1 << 2;
 
 /// One instruction.
 #[derive(Clone, Copy, Debug)]
@@ -307,7 +314,13 @@ pub(crate) fn decode_in(
         }
         // Valid only right after decoding this instruction.
         let offsets = decoder.get_constant_offsets(&instruction);
-        let insn = describe(out, &mut factory, &instruction, &offsets, want_sites);
+        let mut insn = describe(out, &mut factory, &instruction, &offsets, want_sites);
+        if bytes
+            .get(..(pc - start.0) as usize + instruction.len())
+            .is_some_and(|read| read.ends_with(&REQUEST))
+        {
+            insn = Insn { flow: Flow::Request, reads: ALL, kills: 0, writes: insn.writes | RDX, ..insn };
+        }
         out.insns.push(insn);
     }
     Ok(())

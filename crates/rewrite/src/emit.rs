@@ -208,13 +208,22 @@ impl<'a> Emitter<'a> {
                 }
             }
             Flow::Syscall if self.config.syscalls == Syscalls::Hooked && self.bytes(insn) == [0x0f, 0x05] => {
-                self.asm.move_rsp(-128);
-                self.asm.push(Gpr::RAX);
-                self.asm.call_mem(Mem::rip(self.place.prelude.0 + Cell::Syscall.offset()));
-                self.asm.raw(&[0x0f, 0x05]);
+                self.hook(Cell::Syscall);
+                self.copy(insn);
+            }
+            Flow::Request if self.config.syscalls == Syscalls::Hooked => {
+                self.hook(Cell::Request);
+                self.copy(insn);
             }
             _ => self.copy(insn),
         }
+    }
+
+    /// Calls the shim, with the stack of the crate's documentation.
+    fn hook(&mut self, cell: Cell) {
+        self.asm.move_rsp(-128);
+        self.asm.push(Gpr::RAX);
+        self.asm.call_mem(Mem::rip(self.place.prelude.0 + cell.offset()));
     }
 
     fn bytes(&self, insn: &Insn) -> &'a [u8] {

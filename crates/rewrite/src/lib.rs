@@ -23,6 +23,8 @@
 //! - [`Cell::Syscall`] (only with [`Syscalls::Hooked`]): before each `syscall` instruction, with the registers that
 //!   it will see. Go on in the same way at the return address to run it (with other registers, if wanted), or at
 //!   the return address plus [`SYSCALL_SKIP`] to leave it out with `rax` as its result.
+//! - [`Cell::Request`] (only with [`Syscalls::Hooked`]): before the last instruction of each client request of
+//!   valgrind.h, which does nothing itself. Go on in the same way at the return address, with `rdx` as its result.
 //!
 //! The copy of a function uses [`SPILL_SLOTS`] slots at `fs:[Config::spill_offset + 8*i]`. They are live only within
 //! a check, but a signal may arrive there: what runs copies in a handler must save and restore all of them.

@@ -99,7 +99,7 @@ pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {
 pub(crate) fn frame_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
     forward(code, graph, RSP, |held, insn| {
         let mut after = held & !insn.writes | RSP;
-        if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall) {
+        if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request) {
             after &= CALLEE_SAVED;
         }
         if let Some((to, from, moved)) = insn.derive {

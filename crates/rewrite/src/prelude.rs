@@ -46,6 +46,8 @@ pub enum Cell {
     JumpMap = 4,
     /// The prelude's own address.
     Base = 5,
+    /// The shim's entry for client requests.
+    Request = 6,
 }
 
 impl Cell {
@@ -96,7 +98,7 @@ impl Settle {
 
 /// The prelude's bytes; position-independent. The cells are `cells`, in their order.
 #[must_use]
-pub fn prelude(config: &Config, cells: [u64; 6]) -> Vec<u8> {
+pub fn prelude(config: &Config, cells: [u64; 7]) -> Vec<u8> {
     let mut bytes: Vec<u8> = cells.iter().flat_map(|cell| cell.to_le_bytes()).collect();
     for class in 0..=Settle::RANGE {
         bytes.resize(64 + usize::from(class) * ROUTINE_BYTES, 0xcc);

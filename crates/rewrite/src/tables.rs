@@ -150,7 +150,7 @@ fn step(values: &mut Values, insn: &Insn) {
     let copied =
         insn.derive.filter(|&(_, _, moved)| !moved).map(|(to, from, _)| (to, values[usize::from(from)]));
     let clobbered = match insn.flow {
-        Flow::Call(_) | Flow::IndirectCall | Flow::Syscall => insn.writes | CALL_CLOBBERED,
+        Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request => insn.writes | CALL_CLOBBERED,
         _ => insn.writes,
     };
     for (register, value) in values.iter_mut().enumerate() {

@@ -128,6 +128,25 @@ fn golden_indirect_jump() {
 }
 
 #[test]
+fn client_requests_are_hooked_and_end_what_is_known_of_memory() {
+    // mov rax,[rdi]; rol rdi,3; rol rdi,13; rol rdi,61; rol rdi,51; xchg rbx,rbx; mov rcx,[rdi]; ret
+    let request = b"\x48\xc1\xc7\x03\x48\xc1\xc7\x0d\x48\xc1\xc7\x3d\x48\xc1\xc7\x33\x48\x87\xdb";
+    let bytes = [&[0x48, 0x8b, 7], &request[..], &[0x48, 0x8b, 0x0f, 0xc3]].concat();
+    let calls = |bytes: &[u8]| {
+        let (config, module) = (Config { syscalls: Syscalls::Hooked, ..config() }, module(bytes, &[]));
+        let group = find_group(&module, 0);
+        let blob = translate(&config, &module, &group, &NoSlots, PLACE).expect("translatable");
+        let text = disassemble(&blob.bytes, PLACE.code.0, "client_request");
+        text.lines().filter(|line| line.contains("call") && line.contains("QWORD PTR [rip")).count()
+    };
+    assert_eq!(calls(&bytes), 1);
+    // Of other rotations by 128 bits in all nothing is made, nor of the last instruction alone.
+    let mut other = bytes.clone();
+    other.swap(6, 10);
+    assert_eq!((calls(&other), calls(&[0x48, 0x87, 0xdb, 0xc3])), (0, 0));
+}
+
+#[test]
 fn golden_jump_table() {
     // cmp edi,1; ja 28; lea rdx,[rip+30]; movsxd rax,[rdx+rdi*4]; add rax,rdx; jmp rax; mov eax,1; ret; mov eax,2;
     // 28: ret │ 41: the table

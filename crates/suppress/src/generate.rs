@@ -45,7 +45,7 @@ fn kind(subject: &Subject<'_>) -> String {
     let Subject::Error { kind, access_bytes, .. } = subject else { return "Leak".to_owned() };
     match (kind, access_bytes) {
         (
-            E::HeapBufferOverflow | E::HeapUseAfterFree | E::WildAccess,
+            E::HeapBufferOverflow | E::HeapUseAfterFree | E::WildAccess | E::ForbiddenAccess,
             Some(bytes @ (1 | 2 | 4 | 8 | 16 | 32)),
         ) => {
             format!("Addr{bytes}")
@@ -53,6 +53,8 @@ fn kind(subject: &Subject<'_>) -> String {
         (E::BadFree | E::DoubleFree | E::BadRealloc | E::AllocDeallocMismatch, _) => "Free".to_owned(),
         (E::ParamOverlap, _) => "Overlap".to_owned(),
         (E::SyscallParam, _) => "Param".to_owned(),
+        (E::ClientCheck, _) => "User".to_owned(),
+        (E::BadMempool, _) => "Mempool".to_owned(),
         // What Valgrind has no word for is named by its own id, which only we read.
         _ => kind.id().to_owned(),
     }

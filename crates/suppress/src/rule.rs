@@ -68,7 +68,8 @@ pub(crate) enum Scope {
 }
 
 /// The errors that Valgrind calls `AddrN`.
-const ACCESS_ERRORS: [ErrorKind; 6] = [
+const ACCESS_ERRORS: [ErrorKind; 7] = [
+    ErrorKind::ForbiddenAccess,
     ErrorKind::HeapBufferOverflow,
     ErrorKind::HeapUseAfterFree,
     ErrorKind::WildAccess,

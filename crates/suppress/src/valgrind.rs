@@ -167,8 +167,10 @@ fn parse_kind(kind: &str) -> Option<Kind> {
         "ReallocZero" => errors(&[E::ReallocZero]),
         "BadSize" => errors(&[E::BadSize]),
         "BadAlign" => errors(&[E::BadAlignment]),
-        // Requests of programs that know Valgrind, and threads' own: nothing here has these kinds.
-        "User" | "CoreMem" | "Mempool" => errors(&[]),
+        "User" => errors(&[E::ClientCheck]),
+        "Mempool" => errors(&[E::BadMempool]),
+        // What threads do to each other: nothing here has this kind.
+        "CoreMem" => errors(&[]),
         id => errors(&[E::from_id(id)?]),
     }
 }

@@ -42,6 +42,11 @@ impl Contexts {
     pub(crate) const NEW: Self =
         Self { entries: [const { Entry { key: AtomicU64::new(0), count: AtomicU64::new(0) } }; ENTRIES] };
 
+    /// How often all contexts together were seen.
+    pub fn total(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.count.load(Ordering::Relaxed)).sum()
+    }
+
     /// Counts one occurrence of the context with this hash.
     pub fn sight(&self, hash: u64) -> Sighting {
         let key = hash | 1; // never the empty key

@@ -69,6 +69,8 @@ pub struct Options {
     pub align_shift: u8,
     /// How many bytes that no block uses lie between two blocks at least, or 0 for what the heap thinks right.
     pub redzone_bytes: u16,
+    /// What programs are told that ask whether they run on Valgrind.
+    pub running_on_valgrind: bool,
 }
 
 /// The largest alignment that can be asked for of every block: a page's.
@@ -95,6 +97,7 @@ impl Default for Options {
             realloc_zero_frees: true,
             align_shift: 0,
             redzone_bytes: 0,
+            running_on_valgrind: false,
         }
     }
 }
@@ -105,7 +108,7 @@ fn pack_option(value: Option<u64>) -> u64 {
 }
 
 impl Options {
-    fn to_words(self) -> [u64; 18] {
+    fn to_words(self) -> [u64; 19] {
         [
             self.access_checks.into(),
             self.eager.into(),
@@ -125,6 +128,7 @@ impl Options {
             self.realloc_zero_frees.into(),
             self.align_shift.into(),
             self.redzone_bytes.into(),
+            self.running_on_valgrind.into(),
         ]
     }
 
@@ -176,6 +180,7 @@ impl Options {
             realloc_zero_frees: flag(15)?,
             align_shift: byte(16).filter(|&shift| shift <= MAX_ALIGN_SHIFT)?,
             redzone_bytes: u16::try_from(word(17)).ok()?,
+            running_on_valgrind: flag(18)?,
         })
     }
 
@@ -206,6 +211,7 @@ mod tests {
             access_checks: false,
             align_shift: MAX_ALIGN_SHIFT,
             redzone_bytes: 4096,
+            running_on_valgrind: true,
             ..Options::default()
         };
         for options in [options, Options::default()] {
@@ -217,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_words_never_panic(values in proptest::collection::vec(0u64..300, 18)) {
+        fn arbitrary_words_never_panic(values in proptest::collection::vec(0u64..300, 19)) {
             let words = words();
             for (to, from) in words.iter().zip(values) {
                 to.store(from, Ordering::Relaxed);

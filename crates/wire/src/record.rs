@@ -153,6 +153,13 @@ pub enum Record<'a> {
     SearchBegins,
     /// It ends.
     SearchEnds,
+    /// What the program itself wants to be told to the user.
+    Message {
+        /// Its text, cut when it is long.
+        text: &'a [u8],
+        /// Where it was said, the instruction itself first; or empty.
+        stack: &'a [Pc],
+    },
 }
 
 const START: u64 = 1;
@@ -164,6 +171,7 @@ const LOSS_SUM: u64 = 6;
 const NOTICE: u64 = 7;
 const SEARCH_BEGINS: u64 = 8;
 const SEARCH_ENDS: u64 = 9;
+const MESSAGE: u64 = 10;
 
 /// The memory that a decoded record borrows from.
 pub struct Scratch {
@@ -263,6 +271,11 @@ pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
         }
         Record::SearchBegins => to.word(SEARCH_BEGINS),
         Record::SearchEnds => to.word(SEARCH_ENDS),
+        Record::Message { text, stack } => {
+            to.word(MESSAGE);
+            to.bytes(cut(text, TEXT_MAX));
+            to.stack(stack, MAX_FRAMES);
+        }
     }
     to.finish()
 }
@@ -322,6 +335,10 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
         })),
         SEARCH_BEGINS => Ok(Record::SearchBegins),
         SEARCH_ENDS => Ok(Record::SearchEnds),
+        MESSAGE => Ok(Record::Message {
+            text: from.bytes_in("message", &mut scratch.text)?,
+            stack: from.stack_in("stack", &mut scratch.stacks[0])?,
+        }),
         value => Err(Malformed::Field { name: "record kind", value }),
     }
 }
@@ -668,6 +685,7 @@ mod tests {
         for kind in NoticeKind::ALL {
             round_trip(&Record::Notice(Notice { kind, text: &text[..5] }));
         }
+        round_trip(&Record::Message { text: &text, stack: &stack });
     }
 
     #[test]
@@ -680,7 +698,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_words_never_panic(
-            kind in 0u64..11,
+            kind in 0u64..12,
             small in proptest::collection::vec(0u64..200, 0..SLOT_WORDS),
             wild in proptest::collection::vec(any::<u64>(), 0..SLOT_WORDS),
         ) {

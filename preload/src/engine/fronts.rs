@@ -400,7 +400,11 @@ impl Call {
         let mut frames = [Pc(0); MAX_FRAMES];
         let described = parts::describe(at, Addr(self.caller.entry_sp));
         channel::report(&ErrorEvent {
-            kind: if kind == ErrorKind::ParamOverlap { kind } else { slow_path::kind_at(described.place) },
+            kind: if kind == ErrorKind::ParamOverlap {
+                kind
+            } else {
+                slow_path::kind_at(described.place, at)
+            },
             tid: ThreadId(process::tid()),
             function: Some(function),
             access,

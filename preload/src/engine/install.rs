@@ -35,7 +35,7 @@ use super::{
     fronts::{self, Fronted, Fronts},
     gate,
     image::{Image, ProgramHeader},
-    native, shadow_map, syscalls,
+    native, requests, shadow_map, syscalls,
 };
 use crate::{
     heap,
@@ -453,6 +453,7 @@ impl Engine {
             hull.size().0,
             jump_map_range.start().0,
             base,
+            requests::entry().0,
         ];
         let mut head = prelude(&self.config, cells);
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());

@@ -45,6 +45,20 @@ pub fn unpoison(range: AddrRange) {
     }
 }
 
+/// Poisons the bytes of `range`, wherever it begins and ends (see [`memcheck_shadow::forbid`]).
+pub fn forbid(range: AddrRange) {
+    if is_active() && range.end().0 <= USER_END {
+        memcheck_shadow::forbid(&Shadow, range);
+    }
+}
+
+/// Makes the bytes of `range` addressable, wherever it begins and ends (see [`memcheck_shadow::allow`]).
+pub fn allow(range: AddrRange) {
+    if is_active() && range.end().0 <= USER_END {
+        memcheck_shadow::allow(&Shadow, range);
+    }
+}
+
 /// The first byte of `range` that must not be touched. What lies beyond user space is the kernel's to refuse.
 #[inline]
 pub fn find_bad(range: AddrRange) -> Option<Addr> {
@@ -52,6 +66,13 @@ pub fn find_bad(range: AddrRange) -> Option<Addr> {
         return None;
     }
     memcheck_shadow::find_bad(&Shadow, range)
+}
+
+/// Whether the target itself forbade the byte at `addr`, which must not be touched. Where only some bytes of a granule
+/// are addressable it is not known why, and this says yes.
+pub fn is_forbidden(addr: Addr) -> bool {
+    let state = state_of(addr);
+    state.leading() > 0 || state.find_reason() == Some(Poison::Forbidden)
 }
 
 /// Whether every byte of `range` may be touched, as far as the shadow knows; quick when it is so. Only while

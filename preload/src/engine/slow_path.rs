@@ -32,7 +32,7 @@ pub fn report(frame: &mut Frame) {
     let mut frames = [Pc(0); MAX_FRAMES];
     let registers = Registers { pc: at, sp: rsp.0, bp: frame.rbp };
     channel::report(&ErrorEvent {
-        kind: kind_at(described.place),
+        kind: kind_at(described.place, bad),
         tid: ThreadId(process::tid()),
         function: None,
         access: Some(Access { kind: description.kind, addr, size: Size(size) }),
@@ -46,11 +46,18 @@ pub fn report(frame: &mut Frame) {
     });
 }
 
-/// What an access is that the shadow forbids, by where it goes.
-pub fn kind_at(place: Place) -> ErrorKind {
+/// What an access is whose first bad byte is here.
+pub fn kind_at(place: Place, bad: Addr) -> ErrorKind {
     match place {
         Place::Block(block) if block.state == BlockState::Freed => ErrorKind::HeapUseAfterFree,
+        // Nothing but the target's own word forbids bytes of a live block.
+        Place::Block(block)
+            if AddrRange::new(block.start, block.size).is_some_and(|own| own.contains(bad)) =>
+        {
+            ErrorKind::ForbiddenAccess
+        }
         Place::Block(_) => ErrorKind::HeapBufferOverflow,
+        _ if shadow_map::is_forbidden(bad) => ErrorKind::ForbiddenAccess,
         _ => ErrorKind::WildAccess,
     }
 }

@@ -28,6 +28,7 @@ use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Size, ThreadId,
 };
 use memcheck_rewrite::SYSCALL_SKIP;
+use memcheck_shadow::USER_END;
 use memcheck_stack::Registers;
 use memcheck_syscalls::{Attention, CALLS, Finding, Granule, Known, Memory, Request, attention_of, check};
 use memcheck_wire::Counter;
@@ -36,14 +37,19 @@ use super::{confinement, count, gate, shadow_map};
 use crate::{
     channel, heap,
     lifecycle::parts,
-    stacks,
+    requests, stacks,
     sys::{Errno, memory, process},
     thread,
 };
 
 /// For how many numbers there is a class.
 const CLASSES: usize = 512;
+const SYS_MMAP: u64 = 9;
 const SYS_MPROTECT: u64 = 10;
+const SYS_MUNMAP: u64 = 11;
+const SYS_MREMAP: u64 = 25;
+/// `mmap`: the address is more than a wish.
+const MAP_FIXED: u64 = 0x10;
 const SYS_PRCTL: usize = 157;
 
 /// What each call needs, as [`Attention`].
@@ -56,6 +62,10 @@ static CLASS: [u8; CLASSES] = {
     }
     class[SYS_MPROTECT as usize] = Attention::Direct as u8;
     class[SYS_PRCTL] = Attention::Full as u8;
+    // Looked at once anything outside the heap is forbidden, when all addresses count as the heap's.
+    class[SYS_MMAP as usize] = Attention::Direct as u8;
+    class[SYS_MUNMAP as usize] = Attention::Direct as u8;
+    class[SYS_MREMAP as usize] = Attention::Direct as u8;
     class
 };
 
@@ -68,6 +78,14 @@ static HEAP_IS_PROTECTED: AtomicBool = AtomicBool::new(false);
 pub fn begin(heap: AddrRange) {
     HEAP[0].store(heap.start().0, Ordering::Relaxed);
     HEAP[1].store(heap.size().0, Ordering::Relaxed);
+}
+
+/// All memory is to be looked at from now on: some outside the heap must not be touched.
+pub fn watch_everything() {
+    // What is addressable need not be mapped out there. Before the rest, so that nobody takes it for the heap.
+    HEAP_IS_PROTECTED.store(true, Ordering::Relaxed);
+    HEAP[0].store(0, Ordering::Release);
+    HEAP[1].store(USER_END, Ordering::Release);
 }
 
 /// Where copies go before each system call.
@@ -104,6 +122,7 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
         HEAP_IS_PROTECTED.store(true, Ordering::Relaxed);
         return 0;
     }
+    note_new_memory(request);
     let target = Target { rsp: frame.rsp(), readable: Cell::new(u64::MAX) };
     if confinement::is_filter(request) {
         return match confinement::install(request, &target) {
@@ -118,6 +137,16 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
         count(Counter::SyscallsUnknown, 1);
     }
     0
+}
+
+/// Memory is about to go, or to be replaced: what the target said of it is void.
+fn note_new_memory(request: &Request) {
+    let [start, size, _, flags, ..] = request.arguments;
+    match request.number {
+        SYS_MUNMAP | SYS_MREMAP => requests::memory_is_new(start, size),
+        SYS_MMAP if flags & MAP_FIXED != 0 => requests::memory_is_new(start, size),
+        _ => {}
+    }
 }
 
 /// Makes a call that installs a filter, outside a copy.

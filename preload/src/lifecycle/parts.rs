@@ -2,13 +2,18 @@
 //! order in which they must act; a part adds its line here.
 //!
 //! Lock order, which `before_fork` takes and the `after_fork_…` give back in reverse: the heap's (see
-//! `memcheck_heap`'s `lock`). No other part holds a lock across a call of libc.
+//! `memcheck_heap`'s `lock`), that of the target's own blocks (see `requests`), the engine's. No other part holds a lock across a call of libc.
 
-use memcheck_model::{Addr, MAX_FRAMES, Pc, Place};
+use memcheck_heap::Chunk;
+use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Place, StackId};
+use memcheck_requests::ClientBlock;
+use memcheck_stack::Registers;
 
 use super::end::Departure;
-use crate::{engine, heap, leaks, maps, stacks};
-use memcheck_stack::Registers;
+use crate::{
+    engine::{self, shadow_map},
+    heap, leaks, maps, requests, stacks,
+};
 
 /// What an address is, with where its block came from and went.
 pub struct Described {
@@ -19,6 +24,22 @@ pub struct Described {
 }
 
 impl Described {
+    fn new(place: Place) -> Self {
+        Self { place, allocated: ([Pc(0); MAX_FRAMES], 0), freed: ([Pc(0); MAX_FRAMES], 0) }
+    }
+
+    fn with_stacks(mut self, allocated: StackId, freed: StackId) -> Self {
+        self.allocated.1 = stacks::frames_in(allocated, &mut self.allocated.0).len();
+        self.freed.1 = stacks::frames_in(freed, &mut self.freed.0).len();
+        self
+    }
+
+    /// A block of the target's own allocators.
+    pub fn client(client: &ClientBlock) -> Self {
+        let [allocated, freed] = requests::stacks_of(client);
+        Self::new(Place::Block(requests::block(client))).with_stacks(allocated, freed)
+    }
+
     /// Where its block was allocated.
     pub fn allocated(&self) -> &[Pc] {
         &self.allocated.0[..self.allocated.1]
@@ -40,12 +61,14 @@ pub fn at_end(departure: &Departure) {
 /// The calling thread is about to fork.
 pub fn before_fork() {
     heap::before_fork();
+    requests::before_fork();
     engine::install::before_fork();
 }
 
 /// The calling thread has forked.
 pub fn after_fork_in_parent() {
     engine::install::after_fork();
+    requests::after_fork();
     heap::after_fork_in_parent();
 }
 
@@ -53,27 +76,31 @@ pub fn after_fork_in_parent() {
 pub fn after_fork_in_child() {
     engine::install::after_fork();
     engine::after_fork_in_child();
+    requests::after_fork();
     leaks::after_fork_in_child();
     heap::after_fork_in_child();
 }
 
 /// Describes an address of the target, also a wild one, for a thread with this stack pointer.
 pub fn describe(addr: Addr, rsp: Addr) -> Described {
-    let mut described = Described {
-        place: Place::None,
-        allocated: ([Pc(0); MAX_FRAMES], 0),
-        freed: ([Pc(0); MAX_FRAMES], 0),
-    };
-    described.place = match heap::describe(addr) {
-        None => maps::describe(addr, rsp),
-        Some(None) => Place::HeapUnused,
+    let in_heap = heap::describe(addr);
+    // The end of a block of the heap may share its granule with forbidden bytes.
+    let is_beyond =
+        |chunk: Chunk| AddrRange::new(chunk.start, chunk.size).is_some_and(|own| !own.contains(addr));
+    let is_end = shadow_map::state_of(addr).leading() > 0 && in_heap.flatten().is_some_and(is_beyond);
+    if shadow_map::is_forbidden(addr)
+        && !is_end
+        && let Some(client) = requests::find(addr)
+    {
+        return Described::client(&client);
+    }
+    match in_heap {
+        None => Described::new(maps::describe(addr, rsp)),
+        Some(None) => Described::new(Place::HeapUnused),
         Some(Some(chunk)) => {
-            described.allocated.1 = stacks::frames_in(chunk.alloc_stack, &mut described.allocated.0).len();
-            described.freed.1 = stacks::frames_in(chunk.free_stack, &mut described.freed.0).len();
-            Place::Block(chunk.block())
+            Described::new(Place::Block(chunk.block())).with_stacks(chunk.alloc_stack, chunk.free_stack)
         }
-    };
-    described
+    }
 }
 
 /// The stack at a signal's `ucontext_t`, the interrupted instruction first.

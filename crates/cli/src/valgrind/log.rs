@@ -39,7 +39,7 @@ pub struct ValgrindLog {
     start: Instant,
     shown: Shown,
     /// Loss records to be shown when their process has ended.
-    losses: BTreeMap<u32, Vec<(LeakRecord, Frame)>>,
+    losses: BTreeMap<u32, Vec<(LeakRecord, Option<Frame>)>>,
     /// For `-s`: the errors of each process, by their index in the report.
     errors: BTreeMap<u32, Vec<(usize, Vec<String>)>>,
     main: u32,
@@ -210,12 +210,21 @@ impl Display for ValgrindLog {
         self.say(finding.pid, &lines);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, function: &Frame, _is_error: bool) {
-        self.losses.entry(leak.pid).or_default().push((leak.clone(), function.clone()));
+    fn leak(&mut self, leak: &LeakRecord, function: Option<&Frame>, _is_error: bool) {
+        self.losses.entry(leak.pid).or_default().push((leak.clone(), function.cloned()));
     }
 
     fn rule(&mut self, pid: u32, rule: &str) {
         self.write(pid, rule);
+    }
+
+    fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]) {
+        let said = text.trim_end_matches('\n').split('\n');
+        let mut lines: Vec<String> = said.map(|line| format!("**{}** {line}\n", process.pid)).collect();
+        lines.extend(
+            self.frames.stack(None, stack).iter().map(|frame| format!("=={}== {frame}\n", process.pid)),
+        );
+        self.write(process.pid, &lines.concat());
     }
 
     fn remark(&mut self, process: &Watched, remark: &str) {
@@ -253,7 +262,7 @@ impl Display for ValgrindLog {
         losses.sort_by_key(|(leak, _)| leak.bytes + leak.indirect_bytes);
         let all = losses.len();
         for (index, (leak, function)) in losses.iter().enumerate() {
-            let record = self.frames.leak(leak, function, index + 1, all);
+            let record = self.frames.leak(leak, function.as_ref(), index + 1, all);
             lines.extend(self.framed(record));
         }
         if !self.shown.is_quiet {

@@ -11,8 +11,13 @@ use super::{Manner, Request, Sink, VERSION};
 use crate::flags::Flags;
 
 /// What Valgrind does where nothing is said.
-const DEFAULTS: [&str; 4] =
-    ["--leak-check=summary", "--num-callers=12", "--error-exitcode=0", "--trace-children=no"];
+const DEFAULTS: [&str; 5] = [
+    "--leak-check=summary",
+    "--num-callers=12",
+    "--error-exitcode=0",
+    "--trace-children=no",
+    "--running-on-valgrind=yes",
+];
 
 /// Options that ask for what is so anyway, whatever their value.
 const SO_ANYWAY: [&str; 9] = [

@@ -95,6 +95,8 @@ impl Frames {
         let event = occurrence.event;
         let address = match (event.access, event.detail) {
             (Some(access), Detail::Syscall { offset, .. }) => access.addr.0.wrapping_add(offset),
+            // A check tells the first bad byte, an access its own first.
+            _ if event.kind == ErrorKind::ClientCheck => event.address.0,
             (Some(access), _) => access.addr.0,
             (None, _) => event.address.0,
         };
@@ -114,7 +116,11 @@ impl Frames {
                     }
                     _ => (address - base, "inside"),
                 };
-                let what = if block.state == BlockState::Freed { "free'd" } else { "alloc'd" };
+                let what = match (block.state, block.allocated_by) {
+                    (BlockState::Freed, _) => "free'd",
+                    (_, Function::MempoolAlloc | Function::CreateBlock) => "client-defined",
+                    _ => "alloc'd",
+                };
                 lines.push(format!(
                     " Address 0x{address:x} is {} bytes {relation} a block of size {} {what}",
                     number(distance),
@@ -166,7 +172,7 @@ impl Frames {
     }
 
     /// A loss record, the `index`th of `all`.
-    pub fn leak(&self, leak: &LeakRecord, function: &Frame, index: usize, all: usize) -> Vec<String> {
+    pub fn leak(&self, leak: &LeakRecord, function: Option<&Frame>, index: usize, all: usize) -> Vec<String> {
         let (bytes, blocks) = (leak.bytes + leak.indirect_bytes, leak.blocks + leak.indirect_blocks);
         let parts = if leak.indirect_blocks > 0 {
             format!(" ({} direct, {} indirect)", number(leak.bytes), number(leak.indirect_bytes))
@@ -188,7 +194,7 @@ impl Frames {
             number(index as u64),
             number(all as u64)
         )];
-        lines.extend(self.stack(Some(function), &leak.stack));
+        lines.extend(self.stack(function, &leak.stack));
         lines
     }
 }
@@ -217,6 +223,8 @@ fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {
             format!("Invalid alignment value: {alignment} (should be power of 2)")
         }
         (E::ReallocZero, _) => "realloc() with size 0".to_owned(),
+        (E::ClientCheck, _) => "Unaddressable byte(s) found during client check request".to_owned(),
+        (E::BadMempool, _) => "Illegal memory pool address".to_owned(),
         (E::HeapBufferOverflow | E::HeapUseAfterFree, Detail::Late(damage)) => {
             format!("Invalid write of size {}", damage.changed.0)
         }

@@ -114,9 +114,12 @@ fn severity(id: &str) -> &'static str {
         | "stack-buffer-overflow"
         | "global-buffer-overflow"
         | "wild-access" => "9.0",
-        "bad-free" | "bad-realloc" | "syscall-param" | "use-of-uninitialised" | "alloc-dealloc-mismatch" => {
-            "7.5"
-        }
+        "bad-free"
+        | "bad-realloc"
+        | "syscall-param"
+        | "use-of-uninitialised"
+        | "alloc-dealloc-mismatch"
+        | "forbidden-access" => "7.5",
         "reachable" | "realloc-zero" => "1.0",
         _ => "5.0",
     }

@@ -180,6 +180,8 @@ fn kind(finding: &Finding, protocol: Protocol) -> &'static str {
         // A call was given what it cannot use.
         "syscall-param" | "bad-size" | "bad-alignment" | "fd-leak" | "fd-double-close"
         | "fd-use-after-close" => "SyscallParam",
+        "client-check" => "ClientCheck",
+        "bad-mempool" => "InvalidMemPool",
         "use-of-uninitialised" => "UninitValue",
         "null-dereference" | "wild-access" | "fatal-signal" if finding.access.is_none() => "InvalidJump",
         _ => match finding.access.map(|access| access.op) {
