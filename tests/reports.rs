@@ -152,3 +152,70 @@ fn readers_of_valgrinds_xml_find_in_ours_what_they_find_in_valgrinds() {
         "import valparse\nreport = valparse.Parser('x.xml')\nprint([e.kind.value for e in report.errs])";
     assert_eq!(run(python, &["-c", script]), "['InvalidRead', 'InvalidFree']\n");
 }
+
+/// As many findings as make a report of 100 MB.
+const LARGE_BYTES: usize = 100_000_000;
+
+#[test]
+fn a_hundred_megabytes_of_findings_lose_nothing_and_show_progress_on_a_terminal_only() {
+    let scratch = scratch();
+    let folder = scratch.path();
+    overflow_in(folder);
+    memcheck(folder, ["-q", "--json=one.json", "./overflow"]);
+    let mut report: Value = serde_json::from_slice(&fs::read(folder.join("one.json")).unwrap()).unwrap();
+    let first = report["errors"][0].clone();
+    let count = LARGE_BYTES / serde_json::to_vec(&first).unwrap().len();
+    let errors = (0..count).map(|number| {
+        let mut error = first.clone();
+        error["message"] = format!("finding number {number}").into();
+        error
+    });
+    report["errors"] = errors.collect();
+    fs::write(folder.join("large.json"), serde_json::to_vec(&report).unwrap()).unwrap();
+    let command = format!("{} convert large.json --oneline=lines", env!("CARGO_BIN_EXE_memcheck"));
+    let terminal = Command::new("timeout")
+        .args(["-k", "5", "300", "script", "-qec", &command, "/dev/null"])
+        .current_dir(folder)
+        .env("TERM", "xterm")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&terminal.stdout);
+    assert!(terminal.status.success() && text.contains("reading the report"), "{text}");
+    let lines = fs::read_to_string(folder.join("lines")).unwrap();
+    assert_eq!(lines.lines().count(), count);
+    assert!(lines.lines().last().unwrap().contains(&format!("finding number {} ", count - 1)));
+    let piped = memcheck(folder, ["convert", "large.json", "--json=again.json"]);
+    assert!(piped.status.success() && piped.stderr.is_empty(), "{}", String::from_utf8_lossy(&piped.stderr));
+    let again = fs::read_to_string(folder.join("again.json")).unwrap();
+    assert_eq!(again.matches("\"finding number ").count(), count);
+    let cut = fs::read(folder.join("large.json")).unwrap();
+    fs::write(folder.join("cut.json"), &cut[..cut.len() / 2]).unwrap();
+    let refused = memcheck(folder, ["convert", "cut.json", "--to=text"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(125) && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn a_long_leak_search_shows_progress_on_a_terminal_and_nothing_in_a_log() {
+    let scratch = scratch();
+    let folder = scratch.path();
+    let source = "#include <stdlib.h>\nstruct node { struct node *next; char pad[24]; };\n\
+        struct node *volatile list;\nint main(void) {\n  for (long i = 0; i < 8000000; i++) {\n    \
+        struct node *node = malloc(sizeof *node);\n    node->next = list;\n    list = node;\n  }\n}\n";
+    fs::write(folder.join("list.c"), source).unwrap();
+    let compiled = Command::new("cc").args(["-O1", "list.c", "-o", "list"]).current_dir(folder).status();
+    assert!(compiled.unwrap().success());
+    let command = format!("{} --log-file=log ./list", env!("CARGO_BIN_EXE_memcheck"));
+    let terminal = Command::new("timeout")
+        .args(["-k", "5", "300", "script", "-qec", &command, "/dev/null"])
+        .current_dir(folder)
+        .env("TERM", "xterm")
+        .output()
+        .unwrap();
+    let (text, log) =
+        (String::from_utf8_lossy(&terminal.stdout), fs::read_to_string(folder.join("log")).unwrap());
+    assert!(text.contains("searching for leaks"), "{text}");
+    assert!(log.contains("still reachable") && !log.contains("searching"), "{log}");
+    let piped = memcheck(folder, ["./list"]);
+    assert!(!String::from_utf8_lossy(&piped.stderr).contains("searching"));
+}

@@ -63,6 +63,7 @@ fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped>
             return None;
         }
     };
+    channel::send(&Record::Notice(Notice { kind: NoticeKind::LeakSearch, text: b"" }));
     let roots = roots::gather(departure, &stopped.stands);
     let outcome = HeapView::new(heap, &roots.libraries).ok_or(OutOfMemory).and_then(|view| {
         let outcome = search_with_paths(&view, &roots, options)?;

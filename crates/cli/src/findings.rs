@@ -444,7 +444,7 @@ impl Collector for Findings<'_> {
             NoticeKind::NoHeap => format!("the heap is not checked: {text}"),
             NoticeKind::NoLeakSearch => format!("leaks were not searched for: {text}"),
             NoticeKind::ExecUnwatched => format!("it executed {text}, which cannot be checked"),
-            NoticeKind::Other | NoticeKind::Coverage => text.to_owned(),
+            NoticeKind::Other | NoticeKind::Coverage | NoticeKind::LeakSearch => text.to_owned(),
         };
         self.display.remark(process, &remark);
     }

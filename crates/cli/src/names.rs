@@ -5,7 +5,10 @@ use memcheck_report::{Frame, NamedAddress, PathMap, Symbol};
 use memcheck_suppress::FrameNames;
 use memcheck_symbolize::{Location, ModuleFile, SymbolKind, Symbolizer, demangle};
 
-use crate::tree::{MappedModule, Watched};
+use crate::{
+    progress::Spinner,
+    tree::{MappedModule, Watched},
+};
 
 /// Whether the first address of a stack is the instruction itself or a return address, as the others are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +92,7 @@ impl Names {
 
     /// The frames of a stack: one for each address, more where calls were inlined.
     pub fn frames(&mut self, process: &Watched, stack: &[Pc], top: Top) -> Vec<NamedFrame> {
+        let _progress = Spinner::start("looking up names");
         let mut frames = Vec::new();
         for (index, &pc) in stack.iter().enumerate() {
             let is_exact = index == 0 && top == Top::Exact;

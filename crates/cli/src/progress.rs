@@ -3,28 +3,34 @@
 //! Invariant: nothing is shown for what is done within [`PATIENCE`], and never anything in a log.
 
 use std::{
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shorter work needs no sign of life.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One picture of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Does the work, with a spinner and `what` when it takes long.
-pub fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
-    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        return work();
-    }
-    let (done, is_done) = mpsc::channel::<()>();
-    thread::scope(|scope| {
+/// A sign of life, until it is dropped.
+pub struct Spinner {
+    done: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Spinner {
+    /// Shows soon that `what` goes on.
+    pub fn start(what: &'static str) -> Self {
+        if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+            return Self { done: None, thread: None };
+        }
+        let (done, is_done) = mpsc::channel::<()>();
         // Without a thread there is no spinner, and the work is done all the same.
-        let _ = thread::Builder::new().spawn_scoped(scope, move || {
+        let thread = thread::Builder::new().spawn(move || {
             if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
                 let spinner = spinner(what);
                 spinner.enable_steady_tick(TICK);
@@ -32,10 +38,24 @@ pub fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
                 spinner.finish_and_clear();
             }
         });
-        let result = work();
-        drop(done);
-        result
-    })
+        Self { done: Some(done), thread: thread.ok() }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.done = None;
+        if let Some(thread) = self.thread.take() {
+            // Until it has wiped its line.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Does the work, with a spinner and `what` when it takes long.
+pub fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let _spinner = Spinner::start(what);
+    work()
 }
 
 fn spinner(what: &'static str) -> ProgressBar {

@@ -32,6 +32,7 @@ use nix::{
 use crate::{
     collect::Collector,
     os::{Channel, PidWatch, forward, session_of},
+    progress::Spinner,
     questions::{self, Question},
     tree::{End, LossSum, Tree},
 };
@@ -102,6 +103,8 @@ pub struct Watch {
     tree: Tree,
     /// Streams whose records are being dealt with: a record of one may lead to another, never back.
     reading: BTreeSet<usize>,
+    /// Shown while a process searches for leaks.
+    search: Option<Spinner>,
     malformed: u64,
 }
 
@@ -145,6 +148,7 @@ impl Watch {
             held: BTreeMap::new(),
             tree: Tree::default(),
             reading: BTreeSet::new(),
+            search: None,
             malformed: 0,
         })
     }
@@ -385,6 +389,12 @@ impl Watch {
             self.malformed += 1;
             return;
         };
+        // Whatever comes after the beginning of a search is what it found.
+        self.search = None;
+        if matches!(record, Record::Notice(notice) if notice.kind == NoticeKind::LeakSearch) {
+            self.search = Some(Spinner::start("searching for leaks"));
+            return;
+        }
         let watched = self.tree.get_mut(process);
         let Some(held) = self.held.get_mut(&index) else { return };
         match (record, &mut held.answering) {
@@ -475,6 +485,7 @@ impl Watch {
     /// The stream's process has ended: takes what remains and gives the stream up.
     fn let_end(&mut self, index: usize, collector: &mut dyn Collector) {
         self.read_stream(index, collector);
+        self.search = None;
         let Some(held) = self.held.remove(&index) else { return };
         if let Some(question) = held.question {
             question.answer(Err(format!("process {} has ended, or became another program", held.pid)));

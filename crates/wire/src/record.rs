@@ -93,10 +93,12 @@ pub enum NoticeKind {
     Other = 6,
     /// A reason why functions stay native, as `count reason`: for statistics.
     Coverage = 7,
+    /// The leak search begins: it may take a while.
+    LeakSearch = 8,
 }
 
 impl NoticeKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::OwnMalloc,
         Self::NoShadow,
         Self::NoHeap,
@@ -104,6 +106,7 @@ impl NoticeKind {
         Self::ExecUnwatched,
         Self::Other,
         Self::Coverage,
+        Self::LeakSearch,
     ];
 
     fn from_code(code: u8) -> Option<Self> {
