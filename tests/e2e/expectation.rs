@@ -19,7 +19,7 @@
 //! // clean adds: CODE                 a line that only the clean twin has
 //! // grid: NAME=1,2,3 NAME=…          compiled once for each combination, with -DNAME=…
 //! // flags: …                         more flags for the compiler
-//! // golden: none                      the report depends on the processor
+//! // golden: none                      the report depends on the processor, or on the order of threads
 //! // status: SIGSEGV                  how the program ends when it is not the clean twin
 //! ```
 

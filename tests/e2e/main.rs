@@ -13,6 +13,7 @@ mod fixture;
 mod golden;
 mod grid;
 mod injected;
+mod leaks;
 mod matrix;
 mod options;
 mod oracle;
@@ -43,6 +44,8 @@ fn main() {
         Err(_) => {
             trials.extend(control::trials());
             trials.extend(grid::trials());
+            trials.extend(oracle::leak_trials());
+            trials.extend(leaks::trials());
             trials.extend(injected::trials());
             trials.extend(matrix::trials());
             trials.extend(programs::trials());

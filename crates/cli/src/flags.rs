@@ -168,8 +168,8 @@ pub struct Flags {
     #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true, hide = true)]
     pub stress: YesNo,
 
-    /// How many low bits of a pointer the leak search looks through
-    #[arg(long, value_name = "N", default_value_t = 0, require_equals = true, hide = true,
+    /// How many low bits of a pointer the leak search takes for tags (0 to 4)
+    #[arg(long, value_name = "N", default_value_t = 0, require_equals = true,
         value_parser = clap::value_parser!(u8).range(0..=4))]
     pub leak_tag_bits: u8,
 

@@ -1,0 +1,142 @@
+//! What the options of the leak search change, and that it works whoever runs it and however many threads there are.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use libtest_mimic::Trial;
+
+use crate::{compile, exec, fixture, trial};
+
+/// How often a program of a hundred threads is run.
+const RUNS: usize = 5;
+
+/// A user who is nobody, on every Linux.
+const NOBODY: &str = "65534";
+
+/// A fixture, options, and the loss records as `KIND BYTES in BLOCKS`, in order.
+type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const CASES: &[Case] = &[
+    ("tagged_pointer.c", &[], &["definite 72 in 1", "possible 71 in 1"]),
+    ("tagged_pointer.c", &["--leak-tag-bits=2"], &["definite 72 in 1", "reachable 71 in 1"]),
+    (
+        "heuristics.cc",
+        &[],
+        &["reachable 108 in 1", "reachable 40 in 1", "reachable 45 in 1", "reachable 48 in 1"],
+    ),
+    (
+        "heuristics.cc",
+        &["--leak-check-heuristics=none"],
+        &["possible 108 in 1", "possible 40 in 1", "possible 45 in 1", "possible 48 in 1"],
+    ),
+    (
+        "heuristics.cc",
+        &["--leak-check-heuristics=stdstring"],
+        &["possible 108 in 1", "possible 40 in 1", "possible 48 in 1", "reachable 45 in 1"],
+    ),
+    // What is behind a 64-bit length is also behind a count that divides the rest.
+    (
+        "heuristics.cc",
+        &["--leak-check-heuristics=newarray"],
+        &["possible 40 in 1", "possible 45 in 1", "reachable 108 in 1", "reachable 48 in 1"],
+    ),
+    (
+        "heuristics.cc",
+        &["--leak-check-heuristics=length64"],
+        &["possible 40 in 1", "possible 45 in 1", "possible 48 in 1", "reachable 108 in 1"],
+    ),
+    (
+        "heuristics.cc",
+        &["--leak-check-heuristics=multipleinheritance"],
+        &["possible 108 in 1", "possible 45 in 1", "possible 48 in 1", "reachable 40 in 1"],
+    ),
+    ("resolution.c", &["--leak-resolution=low"], &["definite 30 in 3"]),
+    ("resolution.c", &["--leak-resolution=med"], &["definite 10 in 1", "definite 20 in 2"]),
+    (
+        "resolution.c",
+        &["--leak-resolution=high"],
+        &["definite 10 in 1", "definite 10 in 1", "definite 10 in 1"],
+    ),
+];
+
+/// All of them.
+pub fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = CASES
+        .iter()
+        .map(|case| trial(format!("leaks::{}{}", case.0, case.1.join("")), move || options(case)))
+        .collect();
+    trials.push(trial("leaks::hundred_threads_stop_at_the_end", crowd));
+    trials.push(trial("leaks::unprivileged_user_without_ptrace_is_told", unprivileged));
+    trials
+}
+
+fn program(group: &str, name: &str) -> Result<PathBuf, String> {
+    let source = fixture::folder().join(group).join(name);
+    compile::program(&source, "leaks", &["-g", "-O0", "-w", "-pthread", "-fno-builtin"].map(str::to_owned))
+}
+
+fn options((name, options, wanted): &Case) -> Result<(), String> {
+    let options = [&["--show-leak-kinds=all"], *options].concat();
+    let run = exec::checked(&options, &program("leak", name)?, &[])?;
+    let mut seen: Vec<String> = run
+        .report
+        .leaks
+        .iter()
+        .map(|leak| format!("{} {} in {}", leak.kind, leak.bytes, leak.blocks))
+        .collect();
+    seen.sort();
+    if seen == *wanted { Ok(()) } else { Err(format!("{options:?}: {seen:?}, expected {wanted:?}")) }
+}
+
+/// A hundred threads that compute, allocate, sleep, take signals, come and go, when main returns.
+fn crowd() -> Result<(), String> {
+    let program = program("programs", "crowd.c")?;
+    for _ in 0..RUNS {
+        let run = exec::checked(&[], &program, &["return"])?;
+        if run.outcome.status != "exit 0" || run.text.contains("not searched") {
+            return Err(format!("{}: {}", run.outcome.status, run.text));
+        }
+    }
+    Ok(())
+}
+
+fn unprivileged() -> Result<(), String> {
+    let program = program("leak", "without_ptrace.c")?;
+    let mut command = match nix::unistd::geteuid().is_root() {
+        true => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps=-all"]);
+            command.arg(env!("CARGO_BIN_EXE_memcheck"));
+            command
+        }
+        false => exec::memcheck(),
+    };
+    let scratch = exec::scratch()?;
+    // What this user must reach lies below folders that may be root's alone.
+    let place = std::env::temp_dir().join(format!("memcheck-leaks-{}", std::process::id()));
+    std::fs::create_dir_all(&place).map_err(|e| e.to_string())?;
+    let copy = |from: &std::path::Path, name: &str| {
+        let to = place.join(name);
+        std::fs::copy(from, &to).map(|_| to).map_err(|e| e.to_string())
+    };
+    let copied = copy(&program, "program").and_then(|program| {
+        let memcheck = copy(std::path::Path::new(env!("CARGO_BIN_EXE_memcheck")), "memcheck")?;
+        Ok((program, memcheck))
+    });
+    let outcome = copied.and_then(|(program, memcheck)| {
+        let mut words = vec![command.get_program().to_owned()];
+        words.extend(command.get_args().map(ToOwned::to_owned));
+        if let Some(last) = words.last_mut() {
+            *last = memcheck.into_os_string();
+        }
+        command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(program).current_dir(&place).stdin(Stdio::null()).env("HOME", &place);
+        exec::run(&mut command, scratch.path())
+    });
+    drop(std::fs::remove_dir_all(&place));
+    let outcome = outcome?;
+    let text = String::from_utf8_lossy(&outcome.stderr);
+    let is_told =
+        text.contains("24 bytes in 1 block definitely lost") && text.contains("66 bytes in 1 block still");
+    if outcome.status == "exit 99" && is_told { Ok(()) } else { Err(format!("{}:\n{text}", outcome.status)) }
+}
