@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::formats;
 use crate::report::Report;
 
 /// No program of the tests runs so long unless it hangs.
@@ -41,6 +42,8 @@ pub struct Checked {
     pub outcome: Outcome,
     /// The text report.
     pub text: String,
+    /// The JSON report as it was written.
+    pub json: String,
     /// The JSON report.
     pub report: Report,
 }
@@ -123,7 +126,8 @@ pub fn checked_in(
     let said = || format!("{command:?}: {}: {}", outcome.status, String::from_utf8_lossy(&outcome.stderr));
     let json = fs::read_to_string(&json).map_err(|e| format!("no JSON report: {e}; {}", said()))?;
     let report = Report::parse(&json).map_err(|e| format!("{e}; {}", said()))?;
-    Ok(Checked { outcome, text, report })
+    formats::check_json(&json)?;
+    Ok(Checked { outcome, text, json, report })
 }
 
 /// An empty folder that goes away.

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use crate::expectation::{Bindings, Expectation, When};
 use crate::fixture::{Expected, Fixture};
 use crate::report::{Error, Frame, Leak, line_in};
-use crate::{compile, exec, fixture, golden, trial};
+use crate::{compile, exec, fixture, formats, golden, trial};
 
 /// With which checks a program is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,9 @@ fn check(fixture: &Fixture, bindings: &Bindings, first: bool) -> Result<(), Stri
             match exec::checked(tier.options(), &program, &[]) {
                 Ok(run) => {
                     compare(fixture, &expected, tier, &run).into_iter().for_each(&mut complain);
+                    if *level == LEVELS[0] {
+                        formats::check_xml(&run.json).unwrap_or_else(&mut complain);
+                    }
                     reports.push((
                         format!("{level}, {}", tier.name()),
                         golden::normalise(&run.text, &[twin_name, "victim.c"]),

@@ -10,6 +10,7 @@ mod control;
 mod exec;
 mod expectation;
 mod fixture;
+mod formats;
 mod golden;
 mod grid;
 mod injected;
