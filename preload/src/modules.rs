@@ -11,10 +11,10 @@
 
 use core::{
     cell::UnsafeCell,
-    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
-use memcheck_model::{Addr, AddrRange};
+use memcheck_model::{Addr, AddrRange, StackId};
 use memcheck_stack::{UnwindInfo, find_frames};
 use memcheck_wire::{Module as ModuleRecord, Record};
 
@@ -69,10 +69,13 @@ impl Module {
 }
 
 /// The words of one entry; `END` zero is "no module here".
-struct Entry([AtomicU64; 10]);
+struct Entry([AtomicU64; WORDS]);
+const WORDS: usize = 11;
 const START: usize = 0;
 const END: usize = 1;
 const LINK: usize = 9;
+/// The first stack that may lead through the module.
+const SINCE: usize = 10;
 
 impl Entry {
     fn read(&self) -> Option<Module> {
@@ -102,6 +105,7 @@ impl Entry {
             (7, module.frames.start()),
             (8, module.frames.end()),
             (LINK, Addr(link)),
+            (SINCE, Addr(stacks::next_id().0.into())),
         ];
         for (index, addr) in words {
             self.0[index].store(addr.0, Ordering::Relaxed);
@@ -114,9 +118,11 @@ impl Entry {
     }
 }
 
-static ENTRIES: [Entry; MOST] = [const { Entry([const { AtomicU64::new(0) }; 10]) }; MOST];
+static ENTRIES: [Entry; MOST] = [const { Entry([const { AtomicU64::new(0) }; WORDS]) }; MOST];
 /// How many entries were ever used.
 static USED: AtomicUsize = AtomicUsize::new(0);
+/// How many modules were unloaded. Only the loader's lock's holder changes it.
+static UNLOADED: AtomicU16 = AtomicU16::new(0);
 /// Counts the changes, so that others can tell that what they remember of modules is old.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
 
@@ -170,7 +176,12 @@ fn refresh(loader: Loader) {
         let Some(module) = entry.read() else { continue };
         if !loader.modules().any(|linked| entry.is_linked_as(&linked)) {
             entry.0[END].store(0, Ordering::Release);
-            channel::send(&Record::ModuleUnloaded(module.range.start()));
+            // Past the last number, the names of what is unloaded are not known.
+            let number = UNLOADED.load(Ordering::Relaxed).saturating_add(1);
+            UNLOADED.store(number, Ordering::Relaxed);
+            channel::send(&Record::ModuleUnloaded(module.range.start(), number));
+            let since = StackId(entry.0[SINCE].load(Ordering::Relaxed) as u32);
+            stacks::settle(module.range, since, number);
             install::module_unloaded(module.range.start());
         }
     }

@@ -344,6 +344,24 @@ pub fn frames_in(id: StackId, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
     &frames[..len]
 }
 
+/// The id that the next new stack gets.
+pub fn next_id() -> StackId {
+    depot().map_or(StackId::NONE, |depot| depot.next())
+}
+
+/// Names the unloaded module in the stacks that lead through it, all of them of ids from `since` on, so that what is
+/// mapped there next is not taken for it. Before the engine forgets it.
+pub fn settle(module: AddrRange, since: StackId, number: u16) {
+    let Some(depot) = depot().filter(|_| since != StackId::NONE) else { return };
+    install::with_origins_of(module.start(), |origin| {
+        depot.settle(since, |pc| {
+            let original = origin(pc).unwrap_or(pc);
+            // A return address may stand behind the last instruction.
+            module.contains(original.call_site().addr()).then(|| original.in_unloaded(number))
+        });
+    });
+}
+
 /// How many stacks found no room in the depot.
 pub fn refused() -> u64 {
     depot().map_or(0, |depot| depot.refused())

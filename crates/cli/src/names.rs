@@ -96,19 +96,20 @@ impl Names {
         let mut frames = Vec::new();
         for (index, &pc) in stack.iter().enumerate() {
             let is_exact = index == 0 && top == Top::Exact;
-            let lookup = Addr(if is_exact { pc.0 } else { pc.call_site().0 });
-            let Some(module) = process.find_module(lookup) else {
+            let lookup = if is_exact { pc } else { pc.call_site() };
+            let Some(module) = process.find_module_of(lookup) else {
                 let frame = Frame { pc: Addr(pc.0), ..Frame::default() };
                 frames.push(NamedFrame { frame, linkage_name: None });
                 continue;
             };
             let bare = Frame {
-                pc: Addr(pc.0),
+                pc: pc.addr(),
                 module: Some(module.path.to_string_lossy().into_owned()),
-                offset: Some(pc.0.wrapping_sub(module.bias)),
+                offset: Some(pc.addr().0.wrapping_sub(module.bias)),
                 ..Frame::default()
             };
-            let mut locations = self.symbolizer.locations(file(module), lookup.0.wrapping_sub(module.bias));
+            let offset = lookup.addr().0.wrapping_sub(module.bias);
+            let mut locations = self.symbolizer.locations(file(module), offset);
             if locations.is_empty() {
                 frames.push(NamedFrame { frame: bare, linkage_name: None });
                 continue;

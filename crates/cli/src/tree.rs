@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use memcheck_model::{Addr, LeakKind};
+use memcheck_model::{Addr, LeakKind, Pc};
 use memcheck_wire::{Counter, Module, ProcessStart, StartKind, Stream};
 
 /// A module of a process, also after it was unmapped: old stacks still lead there.
@@ -27,6 +27,8 @@ pub struct MappedModule {
     pub build_id: Vec<u8>,
     /// Whether it is mapped still.
     pub is_mapped: bool,
+    /// The number it has since it was unloaded, or zero.
+    pub unloaded: u16,
 }
 
 impl MappedModule {
@@ -38,6 +40,10 @@ impl MappedModule {
     /// Whether this is the checker or the C library: what defines the functions that findings name.
     pub fn can_hold_functions(&self) -> bool {
         self.is_shim() || self.file_name().starts_with(b"libc.so")
+    }
+
+    fn contains(&self, addr: Addr) -> bool {
+        self.start <= addr && addr < self.end
     }
 
     fn file_name(&self) -> &[u8] {
@@ -154,19 +160,31 @@ impl Watched {
             path,
             build_id: module.build_id.to_vec(),
             is_mapped: true,
+            unloaded: 0,
         });
     }
 
-    /// Notes that the module at this address is gone.
-    pub fn remove_module(&mut self, start: Addr) {
-        for module in &mut self.modules {
-            module.is_mapped &= module.start != start;
+    /// Notes that the module at this address is gone, and is known by this number.
+    pub fn remove_module(&mut self, start: Addr, number: u16) {
+        for module in self.modules.iter_mut().filter(|module| module.is_mapped && module.start == start) {
+            module.is_mapped = false;
+            // The last number is that of all that follow.
+            module.unloaded = if number == u16::MAX { 0 } else { number };
         }
+    }
+
+    /// The module that a pc lies in: the unloaded one that it names, or as `find_module`.
+    pub fn find_module_of(&self, pc: Pc) -> Option<&MappedModule> {
+        let (addr, number) = (pc.addr(), pc.unloaded());
+        if number == 0 {
+            return self.find_module(addr);
+        }
+        self.modules.iter().find(|module| module.unloaded == number && module.contains(addr))
     }
 
     /// The module that the address lies in: the one mapped now, else the last that was.
     pub fn find_module(&self, addr: Addr) -> Option<&MappedModule> {
-        let holds = |module: &&MappedModule| module.start <= addr && addr < module.end;
+        let holds = |module: &&MappedModule| module.contains(addr);
         let mapped = self.modules.iter().rev().filter(holds).find(|module| module.is_mapped);
         mapped.or_else(|| self.modules.iter().rev().find(holds))
     }
@@ -247,10 +265,14 @@ mod tests {
         let index = tree.begin(9, &start(StartKind::Exec, 1));
         let process = tree.get_mut(index);
         process.add_module(&module(0x1000, 0x3000, b"old"));
-        process.remove_module(Addr(0x1000));
+        process.remove_module(Addr(0x1000), 1);
         assert_eq!(process.find_module(Addr(0x2800)).unwrap().path, "old");
         process.add_module(&module(0x2000, 0x4000, b"new"));
         assert_eq!(process.find_module(Addr(0x2800)).unwrap().path, "new");
+        let pc = Pc(0x2800);
+        assert_eq!(process.find_module_of(pc).unwrap().path, "new");
+        assert_eq!(process.find_module_of(pc.in_unloaded(1)).unwrap().path, "old");
+        assert_eq!(process.find_module_of(pc.in_unloaded(2)), None);
         assert_eq!(process.find_module(Addr(0x1800)).unwrap().path, "old");
         assert_eq!(process.find_module(Addr(0x4000)), None);
     }

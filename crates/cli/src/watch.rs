@@ -419,7 +419,7 @@ impl Watch {
                 }
             }
             Record::ModuleLoaded(module) => watched.add_module(module),
-            Record::ModuleUnloaded(start) => watched.remove_module(*start),
+            Record::ModuleUnloaded(start, number) => watched.remove_module(*start, *number),
             Record::LossSum { kind, blocks, bytes } => {
                 watched.loss_sums.push(LossSum { kind: *kind, blocks: *blocks, bytes: bytes.0 });
             }

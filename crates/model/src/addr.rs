@@ -124,7 +124,29 @@ impl Pc {
     pub const fn call_site(self) -> Self {
         Self(self.0.saturating_sub(1))
     }
+
+    /// The same address in the module that was the `number`th to be unloaded, whose place another may have by now.
+    /// User addresses leave the bits above 47 free.
+    #[must_use]
+    pub const fn in_unloaded(self, number: u16) -> Self {
+        Self(self.0 & ADDRESS_MASK | (number as u64) << ADDRESS_BITS)
+    }
+
+    /// The address without that number.
+    #[must_use]
+    pub const fn addr(self) -> Addr {
+        Addr(self.0 & ADDRESS_MASK)
+    }
+
+    /// The number of the unloaded module; zero for an address as it is now.
+    #[must_use]
+    pub const fn unloaded(self) -> u16 {
+        (self.0 >> ADDRESS_BITS) as u16
+    }
 }
+
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS_MASK: u64 = (1 << ADDRESS_BITS) - 1;
 
 macro_rules! hex {
     ($($name:ident)*) => {$(

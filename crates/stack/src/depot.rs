@@ -209,11 +209,49 @@ impl<'a> Depot<'a> {
         match word.compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(StackId(start as u32)),
             Err(other) => {
-                // Nobody is to find it: a hash of zero is as good as no stack's.
-                to[0].store(header & LENGTH_MASK, Ordering::Relaxed);
+                self.hide(StackId(start as u32));
                 Err(other)
             }
         }
+    }
+
+    /// The id that the next stack to be interned gets.
+    #[must_use]
+    pub fn next(&self) -> StackId {
+        StackId(self.store[0].load(Ordering::Relaxed) as u32 + 2)
+    }
+
+    /// Changes the pcs of the stacks from `first` on for which `settle` has something else, for good: the same pcs
+    /// will be another stack from now on. While other threads intern, except stacks of such pcs.
+    pub fn settle(&self, first: StackId, settle: impl Fn(Pc) -> Option<Pc>) {
+        let end = self.next();
+        let mut id = first;
+        while id.0 < end.0 {
+            // Acquire pairs with the Release of `publish`. Another thread has not got so far: the rest stays.
+            let header = self.store[id.0 as usize].load(Ordering::Acquire);
+            let next = self.behind(id);
+            if header == 0 {
+                return;
+            }
+            let words = &self.store[id.0 as usize + 1..next.0 as usize];
+            let mut is_settled = false;
+            for word in words {
+                if let Some(pc) = settle(Pc(word.load(Ordering::Relaxed))) {
+                    word.store(pc.0, Ordering::Relaxed);
+                    is_settled = true;
+                }
+            }
+            if is_settled {
+                self.hide(id);
+            }
+            id = next;
+        }
+    }
+
+    /// Lets nobody find a stack any more by its pcs: a hash of zero is as good as no stack's.
+    fn hide(&self, id: StackId) {
+        let header = &self.store[id.0 as usize];
+        header.store(header.load(Ordering::Relaxed) & LENGTH_MASK, Ordering::Relaxed);
     }
 
     fn refuse(&self) -> StackId {
@@ -247,6 +285,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;
+
+    #[test]
+    fn settled_stacks_keep_their_ids_and_are_other_stacks() {
+        let (index, store) = (memory(64), memory(256));
+        let depot = Depot::new(&index, &store);
+        let stack = |pcs: &[u64]| pcs.iter().map(|&pc| Pc(pc)).collect::<Vec<_>>();
+        let (old, plugin, both) = (stack(&[1, 2, 20]), stack(&[10, 2]), stack(&[1, 11]));
+        let first = depot.intern(&old);
+        let since = depot.next();
+        let (second, third) = (depot.intern(&plugin), depot.intern(&both));
+        assert_eq!(since, second);
+        depot.settle(since, |pc| (10..20).contains(&pc.0).then(|| pc.in_unloaded(7)));
+        let mut frames = [Pc(0); MAX_FRAMES];
+        assert_eq!(depot.get_in(first, &mut frames), old);
+        assert_eq!(depot.get_in(second, &mut frames), [Pc(10).in_unloaded(7), Pc(2)]);
+        assert_eq!(depot.get_in(third, &mut frames), [Pc(1), Pc(11).in_unloaded(7)]);
+        assert_eq!(depot.intern(&old), first);
+        let again = depot.intern(&plugin);
+        assert!(again.0 > third.0);
+        assert_eq!(depot.get_in(again, &mut frames), plugin);
+    }
 
     fn memory(words: usize) -> Vec<AtomicU64> {
         (0..words).map(|_| AtomicU64::new(0)).collect()

@@ -82,6 +82,21 @@ fn debug_information_is_found_wherever_it_is_kept() {
 }
 
 #[test]
+fn what_dwz_moved_to_a_supplementary_file_is_found_there() {
+    let directory = TempDir::new().unwrap();
+    let at = directory.path();
+    let program = compile(at, &["-g"]);
+    fs::copy(&program, at.join("other")).unwrap();
+    run(at, "dwz", &["-m", "common.debug", "prog", "other"]);
+    assert!(at.join("common.debug").exists(), "dwz found nothing to share");
+    assert_names_inlined_call(&program, address_of(&program, "outer"));
+    // Without that file there are fewer names, and no harm.
+    fs::remove_file(at.join("common.debug")).unwrap();
+    let stack = locations(&program, address_of(&program, "outer"));
+    assert_eq!(stack.last().and_then(|last| last.function.as_deref()), Some("outer"));
+}
+
+#[test]
 fn a_debuglink_leads_to_a_separate_file_of_the_same_content_only() {
     let directory = TempDir::new().unwrap();
     let at = directory.path();

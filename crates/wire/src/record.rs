@@ -130,8 +130,9 @@ pub enum Record<'a> {
     Start(ProcessStart<'a>),
     /// A module is mapped.
     ModuleLoaded(Module<'a>),
-    /// The module that started at this address is unmapped.
-    ModuleUnloaded(Addr),
+    /// The module that started at this address is unmapped, and is now known by this number: see
+    /// [`Pc::in_unloaded`].
+    ModuleUnloaded(Addr, u16),
     /// An error whose context was not seen before, with the context's index in the stream's table.
     Error {
         /// Where its count is.
@@ -228,9 +229,10 @@ pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
             to.bytes(cut(module.build_id, BUILD_ID_MAX));
             to.bytes(cut(module.path, TEXT_MAX));
         }
-        Record::ModuleUnloaded(start) => {
+        Record::ModuleUnloaded(start, number) => {
             to.word(MODULE_UNLOADED);
             to.word(start.0);
+            to.word(u64::from(*number));
         }
         Record::Error { context, event } => {
             to.word(ERROR);
@@ -308,7 +310,7 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
             build_id: from.bytes_in("build-id", &mut scratch.build_id)?,
             path: from.bytes_in("module path", &mut scratch.text)?,
         })),
-        MODULE_UNLOADED => Ok(Record::ModuleUnloaded(Addr(from.word()?))),
+        MODULE_UNLOADED => Ok(Record::ModuleUnloaded(Addr(from.word()?), from.narrow("module number")?)),
         ERROR => Ok(Record::Error {
             context: from.narrow("context")?,
             event: decode_event(&mut from, &mut scratch.stacks)?,
@@ -653,7 +655,7 @@ mod tests {
             build_id: &[1; BUILD_ID_MAX],
             path: &text,
         }));
-        round_trip(&Record::ModuleUnloaded(Addr(1)));
+        round_trip(&Record::ModuleUnloaded(Addr(1), 2));
         round_trip(&Record::SearchBegins);
         round_trip(&Record::SearchEnds);
         for kind in LeakKind::ALL {

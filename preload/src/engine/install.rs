@@ -262,6 +262,22 @@ pub fn find_return(pc: u64) -> Option<Pc> {
     with_engine(|engine| engine.find(pc.wrapping_sub(1), |map, offset| map.find_return(offset + 1)))?
 }
 
+/// Calls `act` with what finds the original return address for one in a copy of the module that begins at `start`.
+pub fn with_origins_of(start: Addr, act: impl FnOnce(&dyn Fn(Pc) -> Option<Pc>)) {
+    let mut act = Some(act);
+    with_engine(|engine| {
+        let is_it = |watched: &&Watched| watched.image.range.start() == start;
+        if let Some(watched) = engine.modules.iter().flatten().find(is_it)
+            && let Some(act) = act.take()
+        {
+            act(&|pc| watched.find(pc.0.wrapping_sub(1), |map, offset| map.find_return(offset + 1)));
+        }
+    });
+    if let Some(act) = act {
+        act(&|_| None);
+    }
+}
+
 /// Calls `ask` with the module whose original code holds `pc`.
 pub fn ask_module<R>(pc: Pc, ask: impl FnOnce(&Image, &Module<'_>) -> Option<R>) -> Option<R> {
     with_engine(|engine| {
@@ -271,6 +287,14 @@ pub fn ask_module<R>(pc: Pc, ask: impl FnOnce(&Image, &Module<'_>) -> Option<R>)
 }
 
 impl Watched {
+    /// Asks the map of the copy that `pc` lies in.
+    fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {
+        let after = self.copies.partition_point(|copied| copied.range.start().0 <= pc);
+        let copied = &self.copies[after.checked_sub(1)?];
+        let offset = u32::try_from(pc - copied.range.start().0).ok()?;
+        copied.range.contains(Addr(pc)).then(|| ask(&copied.map, offset))?
+    }
+
     fn thunk(&self, function: usize) -> u64 {
         self.stub(function) + 6
     }
@@ -549,12 +573,7 @@ impl Engine {
     }
 
     fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {
-        let watched =
-            self.modules.iter().flatten().find(|watched| watched.arena.range().contains(Addr(pc)))?;
-        let after = watched.copies.partition_point(|copied| copied.range.start().0 <= pc);
-        let copied = &watched.copies[after.checked_sub(1)?];
-        let offset = u32::try_from(pc - copied.range.start().0).ok()?;
-        copied.range.contains(Addr(pc)).then(|| ask(&copied.map, offset))?
+        self.modules.iter().flatten().find(|watched| watched.arena.range().contains(Addr(pc)))?.find(pc, ask)
     }
 }
 
