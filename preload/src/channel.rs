@@ -349,6 +349,9 @@ fn context_hash(event: &ErrorEvent<'_>) -> u64 {
     if let Detail::Syscall { parameter, .. } = event.detail {
         parameter.as_str().bytes().for_each(|byte| mix(byte.into()));
     }
+    if matches!(event.kind, ErrorKind::FdLeak | ErrorKind::FdInherited) {
+        mix(event.address.0);
+    }
     if let Detail::Late(_) = event.detail {
         event.allocated.iter().for_each(|pc| mix(pc.0));
     }

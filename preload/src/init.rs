@@ -1,6 +1,6 @@
 //! The order in which the shim begins: called by the loader before the target's own constructors.
 
-use crate::{channel, engine, heap, lifecycle, modules, stacks};
+use crate::{channel, descriptors, engine, heap, lifecycle, modules, stacks};
 
 extern "C" fn begin() {
     let options = channel::connect();
@@ -10,6 +10,7 @@ extern "C" fn begin() {
     modules::begin();
     heap::look_for_others();
     lifecycle::begin();
+    descriptors::begin(options.track_fds);
 }
 
 #[used]

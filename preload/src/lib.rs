@@ -9,7 +9,9 @@
 
 extern crate alloc;
 
+pub mod account;
 pub mod channel;
+pub mod descriptors;
 pub mod detour;
 pub mod engine;
 pub mod exports;

@@ -2,16 +2,11 @@
 //!
 //! In: requests as the engine's hook meets them. Out: shadow, error events, and the result.
 //!
-//! Invariants: `ACCOUNT` is touched under `LOCK`, with signals blocked, by code that calls nobody else's; so fork
-//! takes the lock, and a child finds the account whole. The target's own stack is never forbidden: frames come and
-//! go there without a word.
+//! Invariant: the target's own stack is never forbidden: frames come and go there without a word.
 
 mod native;
 
-use core::{
-    cell::UnsafeCell,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, Block, BlockState, Detail, ErrorEvent, ErrorKind, Function,
@@ -21,21 +16,17 @@ use memcheck_requests::{Blocks, Check, ClientBlock, Memory, Mistake, Origin, Req
 use memcheck_stack::Registers;
 
 use crate::{
+    account::Account,
     channel,
     engine::{gate, shadow_map, syscalls},
     heap,
     lifecycle::parts,
     stacks,
-    sys::{process, signal},
+    sys::process,
     thread,
 };
 
-static LOCK: AtomicBool = AtomicBool::new(false);
-
-struct Account(UnsafeCell<Blocks>);
-// SAFETY: touched only under `LOCK` (see `with_account`).
-unsafe impl Sync for Account {}
-static ACCOUNT: Account = Account(UnsafeCell::new(Blocks::new()));
+static ACCOUNT: Account<Blocks> = Account::new(Blocks::new());
 
 /// Whether the target told of any block, pool or name. Most never do.
 static IS_USED: AtomicBool = AtomicBool::new(false);
@@ -47,35 +38,14 @@ const LARGEST_FORBIDDEN: u64 = 8 << 30;
 const MOST_PAGES: u64 = 4096;
 const PAGE: u64 = 4096;
 
-fn lock() {
-    // Acquire pairs with the Release of `unlock`.
-    while LOCK.swap(true, Ordering::Acquire) {
-        process::yield_now();
-    }
-}
-
-fn unlock() {
-    LOCK.store(false, Ordering::Release);
-}
-
-fn with_account<R>(act: impl FnOnce(&mut Blocks) -> R) -> R {
-    let mask = signal::set_mask(u64::MAX);
-    lock();
-    // SAFETY: the lock is held, and `act` does not come back here.
-    let result = act(unsafe { &mut *ACCOUNT.0.get() });
-    unlock();
-    signal::set_mask(mask);
-    result
-}
-
 /// The calling thread is about to fork.
 pub fn before_fork() {
-    lock();
+    ACCOUNT.lock();
 }
 
 /// It has forked, in either process.
 pub fn after_fork() {
-    unlock();
+    ACCOUNT.unlock();
 }
 
 /// What a block of the target's own is, for an address that it forbade.
@@ -83,7 +53,7 @@ pub fn find(addr: Addr) -> Option<ClientBlock> {
     if !IS_USED.load(Ordering::Relaxed) {
         return None;
     }
-    with_account(|blocks| blocks.find(addr))
+    ACCOUNT.with(|blocks| blocks.find(addr))
 }
 
 /// A block of the target's own, as reports show it.
@@ -209,20 +179,20 @@ fn keep_account(site: &Site, memory: &Shadow, request: Request) -> Option<u64> {
     let (function, about) = match request {
         Request::NameBlock(range) => {
             let by = site.by(F::CreateBlock);
-            return Some(with_account(|blocks| blocks.name(range, by)));
+            return Some(ACCOUNT.with(|blocks| blocks.name(range, by)));
         }
         Request::ForgetName(index) => {
-            return Some(u64::from(!with_account(|blocks| blocks.forget_name(index))));
+            return Some(u64::from(!ACCOUNT.with(|blocks| blocks.forget_name(index))));
         }
-        Request::PoolExists { pool } => return Some(with_account(|blocks| blocks.has_pool(pool)).into()),
+        Request::PoolExists { pool } => return Some(ACCOUNT.with(|blocks| blocks.has_pool(pool)).into()),
         Request::CreatePool { pool, redzone, flags } => {
-            with_account(|blocks| blocks.create_pool(pool, redzone, flags));
+            ACCOUNT.with(|blocks| blocks.create_pool(pool, redzone, flags));
             return None;
         }
         Request::Allocated { block, redzone } => {
             if block.start() != Addr::NULL {
                 let by = site.by(F::MallocLike);
-                with_account(|blocks| blocks.allocate(memory, block, redzone, by));
+                ACCOUNT.with(|blocks| blocks.allocate(memory, block, redzone, by));
             }
             return None;
         }
@@ -237,7 +207,7 @@ fn keep_account(site: &Site, memory: &Shadow, request: Request) -> Option<u64> {
         _ => return None,
     };
     let by = site.by(function);
-    let result = with_account(|blocks| match request {
+    let result = ACCOUNT.with(|blocks| match request {
         Request::Resized { start, size, redzone } => blocks.resize(memory, start, size, redzone),
         Request::Freed { start } if start == Addr::NULL => Ok(()),
         Request::Freed { start } => blocks.free(memory, start, by),

@@ -7,6 +7,7 @@
 
 mod compile;
 mod control;
+mod descriptors;
 mod exec;
 mod expectation;
 mod fixture;
@@ -54,6 +55,7 @@ fn main() {
             trials.extend(traps::trials());
             trials.extend(refusals::trials());
             trials.extend(options::trials());
+            trials.extend(descriptors::trials());
             trials.extend(personality::trials());
             trials.extend(project::trials());
         }

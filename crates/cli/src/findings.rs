@@ -107,6 +107,8 @@ pub struct Treatment {
     pub ignored: Vec<AddrRange>,
     /// Whether forked processes are left out until they start a program.
     pub forks_are_silent: bool,
+    /// Whether descriptors that are left open are errors; else notes.
+    pub open_descriptors_are_errors: bool,
     /// Whether a rule is shown with each finding.
     pub generates_rules: bool,
 }
@@ -368,7 +370,10 @@ impl Collector for Findings<'_> {
         };
         self.functions(process, block.into_iter().chain([event.function]).flatten());
         let named = traces.named.clone();
-        let finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
+        let mut finding = Finding::from_event(event, process.pid, traces, self.treatment.trim);
+        if event.kind == ErrorKind::FdLeak && !self.treatment.open_descriptors_are_errors {
+            finding.severity = Level::Note;
+        }
         if !self.report.is_known(&finding.fingerprint) {
             let index = self.report.errors.len();
             let functions = &self.functions[&process.serial];

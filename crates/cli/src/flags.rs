@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use memcheck_model::{ErrorKind, LeakKind, MAX_FRAMES};
-use memcheck_wire::{LeakCheck, LeakResolution, Options};
+use memcheck_wire::{LeakCheck, LeakResolution, Options, TrackFds};
 
 use crate::{outputs::ReportFlags, rare_flags::RareFlags};
 
@@ -97,6 +97,11 @@ pub struct Flags {
     #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
     pub realloc_zero_bytes_frees: YesNo,
 
+    /// Watch descriptors: left open at exit, closed twice, used after close; with all also the standard three
+    #[arg(long, value_name = "WHICH", default_value = "no", require_equals = true,
+        num_args = 0..=1, default_missing_value = "yes")]
+    pub track_fds: TrackFdsFlag,
+
     /// What a program is told that asks whether it runs on Valgrind
     #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true)]
     pub running_on_valgrind: YesNo,
@@ -175,24 +180,14 @@ pub struct Flags {
 
     #[command(flatten)]
     pub rare: RareFlags,
-
-    #[command(flatten)]
-    pub planned: Planned,
 }
 
-/// Options that have a settled meaning and are not honoured yet.
-#[derive(Debug, clap::Args)]
-pub struct Planned {
-    #[arg(long, hide = true, require_equals = true, num_args = 0..=1, default_missing_value = "")]
-    track_fds: Option<String>,
-}
-
-impl Planned {
-    /// The first such option that was given.
-    pub fn find(&self) -> Option<&'static str> {
-        let given = [("--track-fds", self.track_fds.is_some())];
-        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
-    }
+/// `--track-fds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TrackFdsFlag {
+    Yes,
+    All,
+    No,
 }
 
 /// yes or no.
@@ -389,6 +384,11 @@ impl Flags {
             align_shift: self.rare.alignment.0,
             redzone_bytes: self.rare.redzone_size,
             running_on_valgrind: self.running_on_valgrind == YesNo::Yes,
+            track_fds: match self.track_fds {
+                TrackFdsFlag::No => TrackFds::No,
+                TrackFdsFlag::Yes => TrackFds::Yes,
+                TrackFdsFlag::All => TrackFds::All,
+            },
         }
     }
 }

@@ -50,7 +50,7 @@ use crate::{
     config::Config,
     destination::Destination,
     findings::{Findings, Treatment},
-    flags::{Flags, GenSuppressions, StaleFlag, YesNo},
+    flags::{Flags, GenSuppressions, StaleFlag, TrackFdsFlag, YesNo},
     names::{NameStyle, Names},
     os::{Beginning, Channel, SpawnError},
     program::Program,
@@ -116,9 +116,6 @@ fn run_program(
     command: &[OsString],
     shim: &[u8],
 ) -> ExitCode {
-    if let Some(option) = flags.planned.find() {
-        return fail(FAILED, &format_args!("{option} is not supported yet"));
-    }
     if let Some(contradiction) = flags.reports.find_contradiction() {
         return fail(FAILED, &contradiction);
     }
@@ -215,6 +212,7 @@ fn watch_program(
     let pid = child.as_raw().cast_unsigned();
     let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let file = log.as_ref().map(|log| log.open(pid)).transpose().map_err(|error| failed(&error))?;
+    let is_valgrind = manner.is_some();
     let mut text: Box<dyn Log> = match manner {
         Some(manner) => {
             // Every process has its own file when the pattern tells them apart, as Valgrind has it.
@@ -242,8 +240,15 @@ fn watch_program(
         kept_stacks: flags.rare.keep_stacktraces,
         ignored: flags.rare.ignore_ranges.iter().map(|range| range.0).collect(),
         forks_are_silent: flags.rare.child_silent_after_fork == YesNo::Yes,
+        open_descriptors_are_errors: !is_valgrind,
         generates_rules: flags.gen_suppressions == GenSuppressions::All,
     };
+    if flags.track_fds != TrackFdsFlag::No && flags.access_checks == YesNo::No {
+        text.notice(
+            "--track-fds without access checks: system calls are not seen, so only what is open at exit is told, without \
+             stacks",
+        );
+    }
     let watch = Watch::new(channel, child, &signals).map_err(|errno| failed(&errno))?;
     let names = Names::new(NameStyle {
         demangled: flags.rare.demangle == YesNo::Yes,

@@ -96,6 +96,8 @@ kinds! {
     ClientCheck = 22 "client-check" Error,
     /// A client request about a pool that there is none of.
     BadMempool = 23 "bad-mempool" Error,
+    /// A descriptor that the program was started with, open at its exit.
+    FdInherited = 24 "fd-inherited" Note,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! [`crate::Pc::call_site`]) except the first entry of `stack` when `exact_top` is set: that one is the
 //! instruction that erred. Allocation and free stacks start at the caller of the allocator function.
 
-use crate::{Access, ErrorKind, Function, ParameterName, Pc, Place, Size, ThreadId};
+use crate::{Access, ErrorKind, FileName, Function, ParameterName, Pc, Place, Size, ThreadId};
 
 /// The most frames that any recorded stack holds.
 pub const MAX_FRAMES: usize = 64;
@@ -60,6 +60,8 @@ pub enum Detail {
         /// How many bytes are copied.
         size: u64,
     },
+    /// What a descriptor leads to.
+    File(FileName),
     /// A system call's argument.
     Syscall {
         /// The system call's number.

@@ -204,25 +204,28 @@ pub const CATALOGUE: &[Entry] = &[
         "fd-leak",
         "a descriptor left open at exit",
         [775],
-        "A program that opens files and never closes them runs out of descriptors.",
+        "A program that opens files and never closes them runs out of descriptors. Looked for with --track-fds=yes; the \
+         stack is where the descriptor was opened.",
         "Close the descriptor on every path.",
-        later
+        seen
     ),
     entry!(
         "fd-double-close",
         "a descriptor closed twice",
         [1341],
-        "The number may have been given to another file in between, which is closed then.",
+        "The number may have been given to another file in between, which is closed then. Looked for with \
+         --track-fds=yes, and told where the kernel refused the second close.",
         "Close in one place, and set the variable to -1.",
-        later
+        seen
     ),
     entry!(
         "fd-use-after-close",
         "a descriptor used after it was closed",
         [910],
-        "The number is invalid, or belongs to another file by then.",
+        "The number is invalid, or belongs to another file by then. Looked for with --track-fds=yes, and told where the \
+         kernel refused the call.",
         "Close the descriptor after its last use.",
-        later
+        seen
     ),
     entry!(
         "forbidden-access",
@@ -250,6 +253,15 @@ pub const CATALOGUE: &[Entry] = &[
         "The program told with VALGRIND_MEMPOOL_ALLOC and its like of a pool that VALGRIND_CREATE_MEMPOOL never created, \
          or that was destroyed.",
         "Create the pool before it is used, and forget it when it is destroyed.",
+        seen
+    ),
+    entry!(
+        "fd-inherited",
+        "a descriptor that the program was started with, open at its exit",
+        [403],
+        "The program did not open it: its parent did, and left it open across exec. A note, told with --track-fds=yes (the \
+         three standard descriptors with --track-fds=all); it does not change the verdict.",
+        "Open files with O_CLOEXEC in the parent.",
         seen
     ),
     entry!(

@@ -181,6 +181,12 @@ impl Finding {
         }
     }
 
+    /// What happened at the stacks `allocated` and `freed`.
+    #[must_use]
+    pub fn origin_words(&self) -> (&'static str, &'static str) {
+        if self.id.starts_with("fd-") { ("opened", "closed") } else { ("allocated", "freed") }
+    }
+
     /// The frame to point an editor at: the innermost of the program's own code that has a source line.
     #[must_use]
     pub fn location(&self) -> Option<&Frame> {

@@ -87,6 +87,9 @@ fn sentence(kind: ErrorKind, event: &ErrorEvent<'_>) -> &'static str {
             "create the pool before it is used, and do not use it after it was destroyed"
         }
         ErrorKind::FdLeak => "close the descriptor when it is needed no longer",
+        ErrorKind::FdInherited => {
+            "who started the program left it open: open files with O_CLOEXEC, or close them before exec"
+        }
         ErrorKind::FdDoubleClose => {
             "close each descriptor once; another part of the program may own the number now"
         }

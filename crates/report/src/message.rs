@@ -47,7 +47,10 @@ pub(crate) fn message(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddr
         ErrorKind::BadMempool => {
             format!("{function} for the pool {}, which does not exist", event.address)
         }
-        ErrorKind::FdLeak => format!("descriptor {} is still open at exit", event.address.0),
+        ErrorKind::FdLeak => format!("{} is still open at exit", descriptor(event)),
+        ErrorKind::FdInherited => {
+            format!("{} is still open at exit, as the program was started with it", descriptor(event))
+        }
         ErrorKind::FdDoubleClose => format!("descriptor {} is closed a second time", event.address.0),
         ErrorKind::FdUseAfterClose => format!("descriptor {} is used after it was closed", event.address.0),
     }
@@ -282,4 +285,17 @@ fn client_check(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddress>) 
         _ => place(event, pid, named),
     };
     format!("{function}{size}: the first byte that must not be touched is {first}")
+}
+
+/// `descriptor 3 (/etc/passwd)`.
+fn descriptor(event: &ErrorEvent<'_>) -> String {
+    let number = event.address.0;
+    match event.detail {
+        Detail::File(name) if !name.as_bytes().is_empty() => {
+            // A name may hold what would move a terminal's cursor.
+            let name = String::from_utf8_lossy(name.as_bytes()).replace(char::is_control, "?");
+            format!("descriptor {number} ({name})")
+        }
+        _ => format!("descriptor {number}"),
+    }
 }

@@ -83,9 +83,10 @@ impl Text {
         self.stack(&mut text, None, &finding.stack);
         let by = |function: Option<&str>| function.map(|name| format!(" by {name}")).unwrap_or_default();
         let block = finding.block.as_ref();
-        let allocated = format!("allocated{}", by(block.map(|block| block.allocated_by.as_str())));
+        let (given, taken) = finding.origin_words();
+        let allocated = format!("{given}{}", by(block.map(|block| block.allocated_by.as_str())));
         self.stack(&mut text, Some(&allocated), &finding.allocated);
-        let freed = format!("freed{}", by(block.and_then(|block| block.freed_by.as_deref())));
+        let freed = format!("{taken}{}", by(block.and_then(|block| block.freed_by.as_deref())));
         self.stack(&mut text, Some(&freed), &finding.freed);
         for note in &finding.notes {
             self.remark(&mut text, "note", note);

@@ -28,6 +28,8 @@ pub enum Stress {
 pub enum Syscalls {
     /// Through [`crate::Cell::Syscall`].
     Hooked,
+    /// The same, and after it through [`crate::Cell::SyscallDone`].
+    Followed,
     /// They are copied.
     Native,
 }

@@ -2,7 +2,7 @@
 //! behind the last function what the checks' filters could not settle.
 //!
 //! Spill slots: 0 the scratch register, 1 rax under saved flags, 2 and 3 saved flags and work values, 4 to 6 what
-//! `spans` keeps, 7 a range's length, 8 to 15 a vector. Invariant: no slot is live from one original instruction to the
+//! `spans` keeps, 6 also the number of a system call while it is made, 7 a range's length, 8 to 15 a vector. Invariant: no slot is live from one original instruction to the
 //! next.
 
 mod spans;
@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 use memcheck_model::Pc;
 
 use crate::{
-    CallTarget, Cell, CodeBlob, Config, Extent, Module, Part, PcMap, Place, Processor, Resolver, Skip,
-    SkipReason, Stats, Stress, Syscalls,
+    CALL_SLOT, CallTarget, Cell, CodeBlob, Config, Extent, Module, Part, PcMap, Place, Processor, Resolver,
+    Skip, SkipReason, Stats, Stress, Syscalls,
     asm::{Asm, Cond, Gpr, Label, Mem},
     blob::Run,
     decode::{Decoded, Flow, Insn, Shape, Site, Through},
@@ -207,11 +207,20 @@ impl<'a> Emitter<'a> {
                     self.indirect_jump(insn);
                 }
             }
-            Flow::Syscall if self.config.syscalls == Syscalls::Hooked && self.bytes(insn) == [0x0f, 0x05] => {
+            Flow::Syscall if self.config.syscalls != Syscalls::Native && self.bytes(insn) == [0x0f, 0x05] => {
+                let is_followed = self.config.syscalls == Syscalls::Followed;
+                if is_followed {
+                    self.asm.store(self.slot(CALL_SLOT as i32), Gpr::RAX);
+                }
                 self.hook(Cell::Syscall);
                 self.copy(insn);
+                if is_followed {
+                    self.hook(Cell::SyscallDone);
+                    // So that the return address counts for this instruction.
+                    self.asm.raw(&[0x90]);
+                }
             }
-            Flow::Request if self.config.syscalls == Syscalls::Hooked => {
+            Flow::Request if self.config.syscalls != Syscalls::Native => {
                 self.hook(Cell::Request);
                 self.copy(insn);
             }

@@ -20,10 +20,12 @@
 //! - [`Cell::Report`]: an access that must not be. [`describe_report`] reads what it is from the bytes after the
 //!   return address; go on, with all registers and flags as they were and `rsp` at the program's own, at the
 //!   return address plus [`REPORT_RESUME`]. Called once for each bad access.
-//! - [`Cell::Syscall`] (only with [`Syscalls::Hooked`]): before each `syscall` instruction, with the registers that
+//! - [`Cell::Syscall`] (not with [`Syscalls::Native`]): before each `syscall` instruction, with the registers that
 //!   it will see. Go on in the same way at the return address to run it (with other registers, if wanted), or at
 //!   the return address plus [`SYSCALL_SKIP`] to leave it out with `rax` as its result.
-//! - [`Cell::Request`] (only with [`Syscalls::Hooked`]): before the last instruction of each client request of
+//! - [`Cell::SyscallDone`] (only with [`Syscalls::Followed`]): after it, with the registers that it left, and its
+//!   number in spill slot [`CALL_SLOT`]. Go on in the same way at the return address.
+//! - [`Cell::Request`] (not with [`Syscalls::Native`]): before the last instruction of each client request of
 //!   valgrind.h, which does nothing itself. Go on in the same way at the return address, with `rdx` as its result.
 //!
 //! The copy of a function uses [`SPILL_SLOTS`] slots at `fs:[Config::spill_offset + 8*i]`. They are live only within
@@ -54,6 +56,6 @@ pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_S
 pub use discover::{discover, entry_room, find_linkage_cell, is_linkage_stub};
 pub use module::{Extent, Module, Segment};
 pub use prelude::{
-    Cell, PRELUDE_BYTES, RANGE_SLOT, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude,
+    CALL_SLOT, Cell, PRELUDE_BYTES, RANGE_SLOT, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude,
 };
 pub use translate::{find_group, jumps_out, translate};

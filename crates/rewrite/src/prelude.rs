@@ -27,6 +27,8 @@ pub const REPORT_RESUME: u64 = 10;
 pub const SYSCALL_SKIP: u64 = 2;
 
 const ROUTINE_BYTES: usize = 192;
+/// The spill slot that holds the number of a system call while it is made, for [`Cell::SyscallDone`].
+pub const CALL_SLOT: usize = 6;
 /// The spill slot that holds a range's length.
 pub const RANGE_SLOT: usize = 7;
 
@@ -48,6 +50,8 @@ pub enum Cell {
     Base = 5,
     /// The shim's entry for client requests.
     Request = 6,
+    /// The shim's entry for system calls that were made.
+    SyscallDone = 7,
 }
 
 impl Cell {
@@ -98,7 +102,7 @@ impl Settle {
 
 /// The prelude's bytes; position-independent. The cells are `cells`, in their order.
 #[must_use]
-pub fn prelude(config: &Config, cells: [u64; 7]) -> Vec<u8> {
+pub fn prelude(config: &Config, cells: [u64; 8]) -> Vec<u8> {
     let mut bytes: Vec<u8> = cells.iter().flat_map(|cell| cell.to_le_bytes()).collect();
     for class in 0..=Settle::RANGE {
         bytes.resize(64 + usize::from(class) * ROUTINE_BYTES, 0xcc);

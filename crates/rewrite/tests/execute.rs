@@ -193,7 +193,7 @@ impl Library {
                 Processor::Baseline
             },
         };
-        let mut cells = [0; 7];
+        let mut cells = [0; 8];
         cells[Cell::Report as usize] = test_report_entry as *const () as u64;
         cells[Cell::TextStart as usize] = text_start;
         cells[Cell::TextBytes as usize] = text_bytes;

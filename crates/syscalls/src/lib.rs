@@ -14,12 +14,14 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod descriptors;
 mod memory;
 mod parameter;
 mod requests;
 mod table;
 
 pub use check::{Finding, Known, Request, check};
+pub use descriptors::{Effect, effect_of};
 pub use memory::{Granule, Memory};
 pub use parameter::{Attention, Call, Length, Parameter, Parameters, Shape, attention_of};
 pub use table::{CALLS, find_call};

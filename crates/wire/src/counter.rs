@@ -65,4 +65,10 @@ counters! {
     LibraryBlocks = "library_blocks",
     /// The bytes in those.
     LibraryBytes = "library_bytes",
+    /// Whether descriptors were looked at (0 or 1).
+    DescriptorsTracked = "descriptors_tracked",
+    /// Descriptors open at the end.
+    OpenDescriptors = "open_descriptors",
+    /// The three standard ones of those.
+    StandardDescriptors = "standard_descriptors",
 }

@@ -36,7 +36,7 @@ pub use layout::{
     CHANNEL_BYTES, CHANNEL_VARIABLE, Header, LAUNCHER_DIED, MAX_STREAMS, Owner, Requests, SLOT_WORDS, SLOTS,
     STOP_SIGNAL, STREAM_BYTES, Slot, SlotState, Stream, VERSION,
 };
-pub use options::{LeakCheck, LeakResolution, MAX_ALIGN_SHIFT, Options};
+pub use options::{LeakCheck, LeakResolution, MAX_ALIGN_SHIFT, Options, TrackFds};
 pub use record::{
     LossRecord, Module, Notice, NoticeKind, ProcessStart, Record, Scratch, StartKind, TEXT_MAX, decode,
     encode,

@@ -18,6 +18,18 @@ pub enum LeakCheck {
     Full = 2,
 }
 
+/// Which descriptors are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TrackFds {
+    /// None.
+    No = 0,
+    /// All but the three standard ones.
+    Yes = 1,
+    /// All.
+    All = 2,
+}
+
 /// How much of two allocation stacks must agree for their blocks to share a loss record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -71,6 +83,8 @@ pub struct Options {
     pub redzone_bytes: u16,
     /// What programs are told that ask whether they run on Valgrind.
     pub running_on_valgrind: bool,
+    /// Which descriptors are told of.
+    pub track_fds: TrackFds,
 }
 
 /// The largest alignment that can be asked for of every block: a page's.
@@ -98,6 +112,7 @@ impl Default for Options {
             align_shift: 0,
             redzone_bytes: 0,
             running_on_valgrind: false,
+            track_fds: TrackFds::No,
         }
     }
 }
@@ -108,7 +123,7 @@ fn pack_option(value: Option<u64>) -> u64 {
 }
 
 impl Options {
-    fn to_words(self) -> [u64; 19] {
+    fn to_words(self) -> [u64; 20] {
         [
             self.access_checks.into(),
             self.eager.into(),
@@ -129,6 +144,7 @@ impl Options {
             self.align_shift.into(),
             self.redzone_bytes.into(),
             self.running_on_valgrind.into(),
+            self.track_fds as u64,
         ]
     }
 
@@ -181,6 +197,12 @@ impl Options {
             align_shift: byte(16).filter(|&shift| shift <= MAX_ALIGN_SHIFT)?,
             redzone_bytes: u16::try_from(word(17)).ok()?,
             running_on_valgrind: flag(18)?,
+            track_fds: match word(19) {
+                0 => TrackFds::No,
+                1 => TrackFds::Yes,
+                2 => TrackFds::All,
+                _ => return None,
+            },
         })
     }
 
@@ -212,6 +234,7 @@ mod tests {
             align_shift: MAX_ALIGN_SHIFT,
             redzone_bytes: 4096,
             running_on_valgrind: true,
+            track_fds: TrackFds::All,
             ..Options::default()
         };
         for options in [options, Options::default()] {
@@ -223,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_words_never_panic(values in proptest::collection::vec(0u64..300, 19)) {
+        fn arbitrary_words_never_panic(values in proptest::collection::vec(0u64..300, 20)) {
             let words = words();
             for (to, from) in words.iter().zip(values) {
                 to.store(from, Ordering::Relaxed);

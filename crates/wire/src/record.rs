@@ -6,8 +6,9 @@
 
 use core::sync::atomic::AtomicU64;
 use memcheck_model::{
-    Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, Function, Holding,
-    LeakKind, MAX_FRAMES, PATH_STEPS, ParameterName, Pc, Place, Root, RootKind, Size, Step, ThreadId,
+    Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, FileName, Function,
+    Holding, LeakKind, MAX_FRAMES, PATH_STEPS, ParameterName, Pc, Place, Root, RootKind, Size, Step,
+    ThreadId,
 };
 
 use crate::words::{Malformed, Reader, Writer};
@@ -515,6 +516,10 @@ fn encode_detail(to: &mut Writer<'_>, detail: &Detail) {
             to.word(*source);
             to.word(*size);
         }
+        Detail::File(name) => {
+            to.word(8u8);
+            to.bytes(name.as_bytes());
+        }
         Detail::Syscall { number, parameter, offset } => {
             to.word(7u8);
             to.word(*number);
@@ -549,6 +554,10 @@ fn decode_detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
             let parameter = ParameterName::find_in(name)
                 .ok_or(Malformed::Field { name: "parameter", value: name.len() as u64 })?;
             Detail::Syscall { number, parameter, offset: from.word()? }
+        }
+        8 => {
+            let mut name = [0; FileName::MAX_BYTES];
+            Detail::File(FileName::new(from.bytes_in("file name", &mut name)?))
         }
         value => return Err(Malformed::Field { name: "detail", value }),
     })
@@ -613,6 +622,7 @@ mod tests {
             Detail::SizedDelete { size: 1, align: 2, block_align: 3 },
             Detail::Signal { number: 11, code: -6 },
             Detail::Overlap { destination: 1, source: 2, size: 3 },
+            Detail::File(FileName::new(&[b'/'; FileName::MAX_BYTES])),
             Detail::Syscall {
                 number: 1,
                 parameter: ParameterName::new(format_args!("buf")),

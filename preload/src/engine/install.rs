@@ -26,7 +26,7 @@ use memcheck_rewrite::{
     Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell,
     is_linkage_stub, prelude, translate,
 };
-use memcheck_wire::{Counter, Options};
+use memcheck_wire::{Counter, Options, TrackFds};
 
 use super::{
     callers,
@@ -134,7 +134,7 @@ pub fn begin(options: &Options) {
         spill_offset: spill_offset as i32,
         checks: Checks::On,
         stress: if options.stress { Stress::On } else { Stress::Off },
-        syscalls: Syscalls::Hooked,
+        syscalls: if options.track_fds == TrackFds::No { Syscalls::Hooked } else { Syscalls::Followed },
         processor: processor(),
     };
     if let Some(heap) = heap::find() {
@@ -478,6 +478,7 @@ impl Engine {
             jump_map_range.start().0,
             base,
             requests::entry().0,
+            syscalls::done_entry().0,
         ];
         let mut head = prelude(&self.config, cells);
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());

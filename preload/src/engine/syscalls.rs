@@ -27,7 +27,7 @@ use core::{
 use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, Detail, ErrorEvent, ErrorKind, MAX_FRAMES, Pc, Size, ThreadId,
 };
-use memcheck_rewrite::SYSCALL_SKIP;
+use memcheck_rewrite::{CALL_SLOT, SYSCALL_SKIP};
 use memcheck_shadow::USER_END;
 use memcheck_stack::Registers;
 use memcheck_syscalls::{Attention, CALLS, Finding, Granule, Known, Memory, Request, attention_of, check};
@@ -35,7 +35,7 @@ use memcheck_wire::Counter;
 
 use super::{confinement, count, gate, shadow_map};
 use crate::{
-    channel, heap,
+    channel, descriptors, heap,
     lifecycle::parts,
     requests, stacks,
     sys::{Errno, memory, process},
@@ -93,8 +93,14 @@ pub fn entry() -> Addr {
     Addr(memcheck_syscall_hook as *const () as u64)
 }
 
+/// Where copies go after each system call, if they do.
+pub fn done_entry() -> Addr {
+    Addr(memcheck_syscall_done_hook as *const () as u64)
+}
+
 unsafe extern "C" {
     fn memcheck_syscall_hook();
+    fn memcheck_syscall_done_hook();
 }
 
 /// What the hook put on the stack.
@@ -137,6 +143,14 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
         count(Counter::SyscallsUnknown, 1);
     }
     0
+}
+
+/// A call was made; the frame has its result in place of its number, and the address behind it.
+extern "C" fn on_done(frame: &mut Frame, bp: u64) {
+    let result = frame.request.number;
+    let number = thread::current().spill[CALL_SLOT].get();
+    let registers = Registers { pc: frame.at, sp: frame.rsp(), bp };
+    descriptors::call_was_made(&Request { number, ..frame.request }, result, registers);
 }
 
 /// Memory is about to go, or to be replaced: what the target said of it is void.
@@ -330,10 +344,42 @@ global_asm!(
     "mov [rsp], rcx",
     "ret 128",
     ".size memcheck_syscall_hook, .-memcheck_syscall_hook",
+    ".p2align 4",
+    ".globl memcheck_syscall_done_hook",
+    ".hidden memcheck_syscall_done_hook",
+    ".type memcheck_syscall_done_hook,@function",
+    "memcheck_syscall_done_hook:",
+    "pushfq",
+    "cld",
+    ".irp register, r9, r8, r10, rdx, rsi, rdi, rax, rbx",
+    "push \\register",
+    ".endr",
+    "mov rbx, rsp",
+    "and rsp, -16",
+    "sub rsp, 256",
+    ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movaps [rsp + 16*\\number], xmm\\number",
+    ".endr",
+    "lea rdi, [rbx + 8]",
+    "mov rsi, rbp",
+    "call {on_done}",
+    ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movaps xmm\\number, [rsp + 16*\\number]",
+    ".endr",
+    "mov rsp, rbx",
+    ".irp register, rbx, rax, rdi, rsi, rdx, r10, r8, r9",
+    "pop \\register",
+    ".endr",
+    "popfq",
+    "pop rcx",
+    "mov [rsp], rcx",
+    "ret 128",
+    ".size memcheck_syscall_done_hook, .-memcheck_syscall_done_hook",
     classes = const CLASSES,
     direct = const Attention::Direct as u8,
     class = sym CLASS,
     heap = sym HEAP,
     last_call = const core::mem::offset_of!(thread::ThreadBlock, last_call),
     on_call = sym on_call,
+    on_done = sym on_done,
 );

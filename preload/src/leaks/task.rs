@@ -10,25 +10,11 @@ const DIRECTORY: &[u8] = b"/proc/self/task/";
 /// Shows the id of every thread; false when the list cannot be read.
 pub fn for_each_thread(mut visit: impl FnMut(u32)) -> bool {
     let Ok(directory) = File::open(b"/proc/self/task\0", false) else { return false };
-    let mut buffer = [0u8; 4096];
-    loop {
-        let len = match directory.read_directory(&mut buffer) {
-            Ok(0) => return true,
-            Ok(len) => len,
-            Err(_) => return false,
-        };
-        // struct linux_dirent64: u64 inode, i64 offset, u16 length, u8 type, name.
-        let mut entries = &buffer[..len];
-        while let Some(&[low, high]) = entries.get(16..18) {
-            let entry_len = usize::from(u16::from_le_bytes([low, high])).max(19);
-            let (entry, rest) = entries.split_at(entry_len.min(entries.len()));
-            let name = entry[19..].split(|&byte| byte == 0).next().unwrap_or_default();
-            if let Some(tid) = decimal(name) {
-                visit(tid);
-            }
-            entries = rest;
+    directory.for_each_entry(|name| {
+        if let Some(tid) = decimal(name) {
+            visit(tid);
         }
-    }
+    })
 }
 
 /// Whether the thread is gone, or only its body is left (a main thread that called pthread_exit).

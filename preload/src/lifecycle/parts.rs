@@ -2,7 +2,7 @@
 //! order in which they must act; a part adds its line here.
 //!
 //! Lock order, which `before_fork` takes and the `after_fork_…` give back in reverse: the heap's (see
-//! `memcheck_heap`'s `lock`), that of the target's own blocks (see `requests`), the engine's. No other part holds a lock across a call of libc.
+//! `memcheck_heap`'s `lock`), those of the accounts (see `account`), the engine's. No other part holds a lock across a call of libc.
 
 use memcheck_heap::Chunk;
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Place, StackId};
@@ -11,6 +11,7 @@ use memcheck_stack::Registers;
 
 use super::end::Departure;
 use crate::{
+    descriptors,
     engine::{self, shadow_map},
     heap, leaks, maps, requests, stacks,
 };
@@ -54,6 +55,7 @@ impl Described {
 /// The process is about to end, its memory still as the target left it.
 pub fn at_end(departure: &Departure) {
     heap::at_end();
+    descriptors::at_end();
     engine::report_coverage();
     leaks::search_at_end(departure);
 }
@@ -62,12 +64,14 @@ pub fn at_end(departure: &Departure) {
 pub fn before_fork() {
     heap::before_fork();
     requests::before_fork();
+    descriptors::before_fork();
     engine::install::before_fork();
 }
 
 /// The calling thread has forked.
 pub fn after_fork_in_parent() {
     engine::install::after_fork();
+    descriptors::after_fork();
     requests::after_fork();
     heap::after_fork_in_parent();
 }
@@ -76,6 +80,7 @@ pub fn after_fork_in_parent() {
 pub fn after_fork_in_child() {
     engine::install::after_fork();
     engine::after_fork_in_child();
+    descriptors::after_fork();
     requests::after_fork();
     leaks::after_fork_in_child();
     heap::after_fork_in_child();

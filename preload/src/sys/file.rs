@@ -65,8 +65,33 @@ impl File {
         read.map(|bytes| bytes as usize)
     }
 
+    /// Its descriptor.
+    pub fn number(&self) -> i32 {
+        self.0 as i32
+    }
+
+    /// Shows the name of every entry of a directory; false when it cannot be read.
+    pub fn for_each_entry(&self, mut visit: impl FnMut(&[u8])) -> bool {
+        let mut buffer = [0u8; 4096];
+        loop {
+            let len = match self.read_directory(&mut buffer) {
+                Ok(0) => return true,
+                Ok(len) => len,
+                Err(_) => return false,
+            };
+            // struct linux_dirent64: u64 inode, i64 offset, u16 length, u8 type, name.
+            let mut entries = &buffer[..len];
+            while let Some(&[low, high]) = entries.get(16..18) {
+                let entry_len = usize::from(u16::from_le_bytes([low, high])).max(19);
+                let (entry, rest) = entries.split_at(entry_len.min(entries.len()));
+                visit(entry[19..].split(|&byte| byte == 0).next().unwrap_or_default());
+                entries = rest;
+            }
+        }
+    }
+
     /// Reads entries of a directory as getdents64(2) gives them; none at the end.
-    pub fn read_directory(&self, into: &mut [u8]) -> Result<usize, Errno> {
+    fn read_directory(&self, into: &mut [u8]) -> Result<usize, Errno> {
         const SYS_GETDENTS64: i64 = 217;
         let args = [self.0, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
         // SAFETY: the kernel writes to `into` only.
@@ -89,6 +114,18 @@ impl Drop for File {
         // SAFETY: the descriptor is ours and is not used again.
         let _ = unsafe { syscall(SYS_CLOSE, [self.0, 0, 0, 0, 0, 0]) };
     }
+}
+
+/// Writes what the link at `path`, which ends in a zero byte, leads to, and returns how long that is; zero when it
+/// cannot be had.
+pub fn read_link(path: &[u8], into: &mut [u8]) -> usize {
+    const SYS_READLINK: i64 = 89;
+    if path.last() != Some(&0) {
+        return 0;
+    }
+    let args = [path.as_ptr() as u64, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
+    // SAFETY: the path is a zero-terminated string; the kernel writes to `into` only.
+    unsafe { syscall(SYS_READLINK, args) }.unwrap_or(0) as usize
 }
 
 /// A fresh page that a forked child finds zeroed, or `None` before Linux 4.14.

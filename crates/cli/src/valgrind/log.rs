@@ -3,6 +3,7 @@
 //! Invariant: the lines of one error are written in one piece.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -11,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use memcheck_model::LeakKind;
+use memcheck_model::{ErrorKind, LeakKind};
 use memcheck_report::{Finding, Frame, LeakRecord, Report};
 use memcheck_wire::Counter;
 
@@ -40,9 +41,19 @@ pub struct ValgrindLog {
     shown: Shown,
     /// Loss records to be shown when their process has ended.
     losses: BTreeMap<u32, Vec<(LeakRecord, Option<Frame>)>>,
+    /// Descriptors left open, to be shown when their process has ended.
+    descriptors: BTreeMap<u32, Vec<OpenDescriptor>>,
     /// For `-s`: the errors of each process, by their index in the report.
     errors: BTreeMap<u32, Vec<(usize, Vec<String>)>>,
     main: u32,
+}
+
+/// A descriptor left open, in Valgrind's order: those that were inherited last, the newest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct OpenDescriptor {
+    is_inherited: bool,
+    number: Reverse<u64>,
+    lines: Vec<String>,
 }
 
 /// What is shown beside the errors.
@@ -107,6 +118,7 @@ impl ValgrindLog {
             start: Instant::now(),
             shown,
             losses: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
             errors: BTreeMap::new(),
             main,
         }
@@ -202,6 +214,15 @@ impl ValgrindLog {
 
 impl Display for ValgrindLog {
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>) {
+        let event = occurrence.event;
+        if matches!(event.kind, ErrorKind::FdLeak | ErrorKind::FdInherited) {
+            self.descriptors.entry(finding.pid).or_default().push(OpenDescriptor {
+                is_inherited: event.kind == ErrorKind::FdInherited,
+                number: Reverse(event.address.0),
+                lines: self.frames.descriptor(event, finding),
+            });
+            return;
+        }
         let lines = self.frames.error(finding, occurrence);
         if self.shown.error_list {
             self.errors.entry(finding.pid).or_default().push((occurrence.index, lines.clone()));
@@ -238,6 +259,14 @@ impl Display for ValgrindLog {
         let pid = process.pid;
         let mut lines = Vec::new();
         let count = |counter| process.counter(counter);
+        if count(Counter::DescriptorsTracked) != 0 {
+            let (open, standard) = (count(Counter::OpenDescriptors), count(Counter::StandardDescriptors));
+            lines.push(String::new());
+            lines.push(format!("FILE DESCRIPTORS: {open} open ({standard} std) at exit."));
+            let mut descriptors = self.descriptors.remove(&pid).unwrap_or_default();
+            descriptors.sort();
+            lines.extend(descriptors.into_iter().flat_map(|open| open.lines));
+        }
         // Valgrind makes the runtime libraries free what they keep for themselves before it looks.
         let library = (count(Counter::LibraryBytes), count(Counter::LibraryBlocks));
         let in_use = (

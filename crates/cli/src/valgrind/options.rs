@@ -34,7 +34,7 @@ const SO_ANYWAY: [&str; 9] = [
 ];
 
 /// Options that have no effect here, with the value that asks for nothing.
-const WITHOUT_EFFECT: [(&str, &str); 40] = [
+const WITHOUT_EFFECT: [(&str, &str); 39] = [
     ("--aspace-minaddr", ""),
     ("--allow-mismatched-debuginfo", "no"),
     ("--avg-transtab-entry-size", "0"),
@@ -59,7 +59,6 @@ const WITHOUT_EFFECT: [(&str, &str); 40] = [
     ("--sim-hints", "none"),
     ("--smc-check", ""),
     ("--soname-synonyms", ""),
-    ("--track-fds", "no"),
     ("--track-origins", "no"),
     ("--undef-value-errors", "no"),
     ("--unw-stack-scan-frames", ""),

@@ -69,6 +69,9 @@ impl Frames {
         if event.kind == ErrorKind::FatalSignal {
             return self.fatal_signal(event, finding);
         }
+        if matches!(event.kind, ErrorKind::FdDoubleClose | ErrorKind::FdUseAfterClose) {
+            return self.closed_descriptor(event, finding);
+        }
         let mut lines = vec![headline(event, finding)];
         lines.extend(self.stack(find(occurrence, event.function), &finding.stack));
         let has_address = !matches!(
@@ -168,6 +171,48 @@ impl Frames {
             _ => {}
         }
         lines.extend(self.stack(None, &finding.stack));
+        lines
+    }
+
+    /// A descriptor that is used or closed after it was closed, in the words of later Valgrinds.
+    fn closed_descriptor(&self, event: &ErrorEvent<'_>, finding: &Finding) -> Vec<String> {
+        let number = event.address.0;
+        let what = match event.kind {
+            ErrorKind::FdDoubleClose => "is already closed",
+            _ => "was closed already",
+        };
+        let mut lines = vec![format!("File descriptor {number}: {what}")];
+        lines.extend(self.stack(None, &finding.stack));
+        lines.push(" Previously closed".to_owned());
+        lines.extend(self.stack(None, &finding.freed));
+        if !finding.allocated.is_empty() {
+            lines.push(" Originally opened".to_owned());
+            lines.extend(self.stack(None, &finding.allocated));
+        }
+        lines
+    }
+
+    /// A descriptor left open, and an empty line.
+    pub fn descriptor(&self, event: &ErrorEvent<'_>, finding: &Finding) -> Vec<String> {
+        let number = event.address.0;
+        let name = match event.detail {
+            Detail::File(name) => String::from_utf8_lossy(name.as_bytes()).replace(char::is_control, "?"),
+            _ => String::new(),
+        };
+        let headline = if name.starts_with('/') && !name.starts_with("/memfd:") {
+            format!("Open file descriptor {number}: {name}")
+        } else if name.starts_with("socket:") {
+            format!("Open socket {number}:")
+        } else {
+            format!("Open file descriptor {number}:")
+        };
+        let mut lines = vec![headline];
+        if event.kind == ErrorKind::FdInherited {
+            lines.push("   <inherited from parent>".to_owned());
+        } else {
+            lines.extend(self.stack(None, &finding.stack));
+        }
+        lines.push(String::new());
         lines
     }
 

@@ -120,7 +120,7 @@ fn severity(id: &str) -> &'static str {
         | "use-of-uninitialised"
         | "alloc-dealloc-mismatch"
         | "forbidden-access" => "7.5",
-        "reachable" | "realloc-zero" => "1.0",
+        "reachable" | "realloc-zero" | "fd-inherited" => "1.0",
         _ => "5.0",
     }
 }

@@ -174,11 +174,11 @@ fn kind(finding: &Finding, protocol: Protocol) -> &'static str {
         "param-overlap" => "Overlap",
         "bad-size" if protocol == Protocol::Six => "InvalidSize",
         "bad-alignment" if protocol == Protocol::Six => "InvalidAlignment",
-        "fd-leak" if protocol > Protocol::Four => "FdNotClosed",
+        "fd-leak" | "fd-inherited" if protocol > Protocol::Four => "FdNotClosed",
         "fd-double-close" if protocol > Protocol::Four => "FdBadClose",
         "fd-use-after-close" if protocol > Protocol::Four => "FdBadUse",
         // A call was given what it cannot use.
-        "syscall-param" | "bad-size" | "bad-alignment" | "fd-leak" | "fd-double-close"
+        "syscall-param" | "bad-size" | "bad-alignment" | "fd-leak" | "fd-inherited" | "fd-double-close"
         | "fd-use-after-close" => "SyscallParam",
         "client-check" => "ClientCheck",
         "bad-mempool" => "InvalidMemPool",
