@@ -415,6 +415,18 @@ fn emacs_finds_every_line_in_the_compilation_buffer() {
 }
 
 #[test]
+fn bash_completes_options_and_the_manual_page_is_one() {
+    let example = Example::of("project");
+    let completed = example.must(
+        "memcheck completions bash >complete.bash && bash -c '. ./complete.bash; COMP_WORDS=(memcheck --leak-); \
+         COMP_CWORD=1; _memcheck memcheck --leak- memcheck; echo ${COMPREPLY[@]}'",
+    );
+    assert!(completed.contains("--leak-check") && completed.contains("--leak-resolution"), "{completed}");
+    let page = example.must("memcheck man");
+    assert!(page.contains(".TH memcheck 1") && page.contains(".SH OPTIONS"), "{page}");
+}
+
+#[test]
 fn settings_of_a_project_are_in_force() {
     let example = Example::of("project");
     fs::copy(examples().join("memcheck.toml"), example.folder().join("memcheck.toml")).unwrap();

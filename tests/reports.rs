@@ -69,6 +69,27 @@ fn a_report_that_cannot_be_written_is_refused_before_the_program_starts() {
 }
 
 #[test]
+fn words_that_are_nearly_right_get_a_suggestion() {
+    let scratch = scratch();
+    fs::write(scratch.path().join("r.json"), "{}").unwrap();
+    for (words, suggestion) in [
+        (&["--leek-check=full", "true"][..], "--leak-check"),
+        (&["--leak-check=ful", "true"], "full"),
+        (&["--compat=valgrind", "--track-fd=yes", "true"], "--track-fds"),
+        (&["convert", "r.json", "--to=sariff"], "sarif"),
+        (&["convert", "r.json", "--sarrif=x"], "--sarif"),
+        (&["merge", "r.json", "--htm=x"], "--html"),
+        (&["--explain=heap-bufer-overflow"], "heap-buffer-overflow"),
+        (&["config", "--num-caller=3"], "--num-callers"),
+    ] {
+        let refused = memcheck(scratch.path(), words);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(matches!(refused.status.code(), Some(1 | 125)), "{words:?}");
+        assert!(text.contains(suggestion), "{words:?}: {text}");
+    }
+}
+
+#[test]
 fn a_report_of_another_version_is_refused_with_a_reason() {
     let scratch = scratch();
     fs::write(scratch.path().join("r.json"), r#"{"schema": "memcheck-report/2", "findings": []}"#).unwrap();

@@ -298,7 +298,8 @@ fn explain() -> Result<(), String> {
     for words in [&["--explain", "double-free"][..], &["--explain=double-free"]] {
         say(exec::memcheck().args(words), scratch.path())?.must("exit 0", &["double-free: "])?;
     }
-    say(exec::memcheck().args(["--explain", "double-fee"]), scratch.path())?.must("exit 125", &["double-fee"])
+    say(exec::memcheck().args(["--explain", "double-fee"]), scratch.path())?
+        .must("exit 125", &["double-fee", "did you mean double-free?"])
 }
 
 fn file_size_limit() -> Result<(), String> {

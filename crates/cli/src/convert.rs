@@ -2,7 +2,10 @@
 
 use std::{fs, io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{
+    Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use memcheck_report::{Format, SourceRoot};
 
 use crate::{FAILED, fail, outputs::ReportFlags, progress};
@@ -16,18 +19,17 @@ pub struct Convert {
 
     /// Write this format to standard output: text, json, sarif, junit, codequality, github, oneline, html, xml, xml-5,
     /// xml-6
-    #[arg(long, value_name = "FORMAT", require_equals = true, value_parser = format)]
+    #[arg(long, value_name = "FORMAT", require_equals = true, value_parser = formats(), hide_possible_values = true)]
     to: Option<Format>,
 
     #[command(flatten)]
     reports: ReportFlags,
 }
 
-fn format(name: &str) -> Result<Format, String> {
-    Format::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = Format::ALL.iter().map(|format| format.name()).collect();
-        format!("no format is called {name:?}: use one of {}", names.join(", "))
-    })
+/// Reads the name of a format.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let names = Format::ALL.map(Format::name);
+    PossibleValuesParser::new(names).try_map(|name| Format::from_name(&name).ok_or("no format has this name"))
 }
 
 /// Converts.

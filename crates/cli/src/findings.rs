@@ -29,6 +29,8 @@ use crate::{
 
 /// Where findings are shown while the program runs.
 pub trait Display {
+    /// What comes next is about this process.
+    fn about(&mut self, process: &Watched);
     /// A finding that was just made. The thread that erred waits.
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>);
     /// A loss record of blocks from this function, which counts as an error or not.
@@ -291,7 +293,7 @@ fn process(watched: &Watched) -> Process {
     Process {
         pid: watched.pid,
         ppid: watched.ppid,
-        command: watched.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        command: watched.words(),
         exit: match watched.end {
             Some(End::Code(code)) => Some(Exit::Code(code)),
             Some(End::Signal(signal)) => Some(Exit::Signal(signal)),
@@ -378,6 +380,7 @@ impl Collector for Findings<'_> {
             let index = self.report.errors.len();
             let functions = &self.functions[&process.serial];
             let occurrence = Occurrence { event, named: named.as_ref(), functions, index };
+            self.display.about(process);
             self.display.finding(&finding, &occurrence);
             self.show_rule(process.pid, &subject, event.function, &stack);
         }
@@ -412,6 +415,7 @@ impl Collector for Findings<'_> {
         tally.errors += u64::from(is_error);
         tally.contexts += u64::from(is_error);
         if self.treatment.shown_leaks.contains(&loss.kind) && !is_known {
+            self.display.about(process);
             self.display.leak(&record, function.as_ref(), is_error);
             self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }

@@ -41,6 +41,7 @@ use std::{
 };
 
 use clap::Parser;
+use memcheck_model::{ErrorKind, LeakKind};
 use memcheck_report::{Baseline, Trim, Verdict};
 use memcheck_suppress::{Date, Suppressions};
 use memcheck_wire::CHANNEL_VARIABLE;
@@ -125,7 +126,7 @@ fn run_program(
                 print!("{text}");
                 ExitCode::SUCCESS
             }
-            None => fail(FAILED, &format_args!("no finding is called {id}")),
+            None => fail(FAILED, &unknown_finding(id)),
         };
     }
     if command.is_empty() {
@@ -138,6 +139,19 @@ fn run_program(
     match watch_program(flags, manner, command, &program, shim) {
         Ok(status) => status,
         Err(failure) => failure,
+    }
+}
+
+/// That there is no such finding, and which one may be meant.
+fn unknown_finding(id: &str) -> String {
+    let known = ErrorKind::ALL.iter().map(|kind| kind.id()).chain(LeakKind::ALL.iter().map(|kind| kind.id()));
+    let nearest = known
+        .map(|known| (strsim::jaro_winkler(known, id), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other));
+    match nearest {
+        Some((_, known)) => format!("no finding is called {id}: did you mean {known}?"),
+        None => format!("no finding is called {id}: docs/FINDINGS.md lists them"),
     }
 }
 
@@ -223,7 +237,7 @@ fn watch_program(
         }
         None => {
             let manner = Manner { color: flags.color, format: flags.format, is_quiet: flags.quiet };
-            Box::new(TextLog::new(file, manner, root.clone()))
+            Box::new(TextLog::new(file, manner, root.clone(), pid))
         }
     };
     let treatment = Treatment {

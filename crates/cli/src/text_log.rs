@@ -19,6 +19,8 @@ pub struct TextLog {
     text: Text,
     manner: Manner,
     root: SourceRoot,
+    /// The process that was started.
+    main: u32,
 }
 
 /// How the text is.
@@ -38,7 +40,7 @@ enum Output {
 
 impl TextLog {
     /// Standard error, or the log file.
-    pub fn new(file: Option<File>, manner: Manner, root: SourceRoot) -> Self {
+    pub fn new(file: Option<File>, manner: Manner, root: SourceRoot, main: u32) -> Self {
         // https://no-color.org: set and not empty.
         let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_colored = match manner.color {
@@ -47,7 +49,7 @@ impl TextLog {
             ColorFlag::Auto => file.is_none() && io::stderr().is_terminal() && !is_unwanted,
         };
         let text = Text::new(if is_colored { Color::Ansi } else { Color::Plain });
-        Self { output: file.map_or(Output::Stderr, Output::File), text, manner, root }
+        Self { output: file.map_or(Output::Stderr, Output::File), text, manner, root, main }
     }
 
     /// Writes in one piece, so that lines of other processes do not come between.
@@ -120,6 +122,12 @@ impl Log for TextLog {
 }
 
 impl Display for TextLog {
+    fn about(&mut self, process: &Watched) {
+        if process.pid != self.main {
+            self.text.name_process(process.pid, &process.words());
+        }
+    }
+
     fn finding(&mut self, finding: &Finding, _occurrence: &Occurrence<'_>) {
         let text = match self.manner.format {
             LogFormat::Text => self.text.finding(finding),

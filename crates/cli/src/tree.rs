@@ -121,6 +121,11 @@ impl Watched {
         }
     }
 
+    /// Its command as text.
+    pub fn words(&self) -> Vec<String> {
+        self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
     /// Its name for messages.
     pub fn name(&self) -> String {
         self.command.first().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned())

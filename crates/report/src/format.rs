@@ -181,6 +181,10 @@ fn pretty(value: &impl serde::Serialize) -> String {
 
 fn text(report: &Report) -> String {
     let mut renderer = Text::new(Color::Plain);
+    let started = report.processes.first().map(|process| process.pid);
+    for process in report.processes.iter().filter(|process| Some(process.pid) != started) {
+        renderer.name_process(process.pid, &process.command);
+    }
     let mut text = String::new();
     for item in items(report) {
         text.push_str(&match item {

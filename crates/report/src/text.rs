@@ -14,7 +14,7 @@
 //!    = help: …
 //! ```
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use memcheck_model::LeakKind;
 
@@ -45,18 +45,39 @@ enum Style {
 /// Frames in a row that may be equal before they are told once.
 const MOST_EQUAL: usize = 3;
 
+/// How much of a process's command is shown: compilers and browsers have very long ones.
+const MOST_OF_COMMAND: usize = 100;
+
 /// Lays findings out as text.
 #[derive(Debug)]
 pub struct Text {
     color: Color,
     sources: Sources,
+    /// Processes that their findings name.
+    processes: BTreeMap<u32, String>,
 }
 
 impl Text {
     /// Text with or without colours.
     #[must_use]
     pub fn new(color: Color) -> Self {
-        Self { color, sources: Sources::default() }
+        Self { color, sources: Sources::default(), processes: BTreeMap::new() }
+    }
+
+    /// From now on the findings of this process say that they are its: it is not the one that was started.
+    pub fn name_process(&mut self, pid: u32, command: &[String]) {
+        let mut command = command.join(" ");
+        if let Some((end, _)) = command.char_indices().nth(MOST_OF_COMMAND) {
+            command.truncate(end);
+            command.push('…');
+        }
+        self.processes.insert(pid, command);
+    }
+
+    fn process(&self, text: &mut String, pid: u32) {
+        if let Some(command) = self.processes.get(&pid) {
+            self.remark(text, "note", &format!("in process {pid} ({command})"));
+        }
     }
 
     fn paint(&self, style: Style, text: &str) -> String {
@@ -91,6 +112,7 @@ impl Text {
         for note in &finding.notes {
             self.remark(&mut text, "note", note);
         }
+        self.process(&mut text, finding.pid);
         self.remark(&mut text, "help", &finding.help);
         text.push('\n');
         text
@@ -105,6 +127,7 @@ impl Text {
         if let Some(holding) = leak.holding() {
             let _ = writeln!(text, "   {} {holding}", self.paint(Style::Frame, "="));
         }
+        self.process(&mut text, leak.pid);
         self.remark(&mut text, "help", &leak.help);
         text.push('\n');
         text
@@ -336,6 +359,17 @@ mod tests {
         assert_eq!(lines[1], format!("  --> {file}:2:12"));
         assert_eq!(lines[2..5], ["   |", " 2 | \tchar *p = malloc(10);", "   | \t          ^"]);
         assert_eq!(lines[5..7], ["   = allocated", "     in fill (list.c:2:12)"]);
+    }
+
+    #[test]
+    fn findings_of_other_processes_say_whose_they_are() {
+        let losses = Losses { blocks: 1, bytes: 10, indirect_blocks: 0, indirect_bytes: 0 };
+        let record =
+            |pid| LeakRecord::new(LeakKind::Definite, losses, pid, vec![frame("/no/such.c", 3, None)]);
+        let mut text = Text::new(Color::Plain);
+        text.name_process(8, &["./b".to_owned(), "-x".to_owned()]);
+        assert!(text.leak(&record(8), true).contains("   = note: in process 8 (./b -x)\n"));
+        assert!(!text.leak(&record(7), true).contains("process"));
     }
 
     #[test]

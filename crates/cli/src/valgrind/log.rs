@@ -213,6 +213,8 @@ impl ValgrindLog {
 }
 
 impl Display for ValgrindLog {
+    fn about(&mut self, _process: &Watched) {}
+
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>) {
         let event = occurrence.event;
         if matches!(event.kind, ErrorKind::FdLeak | ErrorKind::FdInherited) {
