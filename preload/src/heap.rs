@@ -24,7 +24,7 @@ use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 use crate::{
     channel,
     engine::shadow_map,
-    libc_symbols,
+    libc_symbols, requests,
     sys::{self, signal},
 };
 pub use errors::report;
@@ -182,7 +182,13 @@ pub fn at_end() {
 pub fn store_statistics() {
     let Some(heap) = find() else { return };
     heap.publish(threads::HeldCache::take(heap).get());
-    let sums = threads::statistics(heap);
+    let mut sums = threads::statistics(heap);
+    // Blocks of the target's own allocators count too, as for Valgrind, beside those they were cut from.
+    let given = requests::given();
+    sums.allocs += given.blocks;
+    sums.frees += given.taken_blocks;
+    sums.allocated_bytes += given.bytes;
+    sums.freed_bytes += given.taken_bytes;
     let live_bytes = sums.allocated_bytes.saturating_sub(sums.freed_bytes);
     for (counter, value) in [
         (Counter::Allocs, sums.allocs),

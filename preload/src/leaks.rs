@@ -4,6 +4,7 @@
 //! hold (who holds the tool heap's, a heap's or the channel's has signals blocked, so it is not stopped there).
 
 mod asked;
+mod clients;
 mod glibc;
 mod registers;
 mod restart;
@@ -13,19 +14,26 @@ mod stop;
 mod task;
 mod view;
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use memcheck_leak::{Heuristics, OutOfMemory, Outcome, Resolution, SearchOptions, search};
+use memcheck_leak::{Heuristics, MemoryView, OutOfMemory, Outcome, Resolution, SearchOptions, Sum, search};
 use memcheck_model::{Holding, LeakKind, MAX_FRAMES, Pc, Size};
+use memcheck_requests::Search;
 use memcheck_wire::{Counter, LeakCheck, LeakResolution, LossRecord, Notice, NoticeKind, Options, Record};
 
 pub use asked::{after_failed_exec, before_exec, begin};
+use clients::ClientView;
 use roots::Roots;
 use stop::Trouble;
 pub use stop::{STOP_MASK, action as stop_action};
 use view::HeapView;
 
-use crate::{channel, heap, lifecycle::end::Departure, stacks};
+use crate::{
+    channel, heap,
+    lifecycle::{end::Departure, work_stack},
+    stacks,
+    sys::signal,
+};
 
 /// This process was forked.
 pub fn after_fork_in_child() {
@@ -42,6 +50,43 @@ pub fn search_at_end(departure: &Departure) {
     let Some(turn) = asked::Turn::take() else { return };
     // The process ends: what stands still may stand until then, and change nothing any more.
     core::mem::forget((turn, search_now(departure, &options)));
+}
+
+/// A search on the target's own request, whose arguments are handed to it.
+struct Requested<'a> {
+    departure: &'a Departure,
+    how: Search,
+}
+
+/// Searches because the target asks for it, and goes on.
+pub fn search_on_request(departure: &Departure, how: Search) {
+    let mask = signal::set_mask(!STOP_MASK);
+    work_stack::run(search_requested, &Requested { departure, how });
+    signal::set_mask(mask);
+}
+
+extern "C" fn search_requested(requested: &Requested<'_>) {
+    if !channel::is_watched() {
+        return;
+    }
+    let Some(_turn) = asked::Turn::take() else { return };
+    let mask = signal::set_mask(u64::MAX);
+    channel::send(&Record::SearchBegins);
+    let leak_check = if requested.how == Search::Quick { LeakCheck::Summary } else { LeakCheck::Full };
+    search_now(requested.departure, &Options { leak_check, ..channel::connect() });
+    // So that its text stands before what the target says next.
+    channel::send_and_wait(&Record::SearchEnds);
+    signal::set_mask(mask);
+}
+
+/// What the last search found, by `LeakKind as usize - 1`: blocks and bytes.
+static FOUND: [[AtomicU64; 2]; LeakKind::ALL.len()] =
+    [const { [const { AtomicU64::new(0) }; 2] }; LeakKind::ALL.len()];
+
+/// What the last search found of a kind.
+pub fn found_last(kind: LeakKind) -> Sum {
+    let [blocks, bytes] = &FOUND[kind as usize - 1];
+    Sum { blocks: blocks.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
 }
 
 /// The options for a search on demand, which is asked for whatever is done at the end.
@@ -66,9 +111,10 @@ fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped>
     channel::send(&Record::Notice(Notice { kind: NoticeKind::LeakSearch, text: b"" }));
     let roots = roots::gather(departure, &stopped.stands);
     let outcome = HeapView::new(heap, &roots.libraries).ok_or(OutOfMemory).and_then(|view| {
-        let outcome = search_with_paths(&view, &roots, options)?;
-        send(&view, &roots, &outcome, options);
-        Ok(())
+        match ClientView::find(&view) {
+            Some(view) => search_and_send(&view, &roots, options),
+            None => search_and_send(&view, &roots, options),
+        }
     });
     if outcome.is_err() {
         refuse("there is no memory for it");
@@ -76,12 +122,22 @@ fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped>
     Some(stopped)
 }
 
+fn search_and_send(view: &impl MemoryView, roots: &Roots, options: &Options) -> Result<(), OutOfMemory> {
+    let outcome = search_with_paths(view, roots, options)?;
+    send(view, roots, &outcome, options);
+    Ok(())
+}
+
 fn refuse(why: &str) {
     channel::send(&Record::Notice(Notice { kind: NoticeKind::NoLeakSearch, text: why.as_bytes() }));
 }
 
 /// Searches, and once more for the paths if something is held whose holder is wanted.
-fn search_with_paths(view: &HeapView<'_>, roots: &Roots, options: &Options) -> Result<Outcome, OutOfMemory> {
+fn search_with_paths(
+    view: &impl MemoryView,
+    roots: &Roots,
+    options: &Options,
+) -> Result<Outcome, OutOfMemory> {
     let wanted = |kind| options.leak_check == LeakCheck::Full && options.sends(kind);
     let mut how = SearchOptions {
         heuristics: Heuristics::from_bits(options.leak_heuristics),
@@ -102,9 +158,12 @@ fn search_with_paths(view: &HeapView<'_>, roots: &Roots, options: &Options) -> R
     search(view, roots, how)
 }
 
-fn send(view: &HeapView<'_>, roots: &Roots, outcome: &Outcome, options: &Options) {
+fn send(view: &impl MemoryView, roots: &Roots, outcome: &Outcome, options: &Options) {
     for kind in LeakKind::ALL {
         let total = outcome.total(kind);
+        let [blocks, bytes] = &FOUND[kind as usize - 1];
+        blocks.store(total.blocks, Ordering::Relaxed);
+        bytes.store(total.bytes, Ordering::Relaxed);
         channel::send(&Record::LossSum { kind, blocks: total.blocks, bytes: Size(total.bytes) });
     }
     channel::counter(Counter::LibraryBlocks).store(outcome.library.blocks, Ordering::Relaxed);

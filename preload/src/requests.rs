@@ -6,21 +6,22 @@
 
 mod native;
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, Block, BlockState, Detail, ErrorEvent, ErrorKind, Function,
-    MAX_FRAMES, Pc, StackId, ThreadId,
+    LeakKind, MAX_FRAMES, Pc, StackId, ThreadId,
 };
-use memcheck_requests::{Blocks, Check, ClientBlock, Memory, Mistake, Origin, Request};
+use memcheck_requests::{Blocks, Check, ClientBlock, Given, Memory, Mistake, Origin, Request};
 use memcheck_stack::Registers;
 
 use crate::{
     account::Account,
     channel,
     engine::{gate, shadow_map, syscalls},
-    heap,
-    lifecycle::parts,
+    heap, leaks,
+    lifecycle::{end::Departure, parts},
     stacks,
     sys::process,
     thread,
@@ -54,6 +55,24 @@ pub fn find(addr: Addr) -> Option<ClientBlock> {
         return None;
     }
     ACCOUNT.with(|blocks| blocks.find(addr))
+}
+
+/// The blocks that live, in the order of their addresses; `None` when there are none, or no memory for the list.
+pub fn live() -> Option<Vec<ClientBlock>> {
+    if !IS_USED.load(Ordering::Relaxed) {
+        return None;
+    }
+    ACCOUNT.with(|blocks| {
+        let mut list = Vec::new();
+        list.try_reserve_exact(blocks.live().count()).ok()?;
+        list.extend(blocks.live());
+        (!list.is_empty()).then_some(list)
+    })
+}
+
+/// What the target's own allocators gave out and took back.
+pub fn given() -> Given {
+    if IS_USED.load(Ordering::Relaxed) { ACCOUNT.with(|blocks| blocks.given()) } else { Given::default() }
 }
 
 /// A block of the target's own, as reports show it.
@@ -126,6 +145,8 @@ impl Memory for Shadow {
 pub struct Site {
     /// The thread's registers; the instruction may lie in a copy.
     pub registers: Registers,
+    /// The same for a leak search.
+    pub departure: Departure,
 }
 
 impl Site {
@@ -167,8 +188,33 @@ pub fn act(site: &Site, request: Request) -> Option<u64> {
         Request::ReadValidity { range, to } => Some(read_validity(range, to)),
         Request::WriteValidity => Some(1),
         Request::Nothing { result } => Some(result),
-        Request::SearchLeaks(_) | Request::CountLeaks { .. } => None,
+        Request::SearchLeaks(how) => {
+            if !channel::is_vfork_child() {
+                leaks::search_on_request(&site.departure, how);
+            }
+            None
+        }
+        Request::CountLeaks { to, blocks } => {
+            count_leaks(to, blocks);
+            None
+        }
         about_blocks => keep_account(site, &memory, about_blocks),
+    }
+}
+
+/// Stores what the last search found: lost (also indirectly), possibly lost, reachable, suppressed. What is
+/// suppressed is known to the launcher alone: it counts as what it is.
+fn count_leaks(to: [Addr; 4], blocks: bool) {
+    let of = |kind| {
+        let sum = leaks::found_last(kind);
+        if blocks { sum.blocks } else { sum.bytes }
+    };
+    let lost = of(LeakKind::Definite) + of(LeakKind::Indirect);
+    for (to, sum) in to.into_iter().zip([lost, of(LeakKind::Possible), of(LeakKind::Reachable), 0]) {
+        if to != Addr::NULL {
+            // SAFETY: the target asked for the sums to be written there.
+            unsafe { (to.0 as *mut u64).write_unaligned(sum) };
+        }
     }
 }
 

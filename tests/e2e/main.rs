@@ -24,6 +24,7 @@ mod programs;
 mod project;
 mod refusals;
 mod report;
+mod requests;
 mod robustness;
 mod traps;
 
@@ -56,6 +57,7 @@ fn main() {
             trials.extend(refusals::trials());
             trials.extend(options::trials());
             trials.extend(descriptors::trials());
+            trials.extend(requests::trials());
             trials.extend(personality::trials());
             trials.extend(project::trials());
         }

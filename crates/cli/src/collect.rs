@@ -21,6 +21,8 @@ pub trait Collector {
     fn asked_sum(&mut self, process: &Watched, sum: LossSum);
     /// Such a search has ended: its text.
     fn answer(&mut self, process: &Watched, wanted: Wanted, color: Color) -> String;
+    /// A search has ended that the program itself asked for.
+    fn searched(&mut self, process: &Watched);
     /// Something to tell the user.
     fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str);
     /// What the program itself wants to be told to the user, and where it said so. The thread waits.

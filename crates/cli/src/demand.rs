@@ -47,6 +47,12 @@ impl Searches {
         self.sums.push(sum);
     }
 
+    /// What the search that has ended found: records of these kinds, and the sums.
+    pub fn found(&self, shown: &[LeakKind]) -> (Vec<(LeakRecord, Function)>, Vec<LossSum>) {
+        let found = self.found.iter().filter(|found| shown.contains(&found.key.kind));
+        (found.map(|found| (found.record.clone(), found.key.allocated_by)).collect(), self.sums.clone())
+    }
+
     /// The search has ended: its text. Shown are records of these kinds.
     pub fn tell(&mut self, process: &Watched, shown: &[LeakKind], wanted: Wanted, color: Color) -> String {
         let mut text = Text::new(color);

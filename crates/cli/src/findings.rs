@@ -39,10 +39,22 @@ pub trait Display {
     fn rule(&mut self, pid: u32, rule: &str);
     /// Something to know about how the process is watched.
     fn remark(&mut self, process: &Watched, remark: &str);
+    /// A leak search that the program itself asked for has ended.
+    fn searched(&mut self, process: &Watched, found: &SearchFound);
     /// What the program itself wants to be told to the user, with the stack if it wants that.
     fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]);
     /// The process has ended, and not by becoming another program.
     fn ended(&mut self, ended: &Ended<'_>);
+}
+
+/// What a leak search that the program asked for found.
+pub struct SearchFound {
+    /// The loss records that are shown, with the functions that allocated.
+    pub losses: Vec<(LeakRecord, Option<Frame>)>,
+    /// The sums of each kind.
+    pub sums: Vec<LossSum>,
+    /// All of it as text of ours.
+    pub text: String,
 }
 
 /// What a finding was made of.
@@ -434,6 +446,17 @@ impl Collector for Findings<'_> {
 
     fn asked_sum(&mut self, process: &Watched, sum: LossSum) {
         self.searches.entry(process.serial).or_default().add_sum(sum);
+    }
+
+    fn searched(&mut self, process: &Watched) {
+        let searches = self.searches.entry(process.serial).or_default();
+        let (losses, sums) = searches.found(&self.treatment.shown_leaks);
+        let text = searches.tell(process, &self.treatment.shown_leaks, Wanted::All, Color::Plain);
+        let functions = self.functions(process, losses.iter().map(|(_, function)| *function));
+        let losses =
+            losses.into_iter().map(|(record, function)| (record, functions.get(function.name()).cloned()));
+        let found = SearchFound { losses: losses.collect(), sums, text };
+        self.display.searched(process, &found);
     }
 
     fn answer(&mut self, process: &Watched, wanted: Wanted, color: Color) -> String {

@@ -8,7 +8,7 @@ use std::{
 use memcheck_report::{Color, Finding, Frame, LeakRecord, Report, SourceRoot, Text, one_line};
 
 use crate::{
-    findings::{Display, Ended, Occurrence},
+    findings::{Display, Ended, Occurrence, SearchFound},
     flags::{ColorFlag, LogFormat},
     tree::Watched,
 };
@@ -150,6 +150,10 @@ impl Display for TextLog {
 
     fn remark(&mut self, process: &Watched, remark: &str) {
         self.notice(&format!("process {} ({}): {remark}", process.pid, process.name()));
+    }
+
+    fn searched(&mut self, _process: &Watched, found: &SearchFound) {
+        self.write(&found.text);
     }
 
     fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]) {

@@ -416,6 +416,8 @@ impl Watch {
                 if let Some(question) = held.question.take() {
                     let text = collector.answer(watched, question.wanted, question.color);
                     question.answer(answer.map(|()| text));
+                } else {
+                    collector.searched(watched);
                 }
             }
             Record::ModuleLoaded(module) => watched.add_module(module),

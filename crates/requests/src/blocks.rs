@@ -93,6 +93,20 @@ pub struct Blocks {
     freed_order: VecDeque<u64>,
     pools: BTreeMap<u64, Pool>,
     names: Vec<Option<ClientBlock>>,
+    given: Given,
+}
+
+/// What `MALLOCLIKE_BLOCK` gave out and `FREELIKE_BLOCK` took back, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Blocks given out.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those of the blocks that were taken back.
+    pub taken_blocks: u64,
+    /// Their bytes.
+    pub taken_bytes: u64,
 }
 
 fn hull(range: AddrRange, redzone: Size) -> AddrRange {
@@ -112,7 +126,14 @@ impl Blocks {
             freed_order: VecDeque::new(),
             pools: BTreeMap::new(),
             names: Vec::new(),
+            given: Given { blocks: 0, bytes: 0, taken_blocks: 0, taken_bytes: 0 },
         }
+    }
+
+    /// What was given out and taken back, but for pieces of pools.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        self.given
     }
 
     /// What `addr` is inside or near of: the live block that holds it, or else the nearest of all.
@@ -134,12 +155,6 @@ impl Blocks {
     /// The live blocks, in the order of their addresses.
     pub fn live(&self) -> impl Iterator<Item = &ClientBlock> {
         self.live.values()
-    }
-
-    /// Whether any block lives.
-    #[must_use]
-    pub fn any_live(&self) -> bool {
-        !self.live.is_empty()
     }
 
     fn insert(&mut self, memory: &impl Memory, block: ClientBlock, is_metapiece: bool) {
@@ -173,6 +188,8 @@ impl Blocks {
     /// `MALLOCLIKE_BLOCK`.
     pub fn allocate(&mut self, memory: &impl Memory, range: AddrRange, redzone: Size, by: Origin) {
         let block = ClientBlock { range, allocated: by, freed: None, redzone, pool: None };
+        self.given.blocks += 1;
+        self.given.bytes += range.size().0;
         self.insert(memory, block, false);
     }
 
@@ -187,6 +204,10 @@ impl Blocks {
     /// When no block begins there.
     pub fn free(&mut self, memory: &impl Memory, start: Addr, by: Origin) -> Result<(), Mistake> {
         let block = self.live.remove(&start.0).ok_or_else(|| self.missing(start))?;
+        if block.pool.is_none() {
+            self.given.taken_blocks += 1;
+            self.given.taken_bytes += block.range.size().0;
+        }
         self.retire(memory, block, by);
         Ok(())
     }
@@ -494,10 +515,10 @@ mod tests {
         let pool = Addr(1);
         blocks.create_pool(pool, Size(0), PoolFlags { is_metapool: true, frees_blocks: true });
         blocks.allocate_piece(&memory, pool, range(64, 64), by(GIVEN)).unwrap();
-        assert!(!blocks.any_live());
+        assert_eq!(blocks.live().count(), 0);
         blocks.allocate(&memory, range(64, 8), Size(0), by(GIVEN));
         blocks.free_piece(&memory, pool, Addr(64), by(TAKEN)).unwrap();
-        assert!(!blocks.any_live());
+        assert_eq!(blocks.live().count(), 0);
     }
 
     #[test]

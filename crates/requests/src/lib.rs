@@ -16,5 +16,5 @@ extern crate alloc;
 mod blocks;
 mod request;
 
-pub use blocks::{Blocks, ClientBlock, Memory, Mistake, Origin};
+pub use blocks::{Blocks, ClientBlock, Given, Memory, Mistake, Origin};
 pub use request::{Check, PoolFlags, Request, Search};

@@ -17,7 +17,10 @@ use memcheck_model::Addr;
 use memcheck_requests::Request;
 use memcheck_stack::Registers;
 
-use crate::requests::{self, Site};
+use crate::{
+    lifecycle::end::Departure,
+    requests::{self, Site},
+};
 
 /// Where copies go at each client request.
 pub fn entry() -> Addr {
@@ -36,6 +39,8 @@ struct Frame {
     rcx: u64,
     rdx: u64,
     rsi_to_r11: [u64; 6],
+    rbp: u64,
+    r12_to_r15: [u64; 4],
     flags: u64,
     /// The last instruction of the request in the copy.
     at: u64,
@@ -44,13 +49,20 @@ struct Frame {
     red_zone: [u64; 16],
 }
 
-extern "C" fn on_request(frame: &mut Frame, bp: u64) {
+extern "C" fn on_request(frame: &mut Frame) {
     frame.word = frame.at;
     // SAFETY: rax leads to the words of the request, which the target has just written there.
     let words = unsafe { (frame.rax as *const [u64; 6]).read_unaligned() };
     let Some(request) = Request::find_in(words) else { return };
     let sp = core::ptr::from_ref(frame) as u64 + size_of::<Frame>() as u64;
-    let site = Site { registers: Registers { pc: frame.at, sp, bp } };
+    let registers = Registers { pc: frame.at, sp, bp: frame.rbp };
+    let departure = Departure {
+        pc: frame.at,
+        rsp: sp,
+        registers: core::ptr::from_ref(frame) as u64,
+        register_count: core::mem::offset_of!(Frame, flags) as u64 / 8,
+    };
+    let site = Site { registers, departure };
     if let Some(result) = requests::act(&site, request) {
         frame.rdx = result;
     }
@@ -65,7 +77,7 @@ global_asm!(
     "memcheck_request_hook:",
     "pushfq",
     "cld",
-    ".irp register, r11, r10, r9, r8, rdi, rsi, rdx, rcx, rax, rbx",
+    ".irp register, r15, r14, r13, r12, rbp, r11, r10, r9, r8, rdi, rsi, rdx, rcx, rax, rbx",
     "push \\register",
     ".endr",
     "mov rbx, rsp",
@@ -75,13 +87,12 @@ global_asm!(
     "movaps [rsp + 16*\\number], xmm\\number",
     ".endr",
     "mov rdi, rbx",
-    "mov rsi, rbp",
     "call {on_request}",
     ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
     "movaps xmm\\number, [rsp + 16*\\number]",
     ".endr",
     "mov rsp, rbx",
-    ".irp register, rbx, rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11",
+    ".irp register, rbx, rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11, rbp, r12, r13, r14, r15",
     "pop \\register",
     ".endr",
     "popfq",

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     destination::Destination,
-    findings::{Display, Ended, Occurrence, Tally},
+    findings::{Display, Ended, Occurrence, SearchFound, Tally},
     flags::{Flags, LeakCheckFlag},
     text_log::Log,
-    tree::Watched,
+    tree::{LossSum, Watched},
 };
 
 /// The text as it grows.
@@ -183,12 +183,12 @@ impl ValgrindLog {
         marker(begin).into_iter().chain(lines).chain(marker(end)).chain([String::new()]).collect()
     }
 
-    fn leak_summary(&self, process: &Watched, suppressed: (u64, u64)) -> Vec<String> {
+    fn leak_summary(&self, sums: &[LossSum], suppressed: (u64, u64)) -> Vec<String> {
         let line = |what: &str, (bytes, blocks): (u64, u64)| {
             format!("{what:>18}: {} bytes in {} blocks", number(bytes), number(blocks))
         };
         let sum = |kind| {
-            let sums = process.loss_sums.iter().filter(|sum| sum.kind == kind);
+            let sums = sums.iter().filter(|sum| sum.kind == kind);
             sums.fold((0, 0), |(bytes, blocks), sum| (bytes + sum.bytes, blocks + sum.blocks))
         };
         let definite = sum(LeakKind::Definite);
@@ -239,6 +239,17 @@ impl Display for ValgrindLog {
 
     fn rule(&mut self, pid: u32, rule: &str) {
         self.write(pid, rule);
+    }
+
+    fn searched(&mut self, process: &Watched, found: &SearchFound) {
+        let mut losses: Vec<_> = found.losses.iter().collect();
+        losses.sort_by_key(|(leak, _)| leak.bytes + leak.indirect_bytes);
+        let record = |(index, (leak, function)): (usize, &&(LeakRecord, Option<Frame>))| {
+            self.framed(self.frames.leak(leak, function.as_ref(), index + 1, losses.len()))
+        };
+        let mut lines: Vec<String> = losses.iter().enumerate().flat_map(record).collect();
+        lines.extend(self.leak_summary(&found.sums, (0, 0)));
+        self.say(process.pid, &lines);
     }
 
     fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]) {
@@ -308,9 +319,10 @@ impl Display for ValgrindLog {
                 lines.push("Warning: leaks were not searched for".to_owned());
                 lines.push(String::new());
             } else {
-                lines.extend(
-                    self.leak_summary(process, (ended.tally.suppressed_bytes, ended.tally.suppressed_blocks)),
-                );
+                lines.extend(self.leak_summary(
+                    &process.loss_sums,
+                    (ended.tally.suppressed_bytes, ended.tally.suppressed_blocks),
+                ));
             }
             if !self.shown.error_list {
                 lines.push("For lists of detected and suppressed errors, rerun with: -s".to_owned());
