@@ -15,7 +15,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 10] = [
         ("children_are_skipped_by_path_and_argument", skipped_children),
         ("forked_children_can_be_silent", silent_forks),
         ("every_process_has_its_own_file", own_files),
@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         ("names_are_shown_as_asked", names),
         ("stacks_are_kept_as_asked", stacks),
         ("ranges_are_ignored", ranges),
+        ("rules_follow_the_loss_records_they_are_for", rules),
         ("blocks_lie_as_far_apart_as_asked", placement),
     ];
     checks.into_iter().map(|(name, check)| trial(format!("personality::{name}"), check)).collect()
@@ -225,6 +226,20 @@ fn ranges() -> Result<(), String> {
         expect(range, &said.stderr, || said.stderr.contains("Invalid read") == is_told)?;
     }
     Ok(())
+}
+
+fn rules() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    let text = "#include <stdlib.h>\nchar *volatile p;\nint main(void) {\n  p = malloc(40);\n  p = malloc(30);\n  \
+        p = NULL;\n}\n";
+    let said =
+        run(scratch.path(), &["--leak-check=full", "--gen-suppressions=all"], &built("lost.c", text)?)?;
+    let places: Vec<_> =
+        ["30 bytes in", "fun:malloc", "40 bytes in"].map(|word| said.stderr.find(word)).into();
+    expect("a rule after its record", &said.stderr, || {
+        places.iter().all(Option::is_some) && places.is_sorted()
+    })?;
+    expect("two rules", &said.stderr, || said.stderr.matches("   fun:malloc\n   fun:main\n}\n").count() == 2)
 }
 
 fn placement() -> Result<(), String> {

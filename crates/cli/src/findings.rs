@@ -273,7 +273,9 @@ impl<'a> Findings<'a> {
         stack: &[NamedFrame],
     ) {
         if self.treatment.generates_rules {
-            let names: Vec<FrameNames<'_>> = stack.iter().map(NamedFrame::names).collect();
+            // What is below main differs from one C library to the next.
+            let shown = self.treatment.trim.apply(self.names.shown(stack)).len();
+            let names: Vec<FrameNames<'_>> = stack.iter().take(shown).map(NamedFrame::names).collect();
             self.display.rule(pid, &memcheck_suppress::generate(subject, function, &names));
         }
     }

@@ -40,7 +40,9 @@ pub struct ValgrindLog {
     start: Instant,
     shown: Shown,
     /// Loss records to be shown when their process has ended.
-    losses: BTreeMap<u32, Vec<(LeakRecord, Option<Frame>)>>,
+    losses: BTreeMap<u32, Vec<Loss>>,
+    /// Whether what was told last is a loss record.
+    last_is_loss: bool,
     /// Descriptors left open, to be shown when their process has ended.
     descriptors: BTreeMap<u32, Vec<OpenDescriptor>>,
     /// For `-s`: the errors of each process, by their index in the report.
@@ -54,6 +56,14 @@ struct OpenDescriptor {
     is_inherited: bool,
     number: Reverse<u64>,
     lines: Vec<String>,
+}
+
+/// A loss record that waits for the end of its process.
+struct Loss {
+    leak: LeakRecord,
+    function: Option<Frame>,
+    /// The rule that would keep it out, when that is wanted.
+    rule: String,
 }
 
 /// What is shown beside the errors.
@@ -118,6 +128,7 @@ impl ValgrindLog {
             start: Instant::now(),
             shown,
             losses: BTreeMap::new(),
+            last_is_loss: false,
             descriptors: BTreeMap::new(),
             errors: BTreeMap::new(),
             main,
@@ -131,7 +142,7 @@ impl ValgrindLog {
             lines.extend([
                 "Memcheck, a memory error detector".to_owned(),
                 format!(
-                    "Using memcheck-{} in the manner of Valgrind-{VERSION}; rerun with -h for its options",
+                    "Using Valgrind-{VERSION} options and text in memcheck-{}; rerun with -h for its options",
                     env!("CARGO_PKG_VERSION")
                 ),
                 format!("Command: {}", command.join(" ")),
@@ -216,6 +227,7 @@ impl Display for ValgrindLog {
     fn about(&mut self, _process: &Watched) {}
 
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>) {
+        self.last_is_loss = false;
         let event = occurrence.event;
         if matches!(event.kind, ErrorKind::FdLeak | ErrorKind::FdInherited) {
             self.descriptors.entry(finding.pid).or_default().push(OpenDescriptor {
@@ -234,11 +246,17 @@ impl Display for ValgrindLog {
     }
 
     fn leak(&mut self, leak: &LeakRecord, function: Option<&Frame>, _is_error: bool) {
-        self.losses.entry(leak.pid).or_default().push((leak.clone(), function.cloned()));
+        let loss = Loss { leak: leak.clone(), function: function.cloned(), rule: String::new() };
+        self.losses.entry(leak.pid).or_default().push(loss);
+        self.last_is_loss = true;
     }
 
     fn rule(&mut self, pid: u32, rule: &str) {
-        self.write(pid, rule);
+        let loss = self.losses.get_mut(&pid).and_then(|losses| losses.last_mut());
+        match loss.filter(|_| self.last_is_loss) {
+            Some(loss) => loss.rule.push_str(rule),
+            None => self.write(pid, rule),
+        }
     }
 
     fn searched(&mut self, process: &Watched, found: &SearchFound) {
@@ -301,11 +319,15 @@ impl Display for ValgrindLog {
             ]);
         }
         let mut losses = self.losses.remove(&pid).unwrap_or_default();
-        losses.sort_by_key(|(leak, _)| leak.bytes + leak.indirect_bytes);
+        losses.sort_by_key(|loss| loss.leak.bytes + loss.leak.indirect_bytes);
         let all = losses.len();
-        for (index, (leak, function)) in losses.iter().enumerate() {
-            let record = self.frames.leak(leak, function.as_ref(), index + 1, all);
+        for (index, loss) in losses.iter().enumerate() {
+            let record = self.frames.leak(&loss.leak, loss.function.as_ref(), index + 1, all);
             lines.extend(self.framed(record));
+            if !loss.rule.is_empty() {
+                self.say(pid, &std::mem::take(&mut lines));
+                self.write(pid, &loss.rule);
+            }
         }
         if !self.shown.is_quiet {
             if in_use.1 == 0 {
