@@ -79,7 +79,7 @@ impl<'v, 'a> ClientView<'v, 'a> {
             }
             None => {
                 let after = readable.partition_point(|mapping| mapping.start() <= range.start());
-                if !readable[..after].last().is_some_and(|mapping| range.end() <= mapping.end()) {
+                if readable[..after].last().is_none_or(|mapping| range.end() > mapping.end()) {
                     return;
                 }
             }
