@@ -63,7 +63,7 @@ fn in_valgrinds_manner(text: &str, file: &str) -> String {
         };
         let frame = line.trim_start();
         let is_frame = frame.starts_with("at 0x") || frame.starts_with("by 0x");
-        let is_of_build = line.starts_with("Using memcheck") || line.starts_with("Command:");
+        let is_of_build = line.starts_with("Using Valgrind") || line.starts_with("Command:");
         match frame.split_once(": ") {
             Some((_, place)) if is_frame && place.contains(file) => lines.push(format!("   in {place}")),
             _ if is_frame || is_of_build => {}
