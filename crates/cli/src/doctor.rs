@@ -1,4 +1,4 @@
-//! `memcheck doctor PROGRAM`: why a program cannot be checked well here, and what to do about it.
+//! `memcheck doctor [PROGRAM]`: why a program, or any, cannot be checked well here, and what to do about it.
 //!
 //! In: a command, and this machine. Out: one line for each thing looked at, with advice where something is in the way.
 //! Runs /bin/true under memcheck, but never the program.
@@ -28,7 +28,7 @@ enum Sight {
 
 /// Looks, and tells.
 pub fn run(command: &[OsString], shim: &[u8]) -> ExitCode {
-    let mut sights = of_program(command);
+    let mut sights = if command.is_empty() { Vec::new() } else { of_program(command) };
     sights.extend(of_machine(shim));
     let mut text = String::new();
     for sight in &sights {

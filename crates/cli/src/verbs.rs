@@ -42,7 +42,7 @@ pub fn try_verb(command: &[OsString], shim: &[u8]) -> Option<ExitCode> {
         {
             Some(config(&command[1..]))
         }
-        ["doctor", _, ..] if !is_program("doctor") => Some(doctor::run(&command[1..], shim)),
+        ["doctor", ..] if !is_program("doctor") => Some(doctor::run(&command[1..], shim)),
         ["man"] => Some(print(&manual())),
         _ => None,
     }
