@@ -1,13 +1,28 @@
 //! What an address is to the heap, and all chunks in turn. Reads metadata only; takes no lock, so it may run in
 //! signal handlers and while other threads are stopped anywhere.
 
-use memcheck_model::{Addr, AddrRange};
+use memcheck_model::{Addr, AddrRange, Function, Size, StackId, ThreadId};
 
 use crate::{
-    Chunk, ChunkId, ChunkMeta, ChunkState, Class, Heap,
+    Chunk, ChunkId, ChunkState, Class, Heap,
     chunk::{Info, user_start},
     layout::Slot,
 };
+
+/// What is known of a live chunk, without what is known of freed ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveSlot {
+    /// Its first byte.
+    pub start: Addr,
+    /// The size that was asked for.
+    pub size: Size,
+    /// The thread that allocated it.
+    pub alloc_tid: ThreadId,
+    /// Where it was allocated.
+    pub alloc_stack: StackId,
+    /// The function that allocated it.
+    pub allocated_by: Function,
+}
 
 impl Heap<'_> {
     /// Whether `addr` lies in the heap's address range.
@@ -101,26 +116,33 @@ impl Heap<'_> {
         self.centrals[class.index()].frontier()
     }
 
-    /// The slot of this class, by index, with this number, which was used.
-    #[must_use]
-    #[inline]
-    pub const fn slot_id(&self, class: usize, number: u32) -> ChunkId {
-        self.layout.id(Slot { class: Class(class as u8), number })
-    }
-
     /// Where a slot's chunk begins when it was asked for without alignment.
     #[must_use]
     #[inline]
-    pub fn usual_start(&self, id: ChunkId) -> Addr {
-        let slot = self.layout.slot(id);
-        Addr(user_start(self.layout.slot_start(slot), slot.class, 0))
+    pub fn usual_start(&self, class: usize, number: u32) -> Addr {
+        let class = Class(class as u8);
+        Addr(user_start(self.layout.slot_start(Slot { class, number }), class, 0))
     }
 
-    /// A slot's metadata, for who wants them in the cache.
+    /// The live chunk of a slot, as [`Heap::view`] shows it: for who looks at every slot.
     #[must_use]
-    #[inline]
-    pub fn metadata(&self, id: ChunkId) -> &ChunkMeta {
-        self.meta(id)
+    #[inline(always)] // most callers want only some of it
+    pub fn find_live_slot(&self, class: usize, number: u32) -> Option<LiveSlot> {
+        let class = Class(class as u8);
+        let id = self.layout.id(Slot { class, number });
+        let meta = self.meta(id);
+        let info = meta.info();
+        (info.state() == ChunkState::Live).then(|| LiveSlot {
+            start: Addr(user_start(
+                self.layout.slot_start(Slot { class, number }),
+                class,
+                info.align_shift(),
+            )),
+            size: Size(self.size_of(id, class, info)),
+            alloc_tid: info.alloc_tid(),
+            alloc_stack: meta.alloc_stack(),
+            allocated_by: info.alloc_function(),
+        })
     }
 
     pub(crate) fn for_each_slot(&self, mut visit: impl FnMut(ChunkId, Slot, Info)) {

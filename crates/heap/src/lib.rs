@@ -29,6 +29,7 @@ mod size_class;
 pub use backend::{Backend, Change, Pattern, Reason};
 pub use cache::{CacheStatistics, ThreadCache};
 pub use chunk::{Chunk, ChunkMeta, ChunkState};
+pub use describe::LiveSlot;
 pub use heap::{Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Statistics, Tables, Wishes};
 pub use layout::{ChunkId, Layout};
 pub use quarantine::BatchWords;

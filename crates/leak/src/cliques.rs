@@ -38,12 +38,10 @@ struct Lost {
     reported: bool,
 }
 
-/// Marks every chunk that is still `Unreached` as `Leader` or `Indirect`. `queue` is empty, with room for every
-/// live chunk.
+/// Marks every chunk that is still `Unreached` as `Leader` or `Indirect`.
 pub(crate) fn split<V: MemoryView>(
     view: &V,
     marks: &mut Marks,
-    queue: &mut Vec<ChunkIndex>,
     tag_bits: u8,
 ) -> Result<Cliques, OutOfMemory> {
     let mut count = 0;
@@ -55,6 +53,8 @@ pub(crate) fn split<V: MemoryView>(
     cliques.place = filled(view.slot_count(), 0)?;
     cliques.sums = reserved(count)?;
     let mut lost = reserved(count)?;
+    // A lost chunk enters it at most once for each leader.
+    let mut queue = reserved(count)?;
     view.for_each_live(|live| {
         if marks.get(live.index) == Mark::Unreached {
             lost.push(Lost { stack: live.stack, index: live.index, reported: live.chunk.reported });
@@ -67,7 +67,7 @@ pub(crate) fn split<V: MemoryView>(
             continue;
         }
         marks.set(index, Mark::Leader);
-        let sum = Gather { view, marks, queue, cliques: &cliques, tag_mask: (1 << tag_bits) - 1 }
+        let sum = Gather { view, marks, queue: &mut queue, cliques: &cliques, tag_mask: (1 << tag_bits) - 1 }
             .run(index, reported);
         cliques.sums.push(sum);
         cliques.place[index.0 as usize] = cliques.sums.len() as u32;

@@ -143,6 +143,18 @@ impl MemoryView for Fake {
         Some(ChunkIndex(u32::try_from(addr.0.checked_sub(HEAP)? / SLOT_BYTES).ok()?))
     }
 
+    fn find_start(&self, addr: Addr) -> Option<(ChunkIndex, bool)> {
+        let index = self.find_slot(addr)?;
+        Some((index, addr.0 == self.addr(index.0)))
+    }
+
+    /// Every third chunk keeps its size for itself.
+    fn for_each_slot(&self, mut visit: impl FnMut(ChunkIndex, Option<Size>)) {
+        self.for_each_live(|live| {
+            visit(live.index, (live.index.0 % 3 != 2).then_some(live.chunk.size));
+        });
+    }
+
     fn get_chunk(&self, index: ChunkIndex) -> Chunk {
         let slot = self.slots[index.0 as usize];
         assert!(slot.live);

@@ -1,9 +1,11 @@
-//! What the search knows of each slot: one byte, so that the marks of millions of chunks stay in the cache.
+//! What the search knows of each slot: two bytes, so that the marks of millions of chunks stay in the cache.
 
 use alloc::vec::Vec;
 
+use memcheck_model::{Addr, Size};
+
 use crate::search::OutOfMemory;
-use crate::view::{ChunkIndex, MemoryView};
+use crate::view::ChunkIndex;
 
 /// What is known of a slot. A chunk's mark only ever goes down this list, except that `Leader` becomes
 /// `Indirect` when another clique takes it over, and `InteriorSeen` may become `Reachable` or `Library`.
@@ -43,29 +45,53 @@ impl Mark {
     }
 }
 
-/// The marks of all slots.
-pub(crate) struct Marks(Vec<u8>);
+/// The marks of all slots, and how many words each chunk has: a chunk that is pointed to where it begins needs no
+/// look at its metadata.
+///
+/// ```text
+///  15 … 8  words, or ASK      7 … 0  mark
+/// ```
+pub(crate) struct Marks(Vec<u16>);
+
+/// In place of a number of words: the chunk has more, or does not begin where chunks do.
+pub(crate) const ASK: u64 = 255;
 
 impl Marks {
     /// All slots dead.
     pub(crate) fn new(slots: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self(filled(slots, Mark::Dead as u8)?))
+        Ok(Self(filled(slots, Mark::Dead as u16)?))
+    }
+
+    /// Marks a live chunk `Unreached`, and notes its size if that is known.
+    pub(crate) fn set_live(&mut self, index: ChunkIndex, size: Option<Size>) {
+        let words = size.map_or(ASK, |size| (size.0 / 8).min(ASK));
+        if let Some(entry) = self.0.get_mut(index.0 as usize) {
+            *entry = (words << 8) as u16 | Mark::Unreached as u16;
+        }
     }
 
     pub(crate) fn get(&self, index: ChunkIndex) -> Mark {
-        self.0.get(index.0 as usize).map_or(Mark::Dead, |&byte| Mark::of(byte))
+        self.entry(index).0
     }
 
+    /// The mark, and how many words the chunk has, or `ASK`.
+    #[inline]
+    pub(crate) fn entry(&self, index: ChunkIndex) -> (Mark, u64) {
+        let entry = self.0.get(index.0 as usize).copied().unwrap_or_default();
+        (Mark::of(entry as u8), u64::from(entry >> 8))
+    }
+
+    #[inline]
     pub(crate) fn set(&mut self, index: ChunkIndex, mark: Mark) {
-        if let Some(byte) = self.0.get_mut(index.0 as usize) {
-            *byte = mark as u8;
+        if let Some(entry) = self.0.get_mut(index.0 as usize) {
+            *entry = *entry & !0xff | mark as u16;
         }
     }
 
-    pub(crate) fn prefetch<V: MemoryView>(&self, view: &V, index: ChunkIndex) {
-        if let Some(byte) = self.0.get(index.0 as usize) {
-            view.prefetch_mark(byte);
-        }
+    /// Where the mark is, for fetching it.
+    #[inline]
+    pub(crate) fn address(&self, index: ChunkIndex) -> Addr {
+        Addr(self.0.as_ptr().wrapping_add(index.0 as usize) as u64)
     }
 }
 

@@ -79,11 +79,13 @@ struct Table {
     rows: Vec<Row>,
     /// One more than the place in `rows`; zero is free.
     buckets: Vec<u32>,
+    /// The place in `rows` that was asked for last: chunks that lie together often come from one stack.
+    last: usize,
 }
 
 impl Table {
     fn new() -> Result<Self, OutOfMemory> {
-        Ok(Self { rows: Vec::new(), buckets: filled(1024, 0)? })
+        Ok(Self { rows: Vec::new(), buckets: filled(1024, 0)?, last: 0 })
     }
 
     fn bucket(&self, stack: StackId, allocated_by: Function) -> usize {
@@ -93,12 +95,16 @@ impl Table {
     }
 
     fn row(&mut self, stack: StackId, allocated_by: Function) -> Result<&mut Row, OutOfMemory> {
+        let is_same = |row: &Row| row.stack == stack && row.allocated_by == allocated_by;
+        if self.rows.get(self.last).is_some_and(is_same) {
+            return Ok(&mut self.rows[self.last]);
+        }
         let mut bucket = self.bucket(stack, allocated_by);
         loop {
             match (self.buckets[bucket] as usize).checked_sub(1) {
                 Some(place) => {
-                    let row = &self.rows[place];
-                    if row.stack == stack && row.allocated_by == allocated_by {
+                    if is_same(&self.rows[place]) {
+                        self.last = place;
                         return Ok(&mut self.rows[place]);
                     }
                     bucket = (bucket + 1) & (self.buckets.len() - 1);

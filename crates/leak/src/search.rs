@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A chunk enters the queue at most once in marking, when its mark leaves `Unreached` or `InteriorSeen`; so
 //!   the queue never outgrows the number of live chunks, which it was made for.
-//! - The queue is first in, first out: paths to chunks are among the shortest, and what is scanned next is
+//! - The queue is first in, first out, and begins anew when it is empty: paths to chunks are among the shortest, and what is scanned next is
 //!   known early enough to be fetched.
 
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use memcheck_model::{Addr, AddrRange, Size};
 
 use crate::cliques;
 use crate::heuristics::Heuristics;
-use crate::marks::{Mark, Marks, filled, reserved};
+use crate::marks::{ASK, Mark, Marks, filled, reserved};
 use crate::outcome::Outcome;
 use crate::records::{self, Resolution};
 use crate::view::{Chunk, ChunkIndex, MemoryView};
@@ -63,8 +63,8 @@ pub fn search<V: MemoryView>(
 ) -> Result<Outcome, OutOfMemory> {
     let mut marks = Marks::new(view.slot_count())?;
     let mut live = 0;
-    view.for_each_live(|chunk| {
-        marks.set(chunk.index, Mark::Unreached);
+    view.for_each_slot(|index, size| {
+        marks.set_live(index, size);
         live += 1;
     });
     let mut marking = Marking {
@@ -76,17 +76,42 @@ pub fn search<V: MemoryView>(
         holders: filled(if options.holders { view.slot_count() } else { 0 }, 0)?,
         interior: Vec::new(),
         pending: Pending::new(),
+        scanned: 0,
+        is_out_of_memory: false,
     };
     marking.mark(roots)?;
-    let Marking { mut marks, mut queue, holders, .. } = marking;
-    let cliques = cliques::split(view, &mut marks, &mut queue, options.tag_bits)?;
+    let Marking { mut marks, queue, holders, .. } = marking;
+    drop(queue);
+    let cliques = cliques::split(view, &mut marks, options.tag_bits)?;
     let mut outcome = records::collect(view, &marks, &cliques, options.resolution)?;
     outcome.holders = holders;
     Ok(outcome)
 }
 
 /// How many chunks ahead of the scan their content is fetched.
-const AHEAD: usize = 12;
+const AHEAD: usize = 16;
+
+/// A chunk to be scanned: where it begins, and its words as in [`Marks`].
+///
+/// ```text
+///  63 … 56  words, or ASK      55 … 0  address
+/// ```
+#[derive(Clone, Copy)]
+struct Grey(u64);
+
+impl Grey {
+    fn new(start: Addr, words: u64) -> Self {
+        Self(words << 56 | start.0)
+    }
+
+    fn start(self) -> Addr {
+        Addr(self.0 & ((1 << 56) - 1))
+    }
+
+    fn words(self) -> u64 {
+        self.0 >> 56
+    }
+}
 
 /// Calls `found` with each word of `range` that lies in `heap`, and with where it stands.
 #[inline]
@@ -107,30 +132,49 @@ pub(crate) fn for_each_pointer<V: MemoryView>(
     }
 }
 
-/// A word that points into the heap, while its slot's mark and metadata are on their way from memory.
+/// A word that points into the heap, while its slot's mark is on its way from memory.
 #[derive(Clone, Copy)]
 struct Candidate {
     value: u64,
-    index: ChunkIndex,
     holder: u64,
+    index: ChunkIndex,
+    /// Whether it leads to where chunks begin.
+    at_start: bool,
 }
 
-/// The candidates that were seen last, a ring.
+/// How many candidates wait.
+const PENDING: usize = 16;
+
+/// The candidates that were seen last, first in, first out.
 struct Pending {
-    ring: [Option<Candidate>; 16],
-    next: usize,
+    ring: [Candidate; PENDING],
+    /// How many ever came, and how many left.
+    came: usize,
+    left: usize,
 }
 
 impl Pending {
     const fn new() -> Self {
-        Self { ring: [None; 16], next: 0 }
+        let none = Candidate { value: 0, holder: 0, index: ChunkIndex(0), at_start: false };
+        Self { ring: [none; PENDING], came: 0, left: 0 }
     }
 
-    /// Adds one and takes out the oldest.
-    fn exchange(&mut self, candidate: Option<Candidate>) -> Option<Candidate> {
-        let place = &mut self.ring[self.next % self.ring.len()];
-        self.next = self.next.wrapping_add(1);
-        core::mem::replace(place, candidate)
+    /// Adds one, and takes out the oldest if there is no room.
+    #[inline]
+    fn exchange(&mut self, candidate: Candidate) -> Option<Candidate> {
+        let oldest = if self.came - self.left == PENDING { self.pop() } else { None };
+        self.ring[self.came % PENDING] = candidate;
+        self.came += 1;
+        oldest
+    }
+
+    /// Takes out the oldest.
+    #[inline]
+    fn pop(&mut self) -> Option<Candidate> {
+        (self.left < self.came).then(|| {
+            self.left += 1;
+            self.ring[(self.left - 1) % PENDING]
+        })
     }
 }
 
@@ -139,11 +183,14 @@ struct Marking<'v, V> {
     options: SearchOptions,
     tag_mask: u64,
     marks: Marks,
-    queue: Vec<ChunkIndex>,
+    queue: Vec<Grey>,
+    /// How many of the queue are scanned.
+    scanned: usize,
     holders: Vec<u64>,
     /// Chunks that an interior pointer was found to, each once, before a start pointer was.
     interior: Vec<ChunkIndex>,
     pending: Pending,
+    is_out_of_memory: bool,
 }
 
 /// Which pointers lead on, and to what.
@@ -161,87 +208,113 @@ impl<V: MemoryView> Marking<'_, V> {
     fn mark(&mut self, roots: Roots<'_>) -> Result<(), OutOfMemory> {
         for (ranges, round) in [(roots.program, Round::Reachable), (roots.library, Round::Library)] {
             for &range in ranges {
-                self.scan(range, round)?;
+                self.scan(range, round);
             }
-            self.drain(round)?;
-            self.queue.clear();
+            self.drain(round);
         }
         let interior = core::mem::take(&mut self.interior);
         for index in interior {
             if self.marks.get(index) == Mark::InteriorSeen {
                 self.marks.set(index, Mark::Possible);
-                self.queue.push(index);
+                self.push(self.view.get_chunk(index));
             }
         }
-        self.drain(Round::Possible)?;
-        self.queue.clear();
-        Ok(())
+        self.drain(Round::Possible);
+        if self.is_out_of_memory { Err(OutOfMemory) } else { Ok(()) }
     }
 
     /// Scans what is in the queue until nothing is.
-    fn drain(&mut self, round: Round) -> Result<(), OutOfMemory> {
-        let mut head = 0;
+    fn drain(&mut self, round: Round) {
         loop {
-            if let Some(&index) = self.queue.get(head) {
-                if let Some(&later) = self.queue.get(head + AHEAD) {
-                    self.view.prefetch_content(later);
+            if let Some(&grey) = self.queue.get(self.scanned) {
+                if let Some(&later) = self.queue.get(self.scanned + AHEAD) {
+                    self.fetch(later);
                 }
-                if let Some(&later) = self.queue.get(head + 2 * AHEAD) {
-                    self.view.prefetch_metadata(later);
-                }
-                head += 1;
-                if let Some(range) = self.view.get_chunk(index).range() {
-                    self.scan(range, round)?;
+                self.scanned += 1;
+                let range = match grey.words() {
+                    ASK => {
+                        self.view.find_slot(grey.start()).and_then(|index| self.view.get_chunk(index).range())
+                    }
+                    words => AddrRange::new(grey.start(), Size(words * 8)),
+                };
+                if let Some(range) = range {
+                    self.scan(range, round);
                 }
                 continue;
             }
-            let mut settled = false;
-            for _ in 0..self.pending.ring.len() {
-                if let Some(candidate) = self.pending.exchange(None) {
-                    settled = true;
-                    self.settle(candidate, round)?;
-                }
+            // The memory of what was scanned serves what comes.
+            self.queue.clear();
+            self.scanned = 0;
+            match self.pending.pop() {
+                Some(candidate) => self.settle(candidate, round),
+                None => return,
             }
-            if !settled {
-                return Ok(());
-            }
+        }
+    }
+
+    /// Fetches what is soon scanned: its first line, and the next if it has one.
+    #[inline]
+    fn fetch(&self, grey: Grey) {
+        const LINE_BYTES: u64 = 64;
+        let start = grey.start();
+        self.view.prefetch(start);
+        if start.0 % LINE_BYTES + grey.words() * 8 > LINE_BYTES {
+            self.view.prefetch(Addr(start.0 + LINE_BYTES));
         }
     }
 
     #[inline]
-    fn scan(&mut self, range: AddrRange, round: Round) -> Result<(), OutOfMemory> {
+    fn scan(&mut self, range: AddrRange, round: Round) {
         let view = self.view;
-        let mut result = Ok(());
         for_each_pointer(view, view.heap(), range, |value, holder| {
             let value = value & !self.tag_mask;
-            let Some(index) = view.find_slot(Addr(value)) else { return };
-            self.marks.prefetch(view, index);
-            view.prefetch_metadata(index);
-            if let Some(oldest) = self.pending.exchange(Some(Candidate { value, index, holder })) {
-                result = result.and(self.settle(oldest, round));
+            let Some((index, at_start)) = view.find_start(Addr(value)) else { return };
+            view.prefetch(self.marks.address(index));
+            if let Some(oldest) = self.pending.exchange(Candidate { value, holder, index, at_start }) {
+                self.settle(oldest, round);
             }
         });
-        result
     }
 
-    fn settle(&mut self, candidate: Candidate, round: Round) -> Result<(), OutOfMemory> {
-        let Candidate { value, index, holder } = candidate;
-        let mark = self.marks.get(index);
+    #[inline]
+    fn settle(&mut self, candidate: Candidate, round: Round) {
+        let Candidate { value, holder, index, at_start } = candidate;
+        let (mark, words) = self.marks.entry(index);
         let undecided = mark == Mark::Unreached || (mark == Mark::InteriorSeen && round != Round::Possible);
         if !undecided {
-            return Ok(());
+            return;
         }
+        if at_start && words != ASK {
+            self.hold(index, round, holder);
+            self.push_grey(Grey::new(Addr(value), words));
+            return;
+        }
+        self.settle_by_metadata(candidate, mark, round);
+    }
+
+    /// The same for a pointer that may lead anywhere.
+    #[inline(never)]
+    fn settle_by_metadata(&mut self, candidate: Candidate, mark: Mark, round: Round) {
+        let Candidate { value, holder, index, .. } = candidate;
         let chunk = self.view.get_chunk(index);
-        let Some(offset) = pointed_offset(chunk, value) else { return Ok(()) };
+        let Some(offset) = pointed_offset(chunk, value) else { return };
         if round != Round::Possible && !self.is_start(chunk, offset) {
             if mark == Mark::Unreached {
                 self.marks.set(index, Mark::InteriorSeen);
-                self.interior.try_reserve(1).map_err(|_| OutOfMemory)?;
-                self.interior.push(index);
                 self.note_holder(index, holder);
+                match self.interior.try_reserve(1) {
+                    Ok(()) => self.interior.push(index),
+                    Err(_) => self.is_out_of_memory = true,
+                }
             }
-            return Ok(());
+            return;
         }
+        self.hold(index, round, holder);
+        self.push(chunk);
+    }
+
+    #[inline]
+    fn hold(&mut self, index: ChunkIndex, round: Round, holder: u64) {
         let held = match round {
             Round::Reachable => Mark::Reachable,
             Round::Library => Mark::Library,
@@ -249,9 +322,20 @@ impl<V: MemoryView> Marking<'_, V> {
         };
         self.marks.set(index, held);
         self.note_holder(index, holder);
-        self.queue.push(index);
-        self.view.prefetch_content(index);
-        Ok(())
+    }
+
+    fn push(&mut self, chunk: Chunk) {
+        // What has more words than fit is asked about, by its address, when it is scanned.
+        self.push_grey(Grey::new(chunk.start, (chunk.size.0 / 8).min(ASK)));
+    }
+
+    #[inline]
+    fn push_grey(&mut self, grey: Grey) {
+        // What stands further back is fetched when its turn comes near.
+        if self.queue.len() - self.scanned < AHEAD {
+            self.fetch(grey);
+        }
+        self.queue.push(grey);
     }
 
     fn is_start(&self, chunk: Chunk, offset: u64) -> bool {

@@ -51,11 +51,18 @@ pub trait MemoryView {
     /// arithmetic alone: the search asks it for every word that could be a pointer.
     fn find_slot(&self, addr: Addr) -> Option<ChunkIndex>;
 
+    /// The slot that `addr` lies in, and whether `addr` is where chunks begin in it: all but those that
+    /// `for_each_slot` shows without a size. As cheap as `find_slot`.
+    fn find_start(&self, addr: Addr) -> Option<(ChunkIndex, bool)>;
+
     /// The chunk of a slot that `for_each_live` showed.
     fn get_chunk(&self, index: ChunkIndex) -> Chunk;
 
     /// Shows every live chunk once, in the order of addresses.
     fn for_each_live(&self, visit: impl FnMut(LiveChunk));
+
+    /// Shows the slot of every live chunk once, with the chunk's size if it begins where chunks do in that slot.
+    fn for_each_slot(&self, visit: impl FnMut(ChunkIndex, Option<Size>));
 
     /// The aligned words that lie wholly in `range`, which is readable: a live chunk or a root.
     fn words(&self, range: AddrRange) -> &[AtomicU64];
@@ -84,12 +91,6 @@ pub trait MemoryView {
         false
     }
 
-    /// Says that the metadata of this slot are needed soon.
-    fn prefetch_metadata(&self, _index: ChunkIndex) {}
-
-    /// Says that the content of this slot's chunk is needed soon.
-    fn prefetch_content(&self, _index: ChunkIndex) {}
-
-    /// Says that a byte of the search's own is needed soon.
-    fn prefetch_mark(&self, _mark: &u8) {}
+    /// Says that this memory, the target's or the search's own, is needed soon.
+    fn prefetch(&self, _addr: Addr) {}
 }

@@ -11,7 +11,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use memcheck_heap::{CLASSES, ChunkId, ChunkState, Class, Heap};
+use memcheck_heap::{CLASSES, Class, Heap, LiveSlot};
 use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView};
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Size, StackId, ThreadId};
 
@@ -24,7 +24,6 @@ use crate::{
 
 /// For each so many slots the class of the first is noted.
 const HINT_SHIFT: u32 = 10;
-const CACHE_LINE: u64 = 64;
 
 /// The pid of the last forked child in this memory, or zero: what older threads allocated is inherited.
 static FORKED: AtomicU32 = AtomicU32::new(0);
@@ -90,19 +89,32 @@ impl<'a> HeapView<'a> {
         Some(Self { heap, first, class_hints, inheritance, libraries, files })
     }
 
+    /// The class, and the number in it.
     #[inline]
-    fn id(&self, index: ChunkIndex) -> ChunkId {
+    fn place(&self, index: ChunkIndex) -> (usize, u32) {
         let mut class = usize::from(self.class_hints[(index.0 >> HINT_SHIFT) as usize]);
         while self.first[class + 1] <= index.0 {
             class += 1;
         }
-        self.heap.slot_id(class, index.0 - self.first[class])
+        (class, index.0 - self.first[class])
     }
 
     #[inline]
-    fn chunk(&self, chunk: &memcheck_heap::Chunk) -> Chunk {
-        let inherited = self.inheritance.is_some_and(|inheritance| inheritance.is_older(chunk.alloc_tid));
-        Chunk { start: chunk.start, size: chunk.size, reported: !inherited }
+    fn chunk(&self, slot: &LiveSlot) -> Chunk {
+        let inherited = self.inheritance.is_some_and(|inheritance| inheritance.is_older(slot.alloc_tid));
+        Chunk { start: slot.start, size: slot.size, reported: !inherited }
+    }
+
+    /// Shows every live slot, and where chunks usually begin in it.
+    #[inline]
+    fn for_each(&self, mut visit: impl FnMut(ChunkIndex, Addr, &LiveSlot)) {
+        for (class, &first) in self.first[..CLASSES].iter().enumerate() {
+            for number in 0..self.first[class + 1] - first {
+                if let Some(slot) = self.heap.find_live_slot(class, number) {
+                    visit(ChunkIndex(first + number), self.heap.usual_start(class, number), &slot);
+                }
+            }
+        }
     }
 
     fn find_file(&self, addr: Addr) -> Option<&Mapping> {
@@ -124,12 +136,6 @@ fn tid_limit() -> u32 {
     if (301..=1 << 22).contains(&value) { value } else { 1 << 22 }
 }
 
-#[inline]
-fn prefetch(addr: u64) {
-    // SAFETY: a prefetch has no effect but on caches, whatever the address.
-    unsafe { core::arch::x86_64::_mm_prefetch(addr as *const i8, core::arch::x86_64::_MM_HINT_T0) }
-}
-
 impl MemoryView for HeapView<'_> {
     fn slot_count(&self) -> u32 {
         self.first[CLASSES]
@@ -141,30 +147,42 @@ impl MemoryView for HeapView<'_> {
 
     #[inline]
     fn find_slot(&self, addr: Addr) -> Option<ChunkIndex> {
+        self.find_start(addr).map(|(index, _)| index)
+    }
+
+    #[inline]
+    fn find_start(&self, addr: Addr) -> Option<(ChunkIndex, bool)> {
         let (class, number) = self.heap.find_slot(addr)?;
         let index = self.first[class].checked_add(number)?;
-        (index < self.first[class + 1]).then_some(ChunkIndex(index))
+        (index < self.first[class + 1])
+            .then(|| (ChunkIndex(index), self.heap.usual_start(class, number) == addr))
     }
 
     #[inline]
     fn get_chunk(&self, index: ChunkIndex) -> Chunk {
-        self.chunk(&self.heap.view(self.id(index)))
+        let (class, number) = self.place(index);
+        match self.heap.find_live_slot(class, number) {
+            Some(slot) => self.chunk(&slot),
+            // Freed by a search's own thread in a handler, which none does: it holds nothing.
+            None => Chunk { start: self.heap.usual_start(class, number), size: Size::ZERO, reported: false },
+        }
     }
 
     fn for_each_live(&self, mut visit: impl FnMut(LiveChunk)) {
-        for (class, &first) in self.first[..CLASSES].iter().enumerate() {
-            for number in 0..self.first[class + 1] - first {
-                let chunk = self.heap.view(self.heap.slot_id(class, number));
-                if chunk.state == ChunkState::Live {
-                    visit(LiveChunk {
-                        index: ChunkIndex(first + number),
-                        chunk: self.chunk(&chunk),
-                        stack: chunk.alloc_stack,
-                        allocated_by: chunk.allocated_by,
-                    });
-                }
-            }
-        }
+        self.for_each(|index, _, slot| {
+            visit(LiveChunk {
+                index,
+                chunk: self.chunk(slot),
+                stack: slot.alloc_stack,
+                allocated_by: slot.allocated_by,
+            });
+        });
+    }
+
+    fn for_each_slot(&self, mut visit: impl FnMut(ChunkIndex, Option<Size>)) {
+        self.for_each(|index, usual_start, slot| {
+            visit(index, (slot.start == usual_start).then_some(slot.size));
+        });
     }
 
     #[inline]
@@ -202,20 +220,9 @@ impl MemoryView for HeapView<'_> {
     }
 
     #[inline]
-    fn prefetch_metadata(&self, index: ChunkIndex) {
-        prefetch(core::ptr::from_ref(self.heap.metadata(self.id(index))) as u64);
-    }
-
-    #[inline]
-    fn prefetch_content(&self, index: ChunkIndex) {
-        let start = self.heap.usual_start(self.id(index)).0;
-        prefetch(start);
-        prefetch(start + CACHE_LINE);
-    }
-
-    #[inline]
-    fn prefetch_mark(&self, mark: &u8) {
-        prefetch(core::ptr::from_ref(mark) as u64);
+    fn prefetch(&self, addr: Addr) {
+        // SAFETY: a prefetch has no effect but on caches, whatever the address.
+        unsafe { core::arch::x86_64::_mm_prefetch(addr.0 as *const i8, core::arch::x86_64::_MM_HINT_T0) }
     }
 }
 
