@@ -7,6 +7,7 @@
 //! `cargo run --release -p memcheck-bench -- --memcheck=target/release/memcheck`
 #![forbid(unsafe_code)]
 
+mod leaks;
 mod measure;
 mod micro;
 mod table;
@@ -39,6 +40,9 @@ struct Flags {
     /// The folder that `crates/bench/build-programs` filled; without it Debian's programs are measured
     #[arg(long)]
     programs: Option<PathBuf>,
+    /// Measure leak searches alone, beside LeakSanitizer
+    #[arg(long)]
+    leaks: bool,
     /// Leave out the cost of one malloc and free, start-up and threads
     #[arg(long)]
     no_micro: bool,
@@ -59,6 +63,9 @@ fn run(flags: &Flags) -> Result<(), String> {
     let memcheck = flags.memcheck.canonicalize().map_err(|e| format!("{}: {e}", flags.memcheck.display()))?;
     let place = tempfile::tempdir().map_err(|e| format!("failed to create a folder: {e}"))?;
     let bench = measure::Bench { memcheck, place: place.path().to_owned(), runs: flags.runs };
+    if flags.leaks {
+        return leaks::print(&bench);
+    }
     if !flags.no_micro {
         micro::print_malloc(&bench, &flags.tools)?;
         micro::print_start(&bench, &flags.tools)?;

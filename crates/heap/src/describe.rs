@@ -124,6 +124,34 @@ impl Heap<'_> {
         Addr(user_start(self.layout.slot_start(Slot { class, number }), class, 0))
     }
 
+    /// Shows the live chunks among the first `count` slots of a class, each with its slot's number and usual start.
+    #[inline]
+    pub fn for_each_live_slot(&self, class: Class, count: u32, mut visit: impl FnMut(u32, Addr, LiveSlot)) {
+        let shape = class.shape();
+        let first = self.layout.id(Slot { class, number: 0 });
+        let mut usual = user_start(self.layout.slot_start(Slot { class, number: 0 }), class, 0);
+        let metas = &self.tables.metas[first.0 as usize..][..count as usize];
+        for (number, meta) in (0..).zip(metas) {
+            let info = meta.info();
+            if info.state() == ChunkState::Live {
+                let shift = info.align_shift();
+                let start = if shift > 4 { usual.next_multiple_of(1 << shift) } else { usual };
+                visit(
+                    number,
+                    Addr(usual),
+                    LiveSlot {
+                        start: Addr(start),
+                        size: Size(self.size_of(ChunkId(first.0 + number), class, info)),
+                        alloc_tid: info.alloc_tid(),
+                        alloc_stack: meta.alloc_stack(),
+                        allocated_by: info.alloc_function(),
+                    },
+                );
+            }
+            usual += shape.slot_bytes;
+        }
+    }
+
     /// The live chunk of a slot, as [`Heap::view`] shows it: for who looks at every slot.
     #[must_use]
     #[inline(always)] // most callers want only some of it

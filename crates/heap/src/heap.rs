@@ -168,7 +168,7 @@ pub struct Wishes {
 #[derive(Debug)]
 pub struct Heap<'a> {
     pub(crate) layout: Layout,
-    tables: Tables<'a>,
+    pub(crate) tables: Tables<'a>,
     pub(crate) centrals: [Central; CLASSES],
     small_quarantine: Quarantine<'a>,
     big_quarantine: Quarantine<'a>,

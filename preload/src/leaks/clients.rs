@@ -14,7 +14,7 @@ use core::sync::atomic::AtomicU64;
 
 use memcheck_heap::ChunkState;
 use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView};
-use memcheck_model::{Addr, AddrRange, Function, Pc, StackId};
+use memcheck_model::{Addr, AddrRange, Function, Pc, Size, StackId};
 use memcheck_requests::ClientBlock;
 
 use super::view::HeapView;
@@ -118,17 +118,32 @@ impl MemoryView for ClientView<'_, '_> {
     }
 
     fn find_slot(&self, addr: Addr) -> Option<ChunkIndex> {
+        self.find_start(addr).map(|(index, _)| index)
+    }
+
+    fn find_start(&self, addr: Addr) -> Option<(ChunkIndex, bool)> {
         let after = self.blocks.partition_point(|block| block.chunk.start <= addr);
         if let Some(number) = after.checked_sub(1) {
             let chunk = self.blocks[number].chunk;
             if addr.0 - chunk.start.0 < chunk.size.0.max(1) {
-                return Some(ChunkIndex(self.heap.slot_count() + number as u32));
+                return Some((ChunkIndex(self.heap.slot_count() + number as u32), addr == chunk.start));
             }
         }
         if !self.heap.heap().contains(addr) {
             return None;
         }
-        self.heap.find_slot(addr).filter(|index| self.cut.binary_search(index).is_err())
+        self.heap.find_start(addr).filter(|(index, _)| self.cut.binary_search(index).is_err())
+    }
+
+    fn for_each_slot(&self, mut visit: impl FnMut(ChunkIndex, Option<Size>)) {
+        self.heap.for_each_slot(|index, size| {
+            if self.cut.binary_search(&index).is_err() {
+                visit(index, size);
+            }
+        });
+        for (number, block) in (0..).zip(&self.blocks) {
+            visit(ChunkIndex(self.heap.slot_count() + number), Some(block.chunk.size));
+        }
     }
 
     fn get_chunk(&self, index: ChunkIndex) -> Chunk {
@@ -169,15 +184,11 @@ impl MemoryView for ClientView<'_, '_> {
         self.heap.is_code(addr)
     }
 
-    fn prefetch_metadata(&self, index: ChunkIndex) {
-        if self.block(index).is_none() {
-            self.heap.prefetch_metadata(index);
-        }
+    fn is_start_by_convention(&self, chunk: Chunk, offset: Size) -> bool {
+        self.heap.is_start_by_convention(chunk, offset)
     }
 
-    fn prefetch_content(&self, index: ChunkIndex) {
-        if self.block(index).is_none() {
-            self.heap.prefetch_content(index);
-        }
+    fn prefetch(&self, addr: Addr) {
+        self.heap.prefetch(addr);
     }
 }

@@ -19,7 +19,12 @@ pub struct RuntimeLibraries {
     pub ranges: Vec<AddrRange>,
     /// The variable that holds the list of open streams.
     pub open_streams: Option<AddrRange>,
+    /// The function that makes the nodes of search trees: it points to them with a colour in the lowest bit.
+    pub tree_maker: Option<AddrRange>,
 }
+
+/// What the nodes of search trees take: a key and two children (misc/tsearch.c).
+pub const TREE_NODE: Size = Size(24);
 
 impl RuntimeLibraries {
     /// Finds them by the names of their files.
@@ -30,9 +35,12 @@ impl RuntimeLibraries {
         });
         let ranges =
             linked.filter_map(|linked| modules::find(linked.dynamic)).map(|module| module.range).collect();
-        let streams = libc_symbols::find_libc().and_then(|libc| libc.find(b"_IO_list_all"));
+        let libc = libc_symbols::find_libc();
+        let streams = libc.as_ref().and_then(|libc| libc.find(b"_IO_list_all"));
         let open_streams = streams.and_then(|entry| AddrRange::new(Addr(entry.start), Size(8)));
-        Self { ranges, open_streams }
+        let tree_maker = libc.as_ref().and_then(|libc| libc.find(b"tsearch"));
+        let tree_maker = tree_maker.and_then(|entry| AddrRange::new(Addr(entry.start), Size(entry.size)));
+        Self { ranges, open_streams, tree_maker }
     }
 
     /// Whether `addr` lies in one of them.
@@ -83,6 +91,7 @@ mod tests {
         let libraries = RuntimeLibraries {
             ranges: [range(0x1000, 0x3000)].into(),
             open_streams: Some(range(0x2008, 0x2010)),
+            tree_maker: None,
         };
         let split = |whole| {
             let (mut program, mut library) = (Vec::new(), Vec::new());

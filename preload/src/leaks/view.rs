@@ -15,7 +15,7 @@ use memcheck_heap::{CLASSES, Class, Heap, LiveSlot};
 use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView};
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Size, StackId, ThreadId};
 
-use super::runtime_library::RuntimeLibraries;
+use super::runtime_library::{RuntimeLibraries, TREE_NODE};
 use crate::{
     maps::{self, Mapping, Source},
     stacks,
@@ -108,12 +108,11 @@ impl<'a> HeapView<'a> {
     /// Shows every live slot, and where chunks usually begin in it.
     #[inline]
     fn for_each(&self, mut visit: impl FnMut(ChunkIndex, Addr, &LiveSlot)) {
-        for (class, &first) in self.first[..CLASSES].iter().enumerate() {
-            for number in 0..self.first[class + 1] - first {
-                if let Some(slot) = self.heap.find_live_slot(class, number) {
-                    visit(ChunkIndex(first + number), self.heap.usual_start(class, number), &slot);
-                }
-            }
+        for (class, bounds) in Class::all().zip(self.first.windows(2)) {
+            let &[first, end] = bounds else { continue };
+            self.heap.for_each_live_slot(class, end - first, |number, usual_start, slot| {
+                visit(ChunkIndex(first + number), usual_start, &slot);
+            });
         }
     }
 
@@ -206,6 +205,17 @@ impl MemoryView for HeapView<'_> {
         let mut frames = [Pc(0); 1];
         // Without a frame it was allocated before the shim began: by constructors of libraries, who then hold it.
         self.stack_in(stack, &mut frames).first().is_none_or(|pc| self.libraries.contain(Addr(pc.0)))
+    }
+
+    fn is_start_by_convention(&self, chunk: Chunk, offset: Size) -> bool {
+        let may_be_node = offset == Size(1) && chunk.size == TREE_NODE;
+        let slot = may_be_node.then(|| self.heap.find_slot(chunk.start)).flatten();
+        let slot = slot.and_then(|(class, number)| self.heap.find_live_slot(class, number));
+        slot.is_some_and(|slot| {
+            let mut frames = [Pc(0); 1];
+            let maker = self.stack_in(slot.alloc_stack, &mut frames).first();
+            self.libraries.tree_maker.zip(maker).is_some_and(|(range, pc)| range.contains(Addr(pc.0)))
+        })
     }
 
     fn find_file_word(&self, addr: Addr) -> Option<u64> {
