@@ -15,8 +15,9 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 10] = [
+    let checks: [(&str, Check); 11] = [
         ("children_are_skipped_by_path_and_argument", skipped_children),
+        ("programs_that_are_not_watched_have_no_summary", unseen_ends),
         ("forked_children_can_be_silent", silent_forks),
         ("every_process_has_its_own_file", own_files),
         ("xml_takes_the_place_of_text", xml),
@@ -116,6 +117,18 @@ fn skipped_children() -> Result<(), String> {
         (&[traces, "--trace-children-skip-by-arg=l*f"], 1),
         (&[traces, "--trace-children-skip=*/leaf", "--trace-children-skip-by-arg=*tree?"], 2),
     ])
+}
+
+fn unseen_ends() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    let text = "#include <sys/wait.h>\n#include <unistd.h>\nint main(void) {\n  if (fork() == 0)\n    \
+        execl(\"/bin/true\", \"true\", (char *)0);\n  return wait(NULL) < 0;\n}\n";
+    let program = built("starts_true.c", text)?;
+    let mut command = exec::memcheck();
+    command.arg("--compat=valgrind").arg(program).current_dir(&scratch).env("HOME", scratch.path());
+    let output = command.env_remove("VALGRIND_OPTS").output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    expect("summaries", &text, || text.matches("HEAP SUMMARY").count() == 1)
 }
 
 fn silent_forks() -> Result<(), String> {

@@ -25,7 +25,7 @@ use crate::{
     findings::{Display, Ended, Occurrence, SearchFound, Tally},
     flags::{Flags, LeakCheckFlag},
     text_log::Log,
-    tree::{LossSum, Watched},
+    tree::{End, LossSum, Watched},
 };
 
 /// The text as it grows.
@@ -288,6 +288,10 @@ impl Display for ValgrindLog {
     fn ended(&mut self, ended: &Ended<'_>) {
         let process = ended.process;
         let pid = process.pid;
+        // Nobody saw it end: it became a program that is not watched, or was killed.
+        if process.end == Some(End::Unknown) && ended.tally.errors == 0 {
+            return;
+        }
         let mut lines = Vec::new();
         let count = |counter| process.counter(counter);
         if count(Counter::DescriptorsTracked) != 0 {
