@@ -34,10 +34,25 @@ pub fn generate(subject: &Subject<'_>, function: Option<Function>, stack: &[Fram
 
 fn location(frame: &FrameNames<'_>) -> String {
     match (frame.linkage_name.or(frame.function), frame.object) {
-        (Some(function), _) => format!("fun:{function}"),
-        (None, Some(object)) => format!("obj:{object}"),
+        (Some(function), _) => format!("fun:{}", on_a_line(function)),
+        (None, Some(object)) => format!("obj:{}", on_a_line(object)),
         (None, None) => "obj:*".to_owned(),
     }
+}
+
+/// The name as a pattern for itself that a line can end with: what would end the line, or be cut off its end, is `?`.
+fn on_a_line(name: &str) -> String {
+    let kept = name.trim_end().len();
+    let mut pattern = String::new();
+    for (at, letter) in name.char_indices() {
+        match letter {
+            '\n' => pattern.push('?'),
+            // One for each byte.
+            _ if at >= kept => pattern.extend(std::iter::repeat_n('?', letter.len_utf8())),
+            _ => pattern.push(letter),
+        }
+    }
+    pattern
 }
 
 fn kind(subject: &Subject<'_>) -> String {
@@ -85,6 +100,7 @@ mod tests {
         let frames = [
             FrameNames { function: Some("f(int)"), linkage_name: Some("_Z1fi"), ..FrameNames::default() },
             FrameNames { object: Some("/lib/x.so"), ..FrameNames::default() },
+            FrameNames { object: Some("/home/two\nlines\r\n\u{a0}"), ..FrameNames::default() },
         ];
         let subjects = ErrorKind::ALL.iter().flat_map(|&kind| {
             [None, Some(1), Some(3), Some(8), Some(100)].map(|access_bytes| Subject::Error {

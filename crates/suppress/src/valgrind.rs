@@ -91,7 +91,8 @@ fn parse_block(lines: &mut Lines<'_>) -> Result<Option<Rule>, SyntaxError> {
             }
         }
     }
-    let mut scope = match parse_kind(kind.trim()) {
+    let kind = kind.trim();
+    let mut scope = match parse_kind(kind) {
         Some(Kind::Scope(scope)) => scope,
         Some(Kind::NeedsArgument) => {
             let argument = lines.inside(start, "the argument that the suppression is about")?;
@@ -228,6 +229,14 @@ mod tests {
                 .contains(":4: unknown leak kind `definit`")
         );
         assert!(error("{\n a\n Memcheck:Param\n fun:f\n}\n").contains(":4: expected the argument's name"));
+    }
+
+    #[test]
+    fn spaces_around_tool_and_kind_mean_nothing() {
+        let rules = |heading: &str| {
+            parse(Path::new("x"), &format!("{{\n a\n {heading}\n write(buf)\n fun:f\n}}\n")).unwrap()
+        };
+        assert_eq!(rules("Memcheck : Param"), rules("Memcheck:Param"));
     }
 
     #[test]
