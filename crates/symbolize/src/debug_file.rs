@@ -51,7 +51,8 @@ pub(crate) fn find<'a>(path: &Path, elf: &Elf<'a>, bytes: &'a [u8]) -> Option<Pa
         let beside_root = Path::new(DEBUG_ROOT).join(directory.strip_prefix("/").ok()?);
         [directory.join(name), directory.join(".debug").join(name), beside_root.join(name)]
             .into_iter()
-            .filter(|candidate| *candidate != path)
+            // The name is the file's own: it may lead to a device.
+            .filter(|candidate| *candidate != path && candidate.is_file())
             .find(|candidate| fs::read(candidate).is_ok_and(|content| crc32(&content) == checksum))
     })
 }

@@ -5,6 +5,11 @@
 
 use goblin::elf::{Elf, sym};
 
+/// More underscores at a name's start make it no worse.
+const MOST_UNDERSCORES: usize = 16;
+/// A local name is worse than a public one by so many underscores.
+const LOCAL_RANK: u8 = 8;
+
 /// What a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
@@ -73,8 +78,10 @@ impl SymbolTable {
                     0 if kind == SymbolKind::Function => section_end,
                     size => symbol.st_value.saturating_add(size),
                 };
-                let underscores = name.bytes().take_while(|&byte| byte == b'_').count() as u8;
-                let rank = underscores + if symbol.st_bind() == sym::STB_LOCAL { 8 } else { 0 };
+                let underscores =
+                    name.bytes().take(MOST_UNDERSCORES).take_while(|&byte| byte == b'_').count();
+                let rank =
+                    underscores as u8 + if symbol.st_bind() == sym::STB_LOCAL { LOCAL_RANK } else { 0 };
                 self.entries.push(Entry { start: symbol.st_value, end, kind, name: name.to_owned(), rank });
             }
         }
