@@ -19,6 +19,11 @@ fn key(fingerprint: &str, stack: &[Frame]) -> Key {
     (fingerprint.to_owned(), place)
 }
 
+/// Adds up what reports say, which need not be true.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
 /// One report of all of them, for the command that made it.
 #[must_use]
 pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
@@ -35,7 +40,7 @@ pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
             let index =
                 *errors.entry(key(&finding.fingerprint, &finding.stack)).or_insert(merged.errors.len());
             match merged.errors.get_mut(index) {
-                Some(known) => known.count += finding.count,
+                Some(known) => add(&mut known.count, finding.count),
                 None => merged.errors.push(finding),
             }
         }
@@ -43,10 +48,10 @@ pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
             let index = *leaks.entry(key(&leak.fingerprint, &leak.stack)).or_insert(merged.leaks.len());
             match merged.leaks.get_mut(index) {
                 Some(known) => {
-                    known.blocks += leak.blocks;
-                    known.bytes += leak.bytes;
-                    known.indirect_blocks += leak.indirect_blocks;
-                    known.indirect_bytes += leak.indirect_bytes;
+                    add(&mut known.blocks, leak.blocks);
+                    add(&mut known.bytes, leak.bytes);
+                    add(&mut known.indirect_blocks, leak.indirect_blocks);
+                    add(&mut known.indirect_bytes, leak.indirect_bytes);
                     known.update_message();
                 }
                 None => merged.leaks.push(leak),
@@ -58,20 +63,20 @@ pub fn merge(command: Vec<String>, reports: Vec<Report>) -> Report {
             };
             match merged.suppressed.iter_mut().find(is_same) {
                 Some(known) => {
-                    known.count += used.count;
-                    known.blocks += used.blocks;
-                    known.bytes += used.bytes;
+                    add(&mut known.count, used.count);
+                    add(&mut known.blocks, used.blocks);
+                    add(&mut known.bytes, used.bytes);
                 }
                 None => merged.suppressed.push(used),
             }
         }
         for kind in LeakKind::ALL {
             let (total, more) = (totals.of_mut(kind), report.summary.leaks.of(kind));
-            total.blocks += more.blocks;
-            total.bytes += more.bytes;
+            add(&mut total.blocks, more.blocks);
+            add(&mut total.bytes, more.bytes);
         }
         verdict = verdict.max(report.summary.verdict);
-        failing_leaks += report.summary.failing_leaks;
+        add(&mut failing_leaks, report.summary.failing_leaks);
         stale.extend(report.stale);
         if let Some(baseline) = report.baseline {
             merged.baseline.get_or_insert_default().known.extend(baseline.known);
@@ -140,6 +145,13 @@ mod tests {
         assert_eq!(merged.leaks[0].message, "24 bytes in 2 blocks lost: nothing points to them");
         assert_eq!(merged.summary.leaks.definite.bytes, 25);
         assert_eq!(merged.summary.verdict, Verdict::Findings);
+    }
+
+    #[test]
+    fn numbers_that_no_program_has_stay_large() {
+        let huge = || report(vec![leak("f", u64::MAX)], &[]);
+        let merged = merge(Vec::new(), vec![huge(), huge()]);
+        assert_eq!((merged.leaks[0].bytes, merged.summary.leaks.definite.bytes), (u64::MAX, u64::MAX));
     }
 
     #[test]

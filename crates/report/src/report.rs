@@ -239,17 +239,17 @@ impl Report {
         let mut leaks = LeakTotals::default();
         for record in &self.leaks {
             let total = leaks.of_mut(record.kind);
-            total.blocks += record.blocks;
-            total.bytes += record.bytes;
+            total.blocks = total.blocks.saturating_add(record.blocks);
+            total.bytes = total.bytes.saturating_add(record.bytes);
         }
         let fails =
             |leak: &&LeakRecord| error_kinds.contains(&leak.kind) && !self.is_known(&leak.fingerprint);
         let failing_leaks = self.leaks.iter().filter(fails).count() as u64;
         let bad = failing_leaks > 0 || counted().any(|finding| !self.is_known(&finding.fingerprint));
         self.summary = Summary {
-            errors: counted().map(|finding| finding.count).sum(),
+            errors: counted().map(|finding| finding.count).fold(0, u64::saturating_add),
             contexts: counted().count() as u64,
-            suppressed: self.suppressed.iter().map(|used| used.count).sum(),
+            suppressed: self.suppressed.iter().map(|used| used.count).fold(0, u64::saturating_add),
             failing_leaks,
             leaks,
             verdict: match self.summary.verdict {

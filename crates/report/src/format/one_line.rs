@@ -29,5 +29,6 @@ fn line(item: Item<'_>, level: Level, root: &SourceRoot) -> String {
         None => item.module().unwrap_or("memcheck").to_owned(),
     };
     let level = if level == Level::Error { "error" } else { "note" };
-    format!("{place}: {level}: {} [{}]\n", item.message().replace(['\n', '\r'], " "), item.id())
+    // A path may hold a line's end too.
+    format!("{place}: {level}: {} [{}]", item.message(), item.id()).replace(['\n', '\r'], " ") + "\n"
 }
