@@ -188,8 +188,7 @@ impl<'a> Findings<'a> {
         for kind in LeakKind::ALL {
             let sums =
                 tree.all().iter().flat_map(|process| &process.loss_sums).filter(|sum| sum.kind == kind);
-            let (blocks, bytes) =
-                sums.fold((0u64, 0u64), |(blocks, bytes), sum| (blocks + sum.blocks, bytes + sum.bytes));
+            let (blocks, bytes) = sum_up(sums);
             if !self.treatment.shown_leaks.contains(&kind) && !self.treatment.error_leaks.contains(&kind) {
                 let total = self.report.summary.leaks.of_mut(kind);
                 (total.blocks, total.bytes) = (blocks, bytes);
@@ -281,6 +280,18 @@ impl<'a> Findings<'a> {
     }
 }
 
+/// Adds up numbers that the target told, which may be any.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
+/// The blocks and bytes of these sums together.
+pub fn sum_up<'a>(sums: impl Iterator<Item = &'a LossSum>) -> (u64, u64) {
+    sums.fold((0, 0), |(blocks, bytes), sum| {
+        (u64::saturating_add(blocks, sum.blocks), u64::saturating_add(bytes, sum.bytes))
+    })
+}
+
 /// What identifies a rule to people.
 struct RuleName {
     name: String,
@@ -332,7 +343,7 @@ fn process(watched: &Watched) -> Process {
             native_reasons: watched.native_reasons.iter().fold(
                 BTreeMap::new(),
                 |mut sums, (reason, count)| {
-                    *sums.entry(reason.clone()).or_default() += count;
+                    add(sums.entry(reason.clone()).or_default(), *count);
                     sums
                 },
             ),
@@ -412,13 +423,13 @@ impl Collector for Findings<'_> {
             let index = self.suppressed(&rule);
             let used = &mut self.report.suppressed[index];
             used.count += 1;
-            used.blocks += loss.blocks;
-            used.bytes += loss.bytes.0;
+            add(&mut used.blocks, loss.blocks);
+            add(&mut used.bytes, loss.bytes.0);
             let tally = self.tallies.entry(process.serial).or_default();
             tally.suppressed += 1;
             tally.suppressed_contexts += 1;
-            tally.suppressed_blocks += loss.blocks;
-            tally.suppressed_bytes += loss.bytes.0;
+            add(&mut tally.suppressed_blocks, loss.blocks);
+            add(&mut tally.suppressed_bytes, loss.bytes.0);
             return;
         }
         let (record, is_known) = self.leak_record(process, loss, &stack);
@@ -502,13 +513,13 @@ impl Collector for Findings<'_> {
                         finding.count = count;
                         counts.insert(*index, count);
                         if finding.severity == Level::Error {
-                            tally.errors += count;
+                            add(&mut tally.errors, count);
                             tally.contexts += 1;
                         }
                     }
                     Kept::Suppressed(index) => {
-                        self.report.suppressed[*index].count += count;
-                        tally.suppressed += count;
+                        add(&mut self.report.suppressed[*index].count, count);
+                        add(&mut tally.suppressed, count);
                         tally.suppressed_contexts += 1;
                     }
                 }

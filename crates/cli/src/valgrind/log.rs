@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     destination::Destination,
-    findings::{Display, Ended, Occurrence, SearchFound, Tally},
+    findings::{Display, Ended, Occurrence, SearchFound, Tally, sum_up},
     flags::{Flags, LeakCheckFlag},
     text_log::Log,
     tree::{End, LossSum, Watched},
@@ -199,8 +199,8 @@ impl ValgrindLog {
             format!("{what:>18}: {} bytes in {} blocks", number(bytes), number(blocks))
         };
         let sum = |kind| {
-            let sums = sums.iter().filter(|sum| sum.kind == kind);
-            sums.fold((0, 0), |(bytes, blocks), sum| (bytes + sum.bytes, blocks + sum.blocks))
+            let (blocks, bytes) = sum_up(sums.iter().filter(|sum| sum.kind == kind));
+            (bytes, blocks)
         };
         let definite = sum(LeakKind::Definite);
         let definite = (definite.0.saturating_sub(suppressed.0), definite.1.saturating_sub(suppressed.1));
