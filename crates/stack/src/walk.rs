@@ -99,7 +99,7 @@ pub(crate) fn plain_step(at: Registers, kind: PcKind, process: &impl Process) ->
     if cfa <= at.sp {
         return Plain::End;
     }
-    let Some(pc) = process.read(cfa - 8).filter(|&pc| pc != 0) else { return Plain::End };
+    let Some(pc) = process.read(cfa.wrapping_sub(8)).filter(|&pc| pc != 0) else { return Plain::End };
     let bp = if words == 0 {
         at.bp
     } else if let Some(bp) = process.read(cfa.wrapping_sub(u64::from(words) * 8)) {
