@@ -13,7 +13,7 @@ mod ctl;
 mod demand;
 mod destination;
 mod doctor;
-mod elf;
+pub mod elf;
 mod findings;
 mod flags;
 mod names;
