@@ -221,7 +221,7 @@ fn a_long_leak_search_shows_progress_on_a_terminal_and_nothing_in_a_log() {
     let scratch = scratch();
     let folder = scratch.path();
     let source = "#include <stdlib.h>\nstruct node { struct node *next; char pad[24]; };\n\
-        struct node *volatile list;\nint main(void) {\n  for (long i = 0; i < 8000000; i++) {\n    \
+        struct node *volatile list;\nint main(void) {\n  for (long i = 0; i < 1000000; i++) {\n    \
         struct node *node = malloc(sizeof *node);\n    node->next = list;\n    list = node;\n  }\n}\n";
     fs::write(folder.join("list.c"), source).unwrap();
     let compiled = Command::new("cc").args(["-O1", "list.c", "-o", "list"]).current_dir(folder).status();
@@ -231,6 +231,7 @@ fn a_long_leak_search_shows_progress_on_a_terminal_and_nothing_in_a_log() {
         .args(["-k", "5", "300", "script", "-qec", &command, "/dev/null"])
         .current_dir(folder)
         .env("TERM", "xterm")
+        .env("MEMCHECK_PATIENCE", "1")
         .output()
         .unwrap();
     let (text, log) =

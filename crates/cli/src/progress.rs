@@ -13,6 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Shorter work needs no sign of life.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// Another patience, in milliseconds; for the project's own tests.
+const PATIENCE_VARIABLE: &str = "MEMCHECK_PATIENCE";
+
 /// One picture of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -28,11 +31,14 @@ impl Spinner {
         if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
             return Self { done: None, thread: None };
         }
+        let set = std::env::var(PATIENCE_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let patience = set.map_or(PATIENCE, Duration::from_millis);
         let (done, is_done) = mpsc::channel::<()>();
         // Without a thread there is no spinner, and the work is done all the same.
         let thread = thread::Builder::new().spawn(move || {
-            if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            if is_done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
                 let spinner = spinner(what);
+                spinner.tick();
                 spinner.enable_steady_tick(TICK);
                 let _ = is_done.recv();
                 spinner.finish_and_clear();
