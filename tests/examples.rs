@@ -274,6 +274,37 @@ fn an_extension_of_python_is_checked_under_pytest() {
     assert_eq!(errors[0]["stack"][0]["function"], "last");
 }
 
+/// The lines of a job that run memcheck.
+fn commands(job: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let line = line.trim().trim_start_matches("- ").trim_start_matches("run: ");
+        line.trim_start_matches("entry: ").strip_prefix("memcheck ").map(|rest| format!("memcheck {rest}"))
+    };
+    job.lines().filter_map(line).collect()
+}
+
+#[test]
+fn ci_steps_fail_on_a_leak_and_pass_without_one() {
+    let steps = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/LEAKS.md")).unwrap();
+    let step = commands(&steps).into_iter().find(|step| step.contains("./tests")).unwrap();
+    let step = step.split('#').next().unwrap().replace("./tests", "./overflow");
+    let jobs =
+        ["github.yml", "gitlab.yml"].map(|job| fs::read_to_string(examples().join("ci").join(job)).unwrap());
+    let all: Vec<String> = jobs.iter().flat_map(|job| commands(job)).chain([step]).collect();
+    assert_eq!(all.iter().filter(|command| command.contains("./overflow")).count(), 3, "{all:?}");
+    for (source, status) in [("leak.c", 99), ("good.c", 0)] {
+        let example = Example::of("ci");
+        fs::copy(examples().join("project").join(source), example.folder().join(source)).unwrap();
+        example.must(&format!("cc -g -O1 {source} -o overflow"));
+        for command in all.iter().filter(|command| command.contains("./overflow")) {
+            let ran = example.run(command);
+            assert_eq!(ran.status, Some(status), "{command}:\n{}", ran.text);
+            let why = if status == 0 { "memcheck: no errors" } else { "memcheck: 1 leak is an error; " };
+            assert!(ran.text.lines().any(|line| line.starts_with(why)), "{command}:\n{}", ran.text);
+        }
+    }
+}
+
 #[test]
 fn the_commands_of_the_ci_jobs_work_as_they_stand() {
     for file in ["github.yml", "gitlab.yml", "pre-commit.yaml"] {
@@ -281,13 +312,7 @@ fn the_commands_of_the_ci_jobs_work_as_they_stand() {
         fs::copy(examples().join("project/overflow.c"), example.folder().join("overflow.c")).unwrap();
         example.must("cc -g -O1 overflow.c -o overflow");
         let text = example.read(file);
-        let line = |line: &str| {
-            let line = line.trim().trim_start_matches("- ").trim_start_matches("run: ");
-            line.trim_start_matches("entry: ")
-                .strip_prefix("memcheck ")
-                .map(|rest| format!("memcheck {rest}"))
-        };
-        let commands: Vec<String> = text.lines().filter_map(line).collect();
+        let commands = commands(&text);
         assert!(!commands.is_empty(), "{file}");
         for command in commands {
             let expected = if command.starts_with("memcheck convert") { 0 } else { 99 };
