@@ -29,7 +29,7 @@ use crate::{
 const REACH: i64 = (1 << 31) - (64 << 20);
 
 /// Distances in bytes, from a register, that are smaller than what nobody maps at address 0.
-const NEAR: i32 = 4096;
+const NEAR: u32 = 4096;
 
 /// What lies out of line for a check.
 struct Stub<'a> {
@@ -450,7 +450,7 @@ impl<'a> Emitter<'a> {
         // holds no address gives none with a small distance either.
         let direct = match check.mem {
             Mem { base: Some(base), index: None, disp, narrow: false, .. }
-                if disp % 8 == 0 && disp.abs() <= NEAR && !check.save_flags =>
+                if disp % 8 == 0 && disp.unsigned_abs() <= NEAR && !check.save_flags =>
             {
                 Some((Gpr(base), disp / 8))
             }

@@ -220,6 +220,12 @@ fn golden_short_loops_reach_far() {
 }
 
 #[test]
+fn the_furthest_displacement_is_no_near_one() {
+    // mov rax,[rdi-0x80000000]; ret
+    assert_eq!(copy_of(&[0x48, 0x8b, 0x87, 0, 0, 0, 0x80, 0xc3], &[]).expect("translatable").stats.checks, 1);
+}
+
+#[test]
 fn undecodable_bytes_are_refused() {
     assert_eq!(reason(&[0x90, 6, 0xc3], &[]), Some(SkipReason::Undecodable));
 }
