@@ -93,7 +93,7 @@ pub fn call_was_made(request: &Request, result: u64, registers: Registers) {
     if effect == Effect::None || channel::is_vfork_child() {
         return;
     }
-    let here = || Deed { stack: stacks::capture_interrupted_id(registers), pid: process::pid() };
+    let here = || Deed { stack: stacks::capture_instruction_id(registers), pid: process::pid() };
     match effect {
         Effect::None => {}
         Effect::Opened(descriptor) => opened(&[descriptor], here()),

@@ -151,7 +151,7 @@ pub struct Site {
 
 impl Site {
     fn by(&self, function: Function) -> Origin {
-        let stack = stacks::capture_interrupted_id(self.registers);
+        let stack = stacks::capture_instruction_id(self.registers);
         Origin { function, stack, tid: thread::id() }
     }
 

@@ -320,12 +320,13 @@ pub fn capture_interrupted_in(at: Registers, frames: &mut [Pc; MAX_FRAMES]) -> &
     &frames[..len]
 }
 
-/// The id of that stack, with the instruction as if it were a call.
-pub fn capture_interrupted_id(at: Registers) -> StackId {
+/// The id of the calling thread's stack at an instruction of a copy, as if that were a call.
+pub fn capture_instruction_id(at: Registers) -> StackId {
     let Some(depot) = depot() else { return StackId::NONE };
     let mut frames = [Pc(0); MAX_FRAMES];
-    let len = capture_interrupted_in(at, &mut frames).len();
-    // Any address within the instruction leads to it, and this one is the first that is looked up as a call's.
+    let depth = DEPTH.load(Ordering::Relaxed);
+    let len = walk_in(at, PcKind::Exact, &OwnStack::at(at.sp), &mut frames[..depth]);
+    // Any address behind the instruction's first byte leads to it, and this one is looked up as a return address.
     frames[..len.min(1)].iter_mut().for_each(|pc| pc.0 += 1);
     depot.intern(&frames[..len])
 }

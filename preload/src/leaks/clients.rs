@@ -87,7 +87,11 @@ impl<'v, 'a> ClientView<'v, 'a> {
         let (low, high) = (self.hull.start().min(range.start()), self.hull.end().max(range.end()));
         self.hull = AddrRange::between(low, high).unwrap_or(self.hull);
         self.blocks.push(Block {
-            chunk: Chunk { start: range.start(), size: range.size(), reported: true },
+            chunk: Chunk {
+                start: range.start(),
+                size: range.size(),
+                reported: self.heap.is_own(block.allocated.tid),
+            },
             stack: block.allocated.stack,
             allocated_by: block.allocated.function,
         });

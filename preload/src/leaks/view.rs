@@ -101,8 +101,13 @@ impl<'a> HeapView<'a> {
 
     #[inline]
     fn chunk(&self, slot: &LiveSlot) -> Chunk {
-        let inherited = self.inheritance.is_some_and(|inheritance| inheritance.is_older(slot.alloc_tid));
-        Chunk { start: slot.start, size: slot.size, reported: !inherited }
+        Chunk { start: slot.start, size: slot.size, reported: self.is_own(slot.alloc_tid) }
+    }
+
+    /// Whether what this thread allocated is this process', and not inherited by fork.
+    #[inline]
+    pub fn is_own(&self, tid: ThreadId) -> bool {
+        !self.inheritance.is_some_and(|inheritance| inheritance.is_older(tid))
     }
 
     /// Shows every live slot, and where chunks usually begin in it.
