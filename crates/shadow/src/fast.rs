@@ -102,6 +102,21 @@ pub fn is_clean(granules: &impl Granules, range: AddrRange) -> bool {
     word & ((1 << bits_before) - 1) == 0 && last_byte % GRANULE_BYTES < last_state.leading()
 }
 
+/// The longest range that `is_clean_short` takes: eight granules, wherever it begins.
+pub const SHORT_BYTES: u64 = 7 * GRANULE_BYTES + 1;
+
+/// The same for 1 to `SHORT_BYTES` bytes from `start`. Looks at eight shadow bytes.
+#[inline(always)]
+pub fn is_clean_short(granules: &impl Granules, start: Addr, bytes: u64) -> bool {
+    debug_assert!((1..=SHORT_BYTES).contains(&bytes));
+    let last_byte = start.0 + bytes - 1;
+    let index = GranuleIndex::of(start);
+    let bits_before = 8 * (GranuleIndex::of(Addr(last_byte)).0 - index.0);
+    // The last granule's state in the highest byte, those before it below, nothing of those behind.
+    let states = granules.word_from(index) << (56 - bits_before);
+    states == 0 || states << 8 == 0 && last_byte % GRANULE_BYTES < ShadowByte((states >> 56) as u8).leading()
+}
+
 /// The first byte of `range` that must not be touched.
 #[inline]
 pub fn find_bad(granules: &impl Granules, range: AddrRange) -> Option<Addr> {

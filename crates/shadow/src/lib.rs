@@ -11,8 +11,8 @@
 //! ```
 //!
 //! You supply a [`Granules`] (real memory in the shim, a vector in tests); you get [`poison`] and [`unpoison`] for who
-//! lays out the memory, [`forbid`] and [`allow`] for ranges of any kind, [`find_bad`] and [`is_clean`], which work a
-//! machine word of shadow at a time, and [`reference`](mod@reference), which says the same byte by byte and is what the
+//! lays out the memory, [`forbid`] and [`allow`] for ranges of any kind, [`find_bad`], [`is_clean`] and
+//! [`is_clean_short`], which work a machine word of shadow at a time, and [`reference`](mod@reference), which says the same byte by byte and is what the
 //! tests compare them with.
 //!
 //! Invariant: 0 means "nothing to look at": what is later recorded beyond addressability must keep that.
@@ -26,5 +26,5 @@ mod mapping;
 pub mod reference;
 
 pub use encoding::{Poison, ShadowByte};
-pub use fast::{allow, find_bad, forbid, is_clean, poison, unpoison};
+pub use fast::{SHORT_BYTES, allow, find_bad, forbid, is_clean, is_clean_short, poison, unpoison};
 pub use mapping::{GRANULE_BYTES, GranuleIndex, Granules, SHADOW_BASE, SHADOW_BYTES, USER_END};

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use memcheck_model::{Addr, AddrRange, Size};
 use memcheck_shadow::{
-    GranuleIndex, Granules, Poison, ShadowByte, allow, find_bad, forbid, is_clean, poison, reference,
-    unpoison,
+    GranuleIndex, Granules, Poison, SHORT_BYTES, ShadowByte, allow, find_bad, forbid, is_clean,
+    is_clean_short, poison, reference, unpoison,
 };
 use proptest::prelude::*;
 
@@ -94,6 +94,11 @@ proptest! {
             let range = range(start, size);
             prop_assert_eq!(find_bad(&fast, range), reference::find_bad(&fast, range));
             prop_assert_eq!(is_clean(&fast, range), reference::find_bad(&fast, range).is_none());
+            let short = AddrRange::between(range.start(), Addr(range.end().0.min(start + SHORT_BYTES))).unwrap();
+            if !short.is_empty() {
+                let clean = reference::find_bad(&fast, short).is_none();
+                prop_assert_eq!(is_clean_short(&fast, short.start(), short.size().0), clean);
+            }
         }
     }
 }

@@ -10,6 +10,8 @@
 //!  slot ─▶ entry (hands its caller's frame on) ─▶ body ─▶ original: the function's thunk, later its unchecked copy
 //!                                                  └────▶ shadow; only for an error: the report gate
 //! ```
+//! Strings and areas of up to 16 bytes, which most are, a front looks at, compares or copies itself.
+//!
 //! A string that ends nowhere in its block is reported at the first byte outside. What a comparison reads ends with
 //! the first difference. Source and destination that overlap are reported where the C standard forbids it, under the
 //! name that the program called.
@@ -34,6 +36,7 @@ use memcheck_model::{
     ThreadId,
 };
 use memcheck_rewrite::Module;
+use memcheck_shadow::SHORT_BYTES;
 
 use super::{gate, image::Image, shadow_map, slow_path};
 use crate::{
@@ -262,7 +265,18 @@ pub struct Fronts {
 /// entries are overwritten: calls resolvers.
 pub fn find(image: &Image, module: &Module<'_>) -> Fronts {
     let mut found = Vec::new();
+    // Most symbols have names that differ from all of these in length and last letter.
+    let mark = |name: &[u8]| (name.len() % 64, 1u32 << (name.last().copied().unwrap_or(0) % 32));
+    let mut marks = [0u32; 64];
+    for name in ALL.iter().flat_map(|front| front.names) {
+        let (len, letter) = mark(name);
+        marks[len] |= letter;
+    }
     image.for_each_symbol(|symbol, name| {
+        let (len, letter) = mark(name);
+        if marks[len] & letter == 0 {
+            return;
+        }
         let Some(place) = ALL.iter().position(|front| front.names.contains(&name)) else { return };
         let entry = if symbol.is_ifunc() {
             super::native::resolve(image, symbol)
@@ -344,19 +358,29 @@ impl Call {
         self.touches(AccessKind::Write, start, bytes, Extent::Told);
     }
 
-    #[inline]
+    #[inline(always)]
     fn touches(&self, kind: AccessKind, start: u64, bytes: u64, extent: Extent) {
+        if bytes > SHORT_BYTES {
+            self.touches_many(kind, start, bytes, extent);
+        } else if !shadow_map::is_clean_short(Addr(start), bytes) {
+            self.refuse(kind, start, bytes, bytes, extent);
+        }
+    }
+
+    #[inline(never)]
+    fn touches_many(&self, kind: AccessKind, start: u64, bytes: u64, extent: Extent) {
         let looked_at = if bytes > MOST_BYTES { HEAD_BYTES } else { bytes };
         if let Some(range) = AddrRange::new(Addr(start), Size(looked_at))
             && !shadow_map::is_clean(range)
         {
-            self.refuse(kind, range, bytes, extent);
+            self.refuse(kind, start, looked_at, bytes, extent);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn refuse(&self, kind: AccessKind, range: AddrRange, bytes: u64, extent: Extent) {
+    fn refuse(&self, kind: AccessKind, start: u64, looked_at: u64, bytes: u64, extent: Extent) {
+        let Some(range) = AddrRange::new(Addr(start), Size(looked_at)) else { return };
         // Another thread may have changed it since.
         let Some(bad) = shadow_map::find_bad(range) else { return };
         let size = match extent {

@@ -83,6 +83,14 @@ pub fn is_clean(range: AddrRange) -> bool {
     range.end().0 > USER_END - 4096 || memcheck_shadow::is_clean(&Shadow, range)
 }
 
+/// The same for at most `memcheck_shadow::SHORT_BYTES` bytes from `start`.
+#[inline(always)]
+pub fn is_clean_short(start: Addr, bytes: u64) -> bool {
+    bytes == 0
+        || start.0 > USER_END - 4096 - memcheck_shadow::SHORT_BYTES
+        || memcheck_shadow::is_clean_short(&Shadow, start, bytes)
+}
+
 /// The shadow byte of `addr`.
 pub fn state_of(addr: Addr) -> ShadowByte {
     if is_active() && addr.0 < USER_END {

@@ -22,6 +22,10 @@ impl Call {
 }
 
 pub extern "C" fn strcmp(first: u64, second: u64, sp: u64, bp: u64) -> u64 {
+    if let Some((order, len)) = scan::compare_short(first, second, u64::MAX) {
+        Call::new(Function::Strcmp, sp, bp).compares(first, second, len, 1);
+        return order;
+    }
     let order = STRCMP.call2(first, second);
     let len = if order as u32 == 0 {
         Narrow::len(first) + 1
@@ -33,6 +37,10 @@ pub extern "C" fn strcmp(first: u64, second: u64, sp: u64, bp: u64) -> u64 {
 }
 
 pub extern "C" fn strncmp(first: u64, second: u64, most: u64, sp: u64, bp: u64) -> u64 {
+    if let Some((order, len)) = scan::compare_short(first, second, most) {
+        Call::new(Function::Strncmp, sp, bp).compares(first, second, len, 1);
+        return order;
+    }
     let order = STRNCMP.call3(first, second, most);
     let len = if order as u32 == 0 {
         most.min(Narrow::len_within(first, most).saturating_add(1))

@@ -6,7 +6,7 @@ use memcheck_model::Function;
 
 use super::{
     Call, MEMCHR, MEMRCHR, RAWMEMCHR, STRCASESTR, STRCHR, STRCHRNUL, STRCSPN, STRDUP, STRNDUP, STRPBRK,
-    STRRCHR, STRSPN, STRSTR, WCSCHR, WCSRCHR, WMEMCHR,
+    STRRCHR, STRSPN, STRSTR, WCSCHR, WCSRCHR, WMEMCHR, scan,
     text::{Narrow, Text, Wide, bytes},
 };
 
@@ -71,8 +71,17 @@ pub extern "C" fn wcsnlen(string: u64, most: u64, sp: u64, bp: u64) -> u64 {
 }
 
 pub extern "C" fn strchr(string: u64, wanted: u64, sp: u64, bp: u64) -> u64 {
+    let call = Call::new(Function::Strchr, sp, bp);
+    if scan::has_block(string) {
+        let [zeros, matches] = scan::find_in_block(string, wanted as u8);
+        if zeros | matches != 0 {
+            let len = (zeros | matches).trailing_zeros();
+            call.reads_until(string, u64::from(len) + 1, 1);
+            return if matches >> len & 1 != 0 { string + u64::from(len) } else { 0 };
+        }
+    }
     let found = STRCHR.call2(string, wanted);
-    Call::new(Function::Strchr, sp, bp).searches::<Narrow>(string, found);
+    call.searches::<Narrow>(string, found);
     found
 }
 
@@ -113,8 +122,16 @@ pub extern "C" fn wcsrchr(string: u64, wanted: u64, sp: u64, bp: u64) -> u64 {
 
 /// Reads "as if sequentially" and no further than the match (C11 7.24.5.1).
 pub extern "C" fn memchr(start: u64, wanted: u64, most: u64, sp: u64, bp: u64) -> u64 {
-    let found = MEMCHR.call3(start, wanted, most);
     let call = Call::new(Function::Memchr, sp, bp);
+    if most != 0 && scan::has_block(start) {
+        let [_, matches] = scan::find_in_block(start, wanted as u8);
+        let len = u64::from(matches.trailing_zeros());
+        if matches != 0 && len < most {
+            call.reads_until(start, len + 1, 1);
+            return start + len;
+        }
+    }
+    let found = MEMCHR.call3(start, wanted, most);
     if found == 0 {
         call.reads(start, most);
     } else {

@@ -1,15 +1,52 @@
-//! How far two strings or areas are the same: what a comparison has read.
+//! How far two strings or areas are the same, and what the first 16 bytes of a string hold.
 //!
-//! Invariant: a byte is read only when every element before its block of 16 within the page was the same, so it lies
-//! in a page that the comparison itself, which ran before, has read.
+//! Invariant: a byte is read only when every element before its block of 16 within the page was the same, or is one of
+//! the first 16: so it lies in a page that the function itself reads.
 
 use core::arch::x86_64::{
-    __m128i, _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8,
+    __m128i, _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8,
     _mm_setzero_si128,
 };
 
 const PAGE: u64 = 4096;
 const BLOCK: u64 = 16;
+
+/// Below this nothing is mapped: a null pointer, which libc's own function is to meet.
+const LOWEST: u64 = 4096;
+
+/// Whether the 16 bytes from `at` lie in one page, and that can be one.
+#[inline(always)]
+pub fn has_block(at: u64) -> bool {
+    at % PAGE <= PAGE - BLOCK && at >= LOWEST
+}
+
+/// Which of the 16 bytes from `at` are zero or `wanted`: bit by bit. `has_block(at)`, and the first may be read.
+#[inline(always)]
+pub fn find_in_block(at: u64, wanted: u8) -> [u32; 2] {
+    // SAFETY: the block lies in the page of its first byte, which the function reads; SSE2 is part of x86-64.
+    unsafe {
+        let block = _mm_loadu_si128(at as *const __m128i);
+        [0, wanted]
+            .map(|byte| _mm_movemask_epi8(_mm_cmpeq_epi8(block, _mm_set1_epi8(byte.cast_signed()))) as u32)
+    }
+}
+
+/// What a comparison of strings of at most `most` characters comes to, and how many bytes of each it reads, when it
+/// ends within 16: the difference of the last characters, as libc's functions give it.
+#[inline(always)]
+pub fn compare_short(first: u64, second: u64, most: u64) -> Option<(u64, u64)> {
+    if most == 0 || !has_block(first) || !has_block(second) {
+        return None;
+    }
+    let limit = if most < BLOCK { 1u32 << (most - 1) } else { 0 };
+    let stops = stops_in_block(first, second, Ends::AtZero) | limit;
+    if stops == 0 {
+        return None;
+    }
+    let last = u64::from(stops.trailing_zeros());
+    let difference = i32::from(byte(first + last)) - i32::from(byte(second + last));
+    Some((u64::from(difference.cast_unsigned()), last + 1))
+}
 
 /// What ends a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +175,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn short_comparisons_give_the_difference_and_how_far_they_read() {
+        let compare =
+            |a: &[u8; 32], b: &[u8; 32], most| compare_short(a.as_ptr() as u64, b.as_ptr() as u64, most);
+        #[repr(align(32))]
+        struct Area([u8; 32]);
+        let text = |word: &[u8]| {
+            let mut area = Area([b'.'; 32]);
+            area.0[..word.len()].copy_from_slice(word);
+            area
+        };
+        let minus = |n: i32| u64::from((-n).cast_unsigned());
+        let (abc, abd, long) = (text(b"abc\0"), text(b"abd\0"), text(b"0123456789abcdefg\0"));
+        assert_eq!(compare(&abc.0, &abd.0, u64::MAX), Some((minus(1), 3)));
+        assert_eq!(compare(&abd.0, &abc.0, 3), Some((1, 3)));
+        assert_eq!(compare(&abd.0, &abc.0, 2), Some((0, 2)));
+        assert_eq!(compare(&abc.0, &abc.0, 99), Some((0, 4)));
+        assert_eq!(compare(&abc.0, &text(b"abc\xff").0, 99), Some((minus(255), 4)));
+        assert_eq!(compare(&long.0, &long.0, 99), None);
+        assert_eq!(compare(&long.0, &long.0, 15), Some((0, 15)));
+        assert_eq!(compare(&long.0, &long.0, 0), None);
+        assert_eq!(compare_short(0, abc.0.as_ptr() as u64, 9), None);
     }
 
     #[test]

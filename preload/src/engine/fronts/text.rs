@@ -2,7 +2,7 @@
 //!
 //! Lengths are in elements; `UNIT` makes bytes of them.
 
-use super::{STRLEN, STRNLEN, WCSLEN, WCSNLEN};
+use super::{STRLEN, STRNLEN, WCSLEN, WCSNLEN, scan};
 
 /// One kind of string.
 pub trait Text {
@@ -24,6 +24,12 @@ impl Text for Narrow {
 
     #[inline]
     fn len(string: u64) -> u64 {
+        if scan::has_block(string) {
+            let [zeros, _] = scan::find_in_block(string, 0);
+            if zeros != 0 {
+                return zeros.trailing_zeros().into();
+            }
+        }
         STRLEN.call1(string)
     }
 

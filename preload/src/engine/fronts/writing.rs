@@ -5,6 +5,7 @@ use memcheck_model::Function;
 
 use super::{
     Call, MEMMOVE, MEMSET,
+    mem::move_short,
     text::{Narrow, Text, Wide, bytes},
 };
 
@@ -16,7 +17,9 @@ fn copy_string<T: Text>(call: Call, destination: u64, source: u64) -> u64 {
     call.reads_string::<T>(source, len);
     call.writes(destination, size);
     call.must_be_apart((destination, size), (source, size));
-    MEMMOVE.call3(destination, source, size);
+    if !move_short(destination, source, size) {
+        MEMMOVE.call3(destination, source, size);
+    }
     len
 }
 
