@@ -9,6 +9,7 @@ pub mod gate;
 pub mod image;
 pub mod install;
 pub mod native;
+pub mod pristine;
 pub mod requests;
 pub mod shadow_map;
 pub mod slow_path;
@@ -17,10 +18,11 @@ pub mod unwinding;
 
 use core::{
     cell::Cell,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use memcheck_rewrite::{SPILL_SLOTS, SkipReason};
+use memcheck_syscalls::find_call;
 use memcheck_wire::{Counter, Notice, NoticeKind, Record};
 
 use crate::{channel, thread};
@@ -54,26 +56,54 @@ pub fn after_fork_in_child() {
     }
 }
 
-fn count_native(reason: Option<SkipReason>, functions: u64) {
+/// System calls that passed without a look, by number; the last is for all beyond.
+static UNKNOWN_CALLS: [AtomicU32; 513] = [const { AtomicU32::new(0) }; 513];
+
+/// A system call passes without a look at its arguments.
+fn count_unknown_call(number: u64) {
+    let place = UNKNOWN_CALLS.get(number as usize).unwrap_or(&UNKNOWN_CALLS[UNKNOWN_CALLS.len() - 1]);
+    place.fetch_add(1, Ordering::Relaxed);
+    count(Counter::SyscallsUnknown, 1);
+}
+
+fn count_native(reason: Option<SkipReason>, functions: u64, bytes: u64) {
     let place = reason.and_then(|reason| REASONS.iter().position(|&known| known == reason));
     NATIVE[place.unwrap_or(REASONS.len())].fetch_add(functions, Ordering::Relaxed);
     count(Counter::FunctionsNative, functions);
+    count(Counter::TextBytesNative, bytes);
 }
 
-/// Tells the launcher why functions stayed native.
+/// Tells the launcher why functions stayed native, and which system calls passed without a look.
 pub fn report_coverage() {
     for (place, count) in NATIVE.iter().enumerate() {
         let count = count.load(Ordering::Relaxed);
         if count == 0 {
             continue;
         }
-        let mut text = TextBuffer::default();
-        let _ = match REASONS.get(place) {
-            Some(reason) => core::fmt::write(&mut text, format_args!("{count} {reason}")),
-            None => core::fmt::write(&mut text, format_args!("{count} no room for code")),
-        };
-        channel::send(&Record::Notice(Notice { kind: NoticeKind::Coverage, text: &text.bytes[..text.len] }));
+        match REASONS.get(place) {
+            Some(reason) => tell(NoticeKind::Coverage, format_args!("{count} {reason}")),
+            None => tell(NoticeKind::Coverage, format_args!("{count} no room for code")),
+        }
     }
+    for (number, count) in UNKNOWN_CALLS.iter().enumerate() {
+        let count = count.load(Ordering::Relaxed);
+        if count == 0 {
+            continue;
+        }
+        match find_call(number as u64) {
+            Some(call) => tell(NoticeKind::UnknownCall, format_args!("{count} {}", call.name)),
+            None if number + 1 == UNKNOWN_CALLS.len() => {
+                tell(NoticeKind::UnknownCall, format_args!("{count} syscalls from {number} on"));
+            }
+            None => tell(NoticeKind::UnknownCall, format_args!("{count} syscall {number}")),
+        }
+    }
+}
+
+fn tell(kind: NoticeKind, what: core::fmt::Arguments<'_>) {
+    let mut text = TextBuffer::default();
+    let _ = core::fmt::write(&mut text, what);
+    channel::send(&Record::Notice(Notice { kind, text: &text.bytes[..text.len] }));
 }
 
 /// A short text, cut when it does not fit.

@@ -66,6 +66,11 @@ pub struct Mapping {
 
 /// Calls `visit` with each mapping, by ascending addresses, until it returns false.
 pub fn for_each(mut visit: impl FnMut(&Mapping) -> bool) {
+    for_each_line(|line| parse(line).is_none_or(|mapping| visit(&mapping)));
+}
+
+/// The same with the lines' first 128 bytes.
+fn for_each_line(mut visit: impl FnMut(&[u8]) -> bool) {
     let Ok(file) = File::open(b"/proc/self/maps\0", false) else { return };
     let mut chunk = [0u8; 2048];
     // The start of the current line; the rest of a long line tells nothing more.
@@ -80,13 +85,37 @@ pub fn for_each(mut visit: impl FnMut(&Mapping) -> bool) {
                 }
                 continue;
             }
-            let mapping = parse(&line[..line_len]);
+            let goes_on = visit(&line[..line_len]);
             line_len = 0;
-            if mapping.is_some_and(|mapping| !visit(&mapping)) {
+            if !goes_on {
                 return;
             }
         }
     }
+}
+
+/// Which file the mapping at `addr` is of, as its device and inode, as stat(2) gives them.
+pub fn find_file(addr: Addr) -> Option<(u64, u64)> {
+    let mut found = None;
+    for_each_line(|line| {
+        let mapping = parse(line);
+        let is_it = mapping.is_some_and(|mapping| mapping.range.contains(addr));
+        if is_it {
+            found = parse_file(line);
+        }
+        !is_it && mapping.is_none_or(|mapping| mapping.range.end() <= addr)
+    });
+    found
+}
+
+/// The device, `major:minor`, and inode of a line. The number of a device is put together as in makedev(3).
+fn parse_file(line: &[u8]) -> Option<(u64, u64)> {
+    let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).skip(3);
+    let (device, inode) = (words.next()?, words.next()?);
+    let colon = device.iter().position(|&byte| byte == b':')?;
+    let (major, minor) = (hex(&device[..colon])?, hex(&device[colon + 1..])?);
+    let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
+    Some(((major & 0xfff) << 8 | (major & !0xfff) << 32 | minor & 0xff | (minor & !0xff) << 12, inode))
 }
 
 /// `start-end perms offset device inode   path`.
@@ -202,6 +231,18 @@ mod tests {
         }
         assert_eq!(parse(b"1000-2000 rw-s 00000000 08:01 77 /dev/dri/card0").unwrap().source, Source::Device);
         assert_eq!(parse(b"nonsense"), None);
+        let line = b"7f0000000000-7f0000001000 r-xp 00026000 103:01 1835 /usr/lib/libc.so.6";
+        assert_eq!(parse_file(line), Some((0x1_0301, 1835)));
+    }
+
+    #[test]
+    fn the_file_of_a_mapping_is_the_one_that_stat_knows() {
+        use std::os::unix::fs::MetadataExt;
+        let program = std::fs::metadata("/proc/self/exe").unwrap();
+        let code = Addr(find_file as *const () as u64);
+        assert_eq!(find_file(code), Some((program.dev(), program.ino())));
+        let local = 0u8;
+        assert_eq!(find_file(Addr(core::ptr::from_ref(&local) as u64)), Some((0, 0)));
     }
 
     #[test]

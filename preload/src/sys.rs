@@ -10,7 +10,10 @@ pub mod owned;
 pub mod process;
 pub mod signal;
 
-use core::arch::{asm, global_asm};
+use core::{
+    arch::{asm, global_asm},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use memcheck_model::{Addr, AddrRange};
 
@@ -125,11 +128,22 @@ pub const EEXIST: Errno = Errno(17);
 
 /// Fresh zeroed memory of `len` bytes anywhere, readable and writable, or `None` when the kernel has none.
 pub fn map_anonymous(len: usize) -> Option<*mut u8> {
-    let args = [0, len as u64, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE, u64::MAX, 0];
+    let at = far_place(len as u64);
+    let args = [at, len as u64, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_NORESERVE, u64::MAX, 0];
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
     let addr = unsafe { syscall(SYS_MMAP, args) }.ok()?;
     owned::note(addr, len as u64);
     Some(addr as *mut u8)
+}
+
+/// Where to ask for a mapping of the shim's own: a large one lies far from the libraries, near which there must be room
+/// for code; where a small one lies does not matter. The kernel chooses another place where this one is taken.
+pub fn far_place(len: u64) -> u64 {
+    const LARGE: u64 = 1 << 20;
+    /// Behind the shadow, before the heap.
+    static NEXT: AtomicU64 = AtomicU64::new(0x1200_0000_0000);
+    // Relaxed: any place will do.
+    if len < LARGE { 0 } else { NEXT.fetch_add(len.next_multiple_of(2 * LARGE), Ordering::Relaxed) }
 }
 
 /// Reserves exactly `len` zeroed bytes at `addr`, readable and writable, without committing memory or entering

@@ -17,6 +17,9 @@ const LISTS: usize = 44;
 /// How much is mapped at a time for small pieces; large enough that mappings stay few.
 const ARENA_BYTES: usize = 1 << 20;
 
+/// How much of the first is used in every process that has an engine.
+const FIRST_BYTES: u64 = 640 << 10;
+
 struct ToolHeap {
     busy: AtomicBool,
     free: [AtomicPtr<u8>; LISTS],
@@ -63,6 +66,10 @@ impl ToolHeap {
             return next as *mut u8;
         }
         let Some(arena) = crate::sys::map_anonymous(ARENA_BYTES) else { return null_mut() };
+        if next == 0 {
+            // The least that an engine needs: the decoder's tables and one libc.
+            crate::sys::memory::prepare_to_write(arena as u64, FIRST_BYTES);
+        }
         self.arena_next.store(arena as usize + bytes, Ordering::Relaxed);
         self.arena_end.store(arena as usize + ARENA_BYTES, Ordering::Relaxed);
         arena

@@ -336,17 +336,18 @@ fn process(watched: &Watched) -> Process {
         },
         coverage: Coverage {
             access_checks: count(Counter::AccessChecks) != 0,
+            modules: count(Counter::Modules),
+            functions: count(Counter::Functions),
             functions_checked: count(Counter::FunctionsTranslated),
             functions_native: count(Counter::FunctionsNative),
+            functions_short: count(Counter::FunctionsShort),
+            bytes: count(Counter::TextBytes),
             bytes_checked: count(Counter::TextBytesTranslated),
-            bytes_native: count(Counter::TextBytes).saturating_sub(count(Counter::TextBytesTranslated)),
-            native_reasons: watched.native_reasons.iter().fold(
-                BTreeMap::new(),
-                |mut sums, (reason, count)| {
-                    add(sums.entry(reason.clone()).or_default(), *count);
-                    sums
-                },
-            ),
+            bytes_native: count(Counter::TextBytesNative),
+            native_reasons: watched.native_reasons.clone(),
+            accesses_checked: count(Counter::CheckSites),
+            accesses_unchecked: count(Counter::SitesUnchecked),
+            syscalls_unchecked: watched.unknown_calls.clone(),
         },
         functions: Functions::new(),
     }
@@ -489,7 +490,9 @@ impl Collector for Findings<'_> {
             NoticeKind::NoHeap => format!("the heap is not checked: {text}"),
             NoticeKind::NoLeakSearch => format!("leaks were not searched for: {text}"),
             NoticeKind::ExecUnwatched => format!("it executed {text}, which cannot be checked"),
-            NoticeKind::Other | NoticeKind::Coverage | NoticeKind::LeakSearch => text.to_owned(),
+            NoticeKind::Other | NoticeKind::Coverage | NoticeKind::UnknownCall | NoticeKind::LeakSearch => {
+                text.to_owned()
+            }
         };
         self.display.remark(process, &remark);
     }

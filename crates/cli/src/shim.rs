@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     fmt, fs,
     hash::{DefaultHasher, Hash, Hasher},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -102,7 +102,7 @@ fn unpack_to(place: &Path, content: &[u8]) -> Result<PathBuf, Obstacle> {
     content.hash(&mut hasher);
     let name = format!("libmemcheck_preload-{:016x}.so", hasher.finish());
     let path = place.join(&name);
-    if fs::read(&path).is_ok_and(|found| found == content) {
+    if holds(&path, content).unwrap_or(false) {
         return Ok(path);
     }
     let fresh = place.join(format!(".{name}.{}", std::process::id()));
@@ -111,6 +111,21 @@ fn unpack_to(place: &Path, content: &[u8]) -> Result<PathBuf, Obstacle> {
         Obstacle::Io(error)
     })?;
     Ok(path)
+}
+
+/// Whether the file has just this content. Read in pieces: each start of memcheck does it.
+fn holds(path: &Path, content: &[u8]) -> io::Result<bool> {
+    let mut file = fs::File::open(path)?;
+    let mut piece = [0; 32 << 10];
+    let mut rest = content;
+    loop {
+        let read = file.read(&mut piece)?;
+        match rest.split_at_checked(read) {
+            Some((_, [])) if read == 0 => return Ok(true),
+            Some((expected, after)) if read != 0 && expected == &piece[..read] => rest = after,
+            _ => return Ok(false),
+        }
+    }
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -139,9 +154,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("memcheck");
         let path = unpack_to(&place, b"shim").unwrap();
-        fs::write(&path, b"junk").unwrap();
-        assert_eq!(unpack_to(&place, b"shim").unwrap(), path);
-        assert_eq!(fs::read(&path).unwrap(), b"shim");
+        for damaged in [&b"junk"[..], b"shi", b"shimmer", b""] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(unpack_to(&place, b"shim").unwrap(), path);
+            assert_eq!(fs::read(&path).unwrap(), b"shim");
+        }
         assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
     }
 

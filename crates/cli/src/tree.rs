@@ -5,6 +5,7 @@
 //!
 //! Invariant: at most one watched process that has not ended holds a given stream.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -95,7 +96,9 @@ pub struct Watched {
     /// The sums of its leak search.
     pub loss_sums: Vec<LossSum>,
     /// Why functions were left native, as `count reason`.
-    pub native_reasons: Vec<(String, u64)>,
+    pub native_reasons: BTreeMap<String, u64>,
+    /// System calls that were made without a look, as it says, with how often.
+    pub unknown_calls: BTreeMap<String, u64>,
     /// How it ended, if it did.
     pub end: Option<End>,
 }
@@ -116,7 +119,8 @@ impl Watched {
             modules,
             counters: vec![0; Counter::ALL.len()],
             loss_sums: Vec::new(),
-            native_reasons: Vec::new(),
+            native_reasons: BTreeMap::new(),
+            unknown_calls: BTreeMap::new(),
             end: None,
         }
     }

@@ -425,12 +425,19 @@ impl Watch {
             Record::LossSum { kind, blocks, bytes } => {
                 watched.loss_sums.push(LossSum { kind: *kind, blocks: *blocks, bytes: bytes.0 });
             }
-            Record::Notice(notice) if notice.kind == NoticeKind::Coverage => {
+            Record::Notice(notice)
+                if matches!(notice.kind, NoticeKind::Coverage | NoticeKind::UnknownCall) =>
+            {
                 let text = String::from_utf8_lossy(notice.text);
-                if let Some((count, reason)) = text.split_once(' ')
-                    && let Ok(count) = count.parse()
+                let counts = match notice.kind {
+                    NoticeKind::Coverage => &mut watched.native_reasons,
+                    _ => &mut watched.unknown_calls,
+                };
+                if let Some((count, what)) = text.split_once(' ')
+                    && let Ok(count) = count.parse::<u64>()
                 {
-                    watched.native_reasons.push((reason.to_owned(), count));
+                    let sum = counts.entry(what.to_owned()).or_default();
+                    *sum = sum.saturating_add(count);
                 }
             }
             Record::Error { context, event } => collector.error(watched, *context, event),

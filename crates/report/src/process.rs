@@ -64,14 +64,35 @@ pub struct HeapUse {
 pub struct Coverage {
     /// Whether accesses were checked at all.
     pub access_checks: bool,
-    /// Functions that were translated.
+    /// The program and its libraries, but for the loader.
+    #[serde(default)]
+    pub modules: u64,
+    /// Functions that were found in them; most are never called.
+    #[serde(default)]
+    pub functions: u64,
+    /// Functions that were called, and checked.
     pub functions_checked: u64,
-    /// Functions that were left native.
+    /// Functions that were called, and could not be checked.
     pub functions_native: u64,
-    /// Bytes of code that were translated.
+    /// Functions too short to be led to their checked copy where a pointer leads to them.
+    #[serde(default)]
+    pub functions_short: u64,
+    /// Bytes of code, with what is never called.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Bytes of the checked functions.
     pub bytes_checked: u64,
-    /// Bytes of code that were left native.
+    /// Bytes of the functions that could not be checked.
     pub bytes_native: u64,
-    /// Why functions were left native, and how many for each reason.
+    /// Why functions could not be checked, and how many for each reason.
     pub native_reasons: BTreeMap<String, u64>,
+    /// Instructions' accesses that are checked.
+    #[serde(default)]
+    pub accesses_checked: u64,
+    /// Those in checked functions that are not: what they touch cannot be told.
+    #[serde(default)]
+    pub accesses_unchecked: u64,
+    /// System calls that were made without a look at the memory that they use, by name.
+    #[serde(default)]
+    pub syscalls_unchecked: BTreeMap<String, u64>,
 }

@@ -217,14 +217,38 @@ impl Text {
             }
             let _ = writeln!(
                 text,
-                "  checked: {} ({}); native: {} ({})",
+                "  checked: {} ({}) of {} in {} ({}); the others were not called",
                 plural(coverage.functions_checked, "function"),
                 bytes(coverage.bytes_checked),
-                plural(coverage.functions_native, "function"),
-                bytes(coverage.bytes_native),
+                coverage.functions,
+                plural(coverage.modules, "module"),
+                bytes(coverage.bytes),
             );
+            if coverage.functions_native > 0 {
+                let _ = writeln!(
+                    text,
+                    "  not checked: {} ({})",
+                    plural(coverage.functions_native, "function"),
+                    bytes(coverage.bytes_native),
+                );
+            }
             for (reason, count) in &coverage.native_reasons {
                 let _ = writeln!(text, "    {count} {reason}");
+            }
+            if coverage.functions_short > 0 {
+                let _ = writeln!(
+                    text,
+                    "  checked only when called directly: {}, too short for a jump",
+                    plural(coverage.functions_short, "function"),
+                );
+            }
+            let _ = writeln!(
+                text,
+                "  memory operands: {} checked, {} not",
+                coverage.accesses_checked, coverage.accesses_unchecked,
+            );
+            for (name, count) in &coverage.syscalls_unchecked {
+                let _ = writeln!(text, "  system call not checked: {name}, {}", plural(*count, "time"));
             }
         }
         text

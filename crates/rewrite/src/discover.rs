@@ -161,15 +161,14 @@ pub fn is_linkage_stub(module: &Module<'_>, at: Pc) -> bool {
         || module.find_text(at).is_some_and(|bytes| bytes.starts_with(&[0xff, 0x35]))
 }
 
-/// The GOT cell that the PLT entry at `at` jumps through.
+/// The GOT cell that the PLT entry at `at` jumps through: `[endbr64] [bnd] jmp *cell(%rip)`. Asked of every function,
+/// so it looks at the bytes themselves.
 #[must_use]
 pub fn find_linkage_cell(module: &Module<'_>, at: Pc) -> Option<u64> {
     let bytes = module.find_text(at)?;
-    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
-    let mut instruction = decoder.decode();
-    if instruction.mnemonic() == Mnemonic::Endbr64 {
-        instruction = decoder.decode();
-    }
-    (instruction.is_jmp_near_indirect() && instruction.is_ip_rel_memory_operand())
-        .then(|| instruction.ip_rel_memory_address())
+    let jump = bytes.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(bytes);
+    let jump = jump.strip_prefix(&[0xf2]).unwrap_or(jump);
+    let distance = i32::from_le_bytes(jump.strip_prefix(&[0xff, 0x25])?.get(..4)?.try_into().ok()?);
+    let after = at.0 + (bytes.len() - jump.len()) as u64 + 6;
+    Some(after.wrapping_add_signed(distance.into()))
 }

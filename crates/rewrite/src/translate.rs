@@ -1,12 +1,13 @@
 //! From a function's entry to the copy of its group: finds the group, runs the stages.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use memcheck_model::Pc;
 
 use crate::{
-    Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Skip, SkipReason,
+    Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Segment, Skip, SkipReason,
     decode::{Decoded, decode_in},
     emit, flow, is_linkage_stub, live, plan,
 };
@@ -43,6 +44,28 @@ pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
     group
 }
 
+/// Whether some bytes look like a direct jump out of the function that they are: `jmp`, `jcc`, `loop` or `jrcxz`
+/// with a distance of one or four bytes (SDM vol. 2, appendix A), to somewhere in the text, whose bounds count from the
+/// function's start. Most functions have none, and looking is faster than decoding.
+fn may_jump_out(bytes: &[u8], text: &Range<i64>) -> bool {
+    let len = bytes.len() as i64;
+    let leaves = |after: usize, distance: i64| {
+        let target = after as i64 + distance;
+        !(0..len).contains(&target) && text.contains(&target)
+    };
+    bytes.iter().enumerate().any(|(at, &opcode)| match opcode {
+        0x70..=0x7f | 0xe0..=0xe3 | 0xeb => {
+            bytes.get(at + 1).is_some_and(|&distance| leaves(at + 2, distance.cast_signed().into()))
+        }
+        0x80..=0x8f if at == 0 || bytes[at - 1] != 0x0f => false,
+        0x80..=0x8f | 0xe9 => bytes
+            .get(at + 1..at + 5)
+            .and_then(|distance| distance.try_into().ok())
+            .is_some_and(|distance| leaves(at + 5, i32::from_le_bytes(distance).into())),
+        _ => false,
+    })
+}
+
 /// Where direct jumps lead out of an extent: to its other parts, and to what it calls last.
 #[must_use]
 pub fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
@@ -50,6 +73,13 @@ pub fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
     let Some(bytes) = module.find_text(extent.start).and_then(|text| text.get(..len)) else {
         return Vec::new();
     };
+    let from_here = |at: u64| at.wrapping_sub(extent.start.0).cast_signed();
+    let first = module.text.iter().map(|segment| from_here(segment.start.0)).min().unwrap_or(0);
+    let end = |segment: &Segment<'_>| from_here(segment.start.0 + segment.bytes.len() as u64);
+    let text = first..module.text.iter().map(end).max().unwrap_or(0);
+    if !may_jump_out(bytes, &text) {
+        return Vec::new();
+    }
     let mut decoder = Decoder::with_ip(64, bytes, extent.start.0, DecoderOptions::NONE);
     let mut instruction = iced_x86::Instruction::default();
     let mut out = Vec::new();

@@ -45,14 +45,20 @@ counters! {
     FunctionsTranslated = "functions_translated",
     /// Functions that were refused.
     FunctionsNative = "functions_native",
+    /// Functions too short for the jump to their copy: unchecked where they are called by pointer.
+    FunctionsShort = "functions_short",
     /// Bytes of executable text.
     TextBytes = "text_bytes",
     /// Bytes of text that run checked.
     TextBytesTranslated = "text_bytes_translated",
+    /// Bytes of text of refused functions.
+    TextBytesNative = "text_bytes_native",
     /// Bytes of code written in their place.
     CodeBytes = "code_bytes",
     /// Check sites emitted.
     CheckSites = "check_sites",
+    /// Accesses of translated code that are not checked.
+    SitesUnchecked = "sites_unchecked",
     /// Accesses that a plan found to need no check of their own.
     ChecksSaved = "checks_saved",
     /// System calls that passed without a look at their arguments.

@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::{Contexts, Counter, Options, options::OPTION_WORDS, skips, skips::SKIP_BYTES};
 
 /// Changes with every change of the layout or of a record.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// The signal that brings a request, and stops threads: 33, which libc keeps for setuid and its kin, so that a
 /// program cannot block it or take it through libc.

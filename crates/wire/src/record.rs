@@ -96,10 +96,12 @@ pub enum NoticeKind {
     Coverage = 7,
     /// The leak search begins: it may take a while.
     LeakSearch = 8,
+    /// A system call that passed without a look at its arguments, as `count name`: for statistics.
+    UnknownCall = 9,
 }
 
 impl NoticeKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::OwnMalloc,
         Self::NoShadow,
         Self::NoHeap,
@@ -108,6 +110,7 @@ impl NoticeKind {
         Self::Other,
         Self::Coverage,
         Self::LeakSearch,
+        Self::UnknownCall,
     ];
 
     fn from_code(code: u8) -> Option<Self> {

@@ -75,6 +75,8 @@ pub struct Image {
     pub range: AddrRange,
     /// The executable segments.
     pub text: Vec<AddrRange>,
+    /// Where each of them lies in the file, if that has all of it.
+    pub text_offsets: Vec<Option<u64>>,
     loads: Vec<AddrRange>,
     constants: Vec<AddrRange>,
     eh_frame_header: Option<Addr>,
@@ -95,7 +97,9 @@ impl Image {
             loads.iter().map(|range| range.start()).min()?,
             loads.iter().map(|range| range.end()).max()?,
         )?;
-        let text = headers.iter().filter(|h| h.kind == PT_LOAD && h.flags & PF_X != 0).filter_map(actual);
+        let is_text = |h: &&ProgramHeader| h.kind == PT_LOAD && h.flags & PF_X != 0 && actual(h).is_some();
+        let text = headers.iter().filter(is_text);
+        let text_offsets = text.clone().map(|h| (h.file_size == h.memory_size).then_some(h.offset)).collect();
         let start_of = |kind| headers.iter().find(|h| h.kind == kind).and_then(actual).map(|r| r.start());
         // SAFETY: the first page of the first segment, which is mapped readable.
         let header = unsafe { core::slice::from_raw_parts(range.start().0 as *const u8, 64) };
@@ -104,7 +108,8 @@ impl Image {
             bias,
             range,
             entry: (header[..4] == *b"\x7fELF" && entry != 0).then(|| Pc(bias.wrapping_add(entry))),
-            text: text.collect(),
+            text: text.filter_map(actual).collect(),
+            text_offsets,
             constants: headers
                 .iter()
                 .filter(|h| h.kind == PT_LOAD && h.flags & (PF_W | PF_X) == 0 || h.kind == PT_GNU_RELRO)

@@ -35,7 +35,7 @@ use super::{
     fronts::{self, Fronted, Fronts},
     gate,
     image::{Image, ProgramHeader},
-    native, requests, shadow_map, syscalls,
+    native, pristine, requests, shadow_map, syscalls,
 };
 use crate::{
     heap,
@@ -47,8 +47,10 @@ use crate::{
 const JUMP_BYTES: u64 = 5;
 /// What a stub with its thunk takes.
 const STUB_BYTES: u64 = 32;
-/// Copies are four to six times their originals, with some that grow more.
+/// Copies are four to six times their originals, with some that grow more; in large modules that evens out.
 const GROWTH: u64 = 10;
+const LARGE_GROWTH: u64 = 6;
+const LARGE_TEXT: u64 = 8 << 20;
 /// An arena for a module of a few functions.
 const LEAST_CAPACITY: u64 = 1 << 20;
 
@@ -164,7 +166,7 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
     with_engine(|engine| {
         let Some(image) = Image::new(bias, headers) else { return };
         let index = engine.modules.len();
-        let Some(watched) = engine.watch(index, image, name.starts_with(b"libc.so")) else { return };
+        let Some(watched) = engine.watch(index, path, image, name.starts_with(b"libc.so")) else { return };
         engine.modules.push(Some(watched));
         if name.starts_with(b"libc.so") || name.starts_with(b"libdl.so") {
             engine.stand_before_loader_functions(index);
@@ -420,30 +422,17 @@ fn zeroed<T>(at: Option<Addr>, count: usize) -> Option<(&'static [T], AddrRange)
 
 impl Engine {
     /// Takes a module: finds its functions, makes its arena, leads its functions into it.
-    fn watch(&mut self, index: usize, image: Image, is_libc: bool) -> Option<Watched> {
+    fn watch(&mut self, index: usize, path: &[u8], image: Image, is_libc: bool) -> Option<Watched> {
         let generation = self.current_generation();
-        let mut text = Vec::new();
-        let mut pristine = Vec::new();
-        for range in &image.text {
-            let bytes = image.bytes(*range)?;
-            let copy = sys::map_anonymous(bytes.len().next_multiple_of(4096))?;
-            // SAFETY: the fresh mapping is as large as the segment.
-            let bytes = unsafe {
-                core::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-                core::slice::from_raw_parts(copy, bytes.len())
-            };
-            text.push(Segment { start: Pc(range.start().0), bytes });
-            pristine
-                .extend(AddrRange::new(Addr(copy as u64), Size(bytes.len().next_multiple_of(4096) as u64)));
-        }
+        let (text, pristine) = pristine::keep(path, &image)?;
         let hull = AddrRange::between(image.text.first()?.start(), image.text.last()?.end())?;
         let unwind: Vec<Extent> = image
             .functions()
             .into_iter()
             .map(|range| Extent { start: Pc(range.start().0), end: Pc(range.end().0) })
             .collect();
-        let mut symbols: Vec<Extent> =
-            image.entry.map(|at| Extent { start: at, end: at }).into_iter().collect();
+        let mut symbols: Vec<Extent> = Vec::with_capacity(unwind.len().max(16));
+        symbols.extend(image.entry.map(|at| Extent { start: at, end: at }));
         image.for_each_symbol(|symbol, _| {
             if symbol.is_function() || symbol.is_ifunc() {
                 let start = image.actual(symbol);
@@ -460,7 +449,8 @@ impl Engine {
         let unchecked =
             if is_libc { native::find_unchecked(&image, &module, &fronts.originals) } else { Vec::new() };
 
-        let capacity = (hull.size().0 * GROWTH + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY)
+        let growth = if hull.size().0 < LARGE_TEXT { GROWTH } else { LARGE_GROWTH };
+        let capacity = (hull.size().0 * growth + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY)
             .min(1 << 30)
             .next_multiple_of(4096);
         let mut arena = Arena::new(image.range, Size(capacity), generation).ok()?;
@@ -481,6 +471,7 @@ impl Engine {
             syscalls::done_entry().0,
         ];
         let mut head = prelude(&self.config, cells);
+        head.reserve_exact(module.extents.len() * STUB_BYTES as usize + 32);
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
         head.extend_from_slice(&callers::back().0.to_le_bytes());
         let stubs_at = base + head.len() as u64;
@@ -612,12 +603,15 @@ fn stub_in(head: &mut Vec<u8>, base: u64, module: usize, function: usize, slot: 
 impl Watched {
     /// Overwrites the entries of all functions that have room for the jump. None of the code runs yet.
     fn lead(&self, back_stub: u64) {
-        let mut led = 0u64;
+        let (mut led, mut short) = (0u64, 0);
         for text in &self.image.text {
             let first = text.start().0 & !4095;
             let len = text.end().0.next_multiple_of(4096) - first;
             if memory::protect(first, len, Protection::ReadWrite).is_err() {
                 continue;
+            }
+            if self.module.extents.len() as u64 > len / 4096 {
+                memory::prepare_to_write(first, len);
             }
             for (function, extent) in self.module.extents.iter().enumerate() {
                 if !text.contains(Addr(extent.start.0)) {
@@ -632,6 +626,8 @@ impl Watched {
                 // Where there is no room, direct calls from copies still go through the slot.
                 if self.has_jump(function) {
                     write_jump(Addr(extent.start.0), self.stub(function));
+                } else {
+                    short += 1;
                 }
             }
             if let Some(landing) =
@@ -644,6 +640,7 @@ impl Watched {
         }
         count(Counter::Modules, 1);
         count(Counter::Functions, led);
+        count(Counter::FunctionsShort, short);
         count(Counter::TextBytes, self.text.size().0);
     }
 
@@ -666,15 +663,18 @@ impl Watched {
                 self.set_code(function, Addr(code.0 + u64::from(offset)));
             }
         }
-        let bytes: u64 = group
-            .iter()
-            .map(|&index| self.module.extents[index].end.0 - self.module.extents[index].start.0)
-            .sum();
+        let bytes = self.bytes_of(group);
         count(Counter::FunctionsTranslated, group.len() as u64);
         count(Counter::TextBytesTranslated, bytes);
         count(Counter::CodeBytes, blob.bytes.len() as u64);
         count(Counter::CheckSites, blob.stats.checked.into());
+        count(Counter::SitesUnchecked, blob.stats.unsupported.into());
         count(Counter::ChecksSaved, u64::from(blob.stats.checked.saturating_sub(blob.stats.checks)));
+    }
+
+    fn bytes_of(&self, group: &[usize]) -> u64 {
+        let extents = group.iter().map(|&index| self.module.extents[index]);
+        extents.map(|extent| extent.end.0 - extent.start.0).sum()
     }
 
     /// Gives the functions of a group their first bytes back; they run as they are from now on.
@@ -696,7 +696,7 @@ impl Watched {
                 self.set_code(index, Addr(entry.0));
             }
         }
-        super::count_native(reason, group.len() as u64);
+        super::count_native(reason, group.len() as u64, self.bytes_of(group));
         Addr(self.module.extents[function].start.0)
     }
 }

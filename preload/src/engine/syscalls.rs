@@ -31,9 +31,8 @@ use memcheck_rewrite::{CALL_SLOT, SYSCALL_SKIP};
 use memcheck_shadow::USER_END;
 use memcheck_stack::Registers;
 use memcheck_syscalls::{Attention, CALLS, Finding, Granule, Known, Memory, Request, attention_of, check};
-use memcheck_wire::Counter;
 
-use super::{confinement, count, gate, shadow_map};
+use super::{confinement, count_unknown_call, gate, shadow_map};
 use crate::{
     channel, descriptors, heap,
     lifecycle::parts,
@@ -140,7 +139,7 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
         };
     }
     if check(request, &target, &mut |finding| report(frame, bp, finding)) == Known::No {
-        count(Counter::SyscallsUnknown, 1);
+        count_unknown_call(request.number);
     }
     0
 }

@@ -1,5 +1,7 @@
 //! Reading small files and mapping a shared one, without leaving a descriptor open.
 
+use memcheck_model::Addr;
+
 use super::{Errno, syscall};
 
 const SYS_READ: i64 = 0;
@@ -100,12 +102,34 @@ impl File {
 
     /// Maps the file's first `len` bytes, shared and writable, where the kernel likes.
     pub fn map_shared(&self, len: usize) -> Result<*mut u8, Errno> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let addr = unsafe { syscall(SYS_MMAP, [0, len as u64, PROT_READ_WRITE, MAP_SHARED, self.0, 0]) }?;
+        let args = [super::far_place(len as u64), len as u64, PROT_READ_WRITE, MAP_SHARED, self.0, 0];
+        // SAFETY: a new mapping where nothing is touches no existing memory.
+        let addr = unsafe { syscall(SYS_MMAP, args) }?;
         super::owned::note(addr, len as u64);
         // SAFETY: advice on the mapping just made: no core dump holds it.
         let _ = unsafe { syscall(SYS_MADVISE, [addr, len as u64, MADV_DONTDUMP, 0, 0, 0]) };
         Ok(addr as *mut u8)
+    }
+
+    /// Its device and inode.
+    pub fn identity(&self) -> Result<(u64, u64), Errno> {
+        const SYS_FSTAT: i64 = 5;
+        // struct stat is 144 bytes long and begins with st_dev and st_ino (stat(2), x86-64).
+        let mut stat = [0u64; 18];
+        // SAFETY: the kernel writes to `stat` only.
+        unsafe { syscall(SYS_FSTAT, [self.0, stat.as_mut_ptr() as u64, 0, 0, 0, 0]) }?;
+        Ok((stat[0], stat[1]))
+    }
+
+    /// Maps `len` bytes from `offset`, a multiple of the page size, for reading, where the kernel likes.
+    pub fn map_readable(&self, offset: u64, len: u64) -> Result<Addr, Errno> {
+        const PROT_READ: u64 = 1;
+        const MAP_PRIVATE: u64 = 2;
+        let args = [super::far_place(len), len, PROT_READ, MAP_PRIVATE, self.0, offset];
+        // SAFETY: a new mapping where nothing is touches no existing memory.
+        let at = unsafe { syscall(SYS_MMAP, args) }?;
+        super::owned::note(at, len);
+        Ok(Addr(at))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use memcheck_model::Addr;
 
-use super::{Errno, owned, syscall};
+use super::{Errno, far_place, owned, syscall};
 
 const SYS_MMAP: i64 = 9;
 const SYS_MPROTECT: i64 = 10;
@@ -34,7 +34,8 @@ pub enum Protection {
 pub fn map_shared(len: u64) -> Result<Addr, Errno> {
     let flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-    let pages = unsafe { syscall(SYS_MMAP, [0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }?;
+    let pages =
+        unsafe { syscall(SYS_MMAP, [far_place(len), len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }?;
     owned::note(pages, len);
     Ok(Addr(pages))
 }
@@ -93,12 +94,25 @@ pub fn protect(start: u64, len: u64, protection: Protection) -> Result<(), Errno
     unsafe { syscall(SYS_MPROTECT, [start, len, bits, 0, 0, 0]) }.map(|_| ())
 }
 
+/// Makes pages of a private mapping the process' own at once, which it will write to nearly all of. Before Linux 5.14
+/// nothing happens, and each is made its own when it is written.
+pub fn prepare_to_write(start: u64, len: u64) {
+    const SYS_MADVISE: i64 = 28;
+    const MADV_POPULATE_WRITE: u64 = 23;
+    // SAFETY: no page's content changes.
+    let _ = unsafe { syscall(SYS_MADVISE, [start, len, MADV_POPULATE_WRITE, 0, 0, 0]) };
+}
+
 /// Whether the kernel can read the aligned word at `at`. Asked with `rt_sigprocmask`, which reads its set before it
 /// refuses the request, because next to no filter of system calls forbids it.
 pub fn is_readable(at: Addr) -> bool {
     const SYS_RT_SIGPROCMASK: i64 = 14;
     const NO_SUCH_REQUEST: u64 = 0xff;
     const EFAULT: Errno = Errno(14);
+    if at.0 == 0 {
+        // For the kernel no set at all.
+        return false;
+    }
     // SAFETY: the kernel reads eight bytes, or fails; it changes nothing (sigprocmask(2), EINVAL).
     let result = unsafe { syscall(SYS_RT_SIGPROCMASK, [NO_SUCH_REQUEST, at.0, 0, 8, 0, 0]) };
     result != Err(EFAULT)
@@ -106,7 +120,7 @@ pub fn is_readable(at: Addr) -> bool {
 
 /// The word at `addr`, or `None` where none can be read.
 pub fn try_read(addr: u64) -> Option<u64> {
-    if addr == 0 || !is_readable(Addr(addr)) {
+    if !is_readable(Addr(addr)) {
         return None;
     }
     // SAFETY: the kernel could read it just now.
