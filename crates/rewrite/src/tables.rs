@@ -2,17 +2,19 @@
 //! read a table of the copy's own, so that such a jump costs nothing more.
 //!
 //! ```text
-//!  cmp i,N; ja …        relative: entries of 32 bits, counted from an address in a register; the bound must be
-//!  lea t,[rip+T]                  known, as nothing tells a table's end
+//!  cmp i,N; ja …        relative: entries of 32 bits, counted from an address in a register; the bound of just this
+//!  lea t,[rip+T]                  index must be known, as nothing tells a table's end
 //!  movsxd j,[t+4*i]
 //!  add j,t; jmp j
 //!
 //!  lea t,[rip+T]        absolute: entries of 64 bits; ends where an entry is no address of text
 //!  jmp [t+8*i]          (or: mov j,[t+8*i]; …; jmp j)
 //! ```
-//! An entry that leads out of the group stays as it is, so that taking a table for longer than it is does no harm.
+//! An entry that leads out of the group stays as it is, so that taking a table for longer than it is does no harm;
+//! taking it for shorter leads nowhere.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use memcheck_model::Pc;
@@ -20,7 +22,7 @@ use memcheck_model::Pc;
 use crate::{
     Module,
     asm::{Gpr, Mem},
-    decode::{Decoded, Flow, Insn, Through, gpr, operand},
+    decode::{Decoded, FLAGS, Flow, Insn, Through, gpr, operand},
     flow::{Block, Graph},
 };
 
@@ -165,6 +167,28 @@ fn step(values: &mut Values, insn: &Insn) {
     }
 }
 
+/// Where the index of a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Index {
+    Register(u8),
+    Memory(Mem),
+}
+
+/// What going back through some instructions showed.
+enum Traced {
+    /// The index is what it was, or a copy of it.
+    Through,
+    /// It is less than this.
+    Masked(usize),
+}
+
+/// A comparison of `operand` with `limit`.
+struct Compare {
+    at: u32,
+    operand: Index,
+    limit: usize,
+}
+
 struct Search<'a> {
     code: &'a Decoded,
     module: &'a Module<'a>,
@@ -297,48 +321,84 @@ impl Search<'_> {
         Some(Decoder::with_ip(64, bytes, insn.pc, DecoderOptions::NONE).decode())
     }
 
-    /// How many entries a table has, by the comparison or the mask before its use.
+    /// How many entries a table has, by the comparison or the mask of its index before its use.
     fn find_bound(&self, block: usize, load: u32, index: u8) -> Option<usize> {
-        let first = self.graph.blocks[block].first;
-        for at in (first..load).rev() {
-            let insn = &self.code.insns[at as usize];
-            if insn.writes >> index & 1 != 0 {
-                let instruction = self.decode(insn)?;
-                let masked = matches!(
-                    instruction.code(),
-                    Code::And_rm32_imm8 | Code::And_rm32_imm32 | Code::And_EAX_imm32
-                );
-                if masked {
-                    return Some(instruction.immediate(1) as usize + 1)
-                        .filter(|&count| count <= MOST_ENTRIES);
-                }
-                break;
-            }
+        let mut index = Index::Register(index);
+        if let Traced::Masked(count) = self.trace(self.graph.blocks[block].first..load, &mut index)? {
+            return Some(count);
         }
         let mut at = block;
-        let mut includes = None;
         for _ in 0..BOUND_REACH {
             let above = self.only_predecessor(at)?;
-            let last = self.graph.blocks[above].end - 1;
-            if includes.is_none()
-                && let Flow::Branch(target, condition) = self.code.insns[last as usize].flow
-            {
-                let taken = self.code.insns[self.graph.blocks[at].first as usize].pc == target;
-                // Unsigned: above, above or equal, below, below or equal.
-                includes = match (condition, taken) {
+            let Block { first, end, .. } = self.graph.blocks[above];
+            let taken = |target| self.code.insns[self.graph.blocks[at].first as usize].pc == target;
+            // Unsigned: above, above or equal, below, below or equal.
+            let includes = match self.code.insns[end as usize - 1].flow {
+                Flow::Branch(target, condition) => match (condition, taken(target)) {
                     (7, false) | (6, true) => Some(1),
                     (3, false) | (2, true) => Some(0),
                     _ => None,
-                };
-            }
+                },
+                _ => None,
+            };
             if let Some(includes) = includes
-                && let Some(limit) = self.find_compare(above)
+                && let Some(compare) = self.find_compare(above)
             {
-                return limit.checked_add(includes).filter(|&count| count <= MOST_ENTRIES);
+                let mut compared = index;
+                self.trace(compare.at + 1..end, &mut compared)?;
+                if compared == compare.operand {
+                    return compare.limit.checked_add(includes).filter(|&count| count <= MOST_ENTRIES);
+                }
+            }
+            if let Traced::Masked(count) = self.trace(first..end, &mut index)? {
+                return Some(count);
             }
             at = above;
         }
         None
+    }
+
+    /// Goes back through instructions to where the index comes from; none when it is computed there.
+    fn trace(&self, range: Range<u32>, index: &mut Index) -> Option<Traced> {
+        for at in range.rev() {
+            let insn = &self.code.insns[at as usize];
+            let clobbered = match insn.flow {
+                Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request => {
+                    insn.writes | CALL_CLOBBERED
+                }
+                _ => insn.writes,
+            };
+            let register = match index {
+                Index::Register(register) if clobbered >> *register & 1 != 0 => *register,
+                Index::Register(_) => continue,
+                Index::Memory(mem) => {
+                    let moves = (0..16).any(|register| clobbered >> register & 1 != 0 && mem.uses(register));
+                    if moves {
+                        return None;
+                    }
+                    continue;
+                }
+            };
+            let instruction = self.decode(insn)?;
+            if instruction.op0_kind() != OpKind::Register || gpr(instruction.op0_register()) != Some(register)
+            {
+                return None;
+            }
+            match (instruction.mnemonic(), instruction.op1_kind()) {
+                (Mnemonic::Mov | Mnemonic::Movzx, OpKind::Register) => {
+                    *index = Index::Register(gpr(instruction.op1_register())?);
+                }
+                (Mnemonic::Mov | Mnemonic::Movzx, OpKind::Memory) => {
+                    *index = Index::Memory(operand_of(&instruction)?);
+                }
+                (Mnemonic::And, OpKind::Immediate8to32 | OpKind::Immediate32) => {
+                    let count = usize::try_from(instruction.immediate(1)).ok()?.checked_add(1)?;
+                    return (count <= MOST_ENTRIES).then_some(Traced::Masked(count));
+                }
+                _ => return None,
+            }
+        }
+        Some(Traced::Through)
     }
 
     fn only_predecessor(&self, block: usize) -> Option<usize> {
@@ -351,13 +411,14 @@ impl Search<'_> {
         leading.next().is_none().then_some(only)
     }
 
-    /// The constant that the block's last comparison compares with.
-    fn find_compare(&self, block: usize) -> Option<usize> {
+    /// The comparison that the block's last instruction branches on, if it is with a constant.
+    fn find_compare(&self, block: usize) -> Option<Compare> {
         let Block { first, end, .. } = self.graph.blocks[block];
-        let compare = (first..end).rev().find_map(|at| {
-            let instruction = self.decode(&self.code.insns[at as usize])?;
-            (instruction.mnemonic() == Mnemonic::Cmp).then_some(instruction)
-        })?;
+        let at = (first..end - 1).rev().find(|&at| self.code.insns[at as usize].kills & FLAGS != 0)?;
+        let compare = self.decode(&self.code.insns[at as usize])?;
+        if compare.mnemonic() != Mnemonic::Cmp {
+            return None;
+        }
         let immediate = matches!(
             compare.op1_kind(),
             OpKind::Immediate8
@@ -374,9 +435,13 @@ impl Search<'_> {
         } else {
             8 * compare.memory_size().size() as u32
         };
-        immediate
-            .then(|| compare.immediate(1) & (u64::MAX >> (64 - width.clamp(8, 64))))
-            .map(|limit| limit as usize)
+        let operand = match compare.op0_kind() {
+            OpKind::Register => Index::Register(gpr(compare.op0_register())?),
+            OpKind::Memory => Index::Memory(operand_of(&compare)?),
+            _ => return None,
+        };
+        let limit = compare.immediate(1) & (u64::MAX >> (64 - width.clamp(8, 64)));
+        immediate.then_some(Compare { at, operand, limit: limit as usize })
     }
 }
 

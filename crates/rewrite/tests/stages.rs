@@ -161,6 +161,31 @@ fn golden_jump_table() {
 }
 
 #[test]
+fn a_bound_of_another_register_is_none_for_a_table() {
+    // As in the jump table above, with `cmp REGISTER,1` and then maybe `mov edi,esi`.
+    let tables = |compare: [u8; 3], copy: &[u8]| {
+        let mut bytes = [&compare[..], &[0x77, 0x17 + copy.len() as u8], copy].concat();
+        bytes.extend([0x48, 0x8d, 0x15, 29, 0, 0, 0, 0x48, 0x63, 0x04, 0xba, 0x48, 1, 0xd0, 0xff, 0xe0]);
+        let start = bytes.len() as i32;
+        bytes.extend([0xb8, 1, 0, 0, 0, 0xc3, 0xc3, 0xb8, 2, 0, 0, 0, 0xc3]);
+        let end = bytes.len() as u64;
+        let table = copy.len() + 41;
+        bytes.resize(table, 0xcc);
+        bytes.extend((start - table as i32).to_le_bytes());
+        bytes.extend((start + 7 - table as i32).to_le_bytes());
+        copy_of(&bytes, &[end]).expect("translatable").stats.tables
+    };
+    assert_eq!(tables([0x83, 0xff, 1], &[]), 1, "cmp edi,1");
+    assert_eq!(tables([0x83, 0xfe, 1], &[]), 0, "cmp esi,1");
+    assert_eq!(tables([0x83, 0xfe, 1], &[0x89, 0xf7]), 1, "cmp esi,1; mov edi,esi");
+    assert_eq!(tables([0x83, 0xff, 1], &[0x89, 0xf7]), 0, "cmp edi,1; mov edi,esi");
+    // movzx edi,sil
+    assert_eq!(tables([0x83, 0xfe, 1], &[0x40, 0x0f, 0xb6, 0xfe]), 1);
+    // add edi,edi
+    assert_eq!(tables([0x83, 0xff, 1], &[0x01, 0xff]), 0);
+}
+
+#[test]
 fn golden_unbounded_table() {
     // lea rdx,[rip+12]; movsxd rax,[rdx+rdi*4]; add rax,rdx; jmp rax; 16: ret; 17: ret │ 19: the table
     let mut bytes = vec![0x48, 0x8d, 0x15, 12, 0, 0, 0, 0x48, 0x63, 0x04, 0xba, 0x48, 1, 0xd0, 0xff, 0xe0];
