@@ -27,13 +27,14 @@ use memcheck_wire::{Counter, Notice, NoticeKind, Record};
 
 use crate::{channel, thread};
 
-const REASONS: [SkipReason; 6] = [
+const REASONS: [SkipReason; 7] = [
     SkipReason::Undecodable,
     SkipReason::JumpIntoInstruction,
     SkipReason::CallNext,
     SkipReason::Transaction,
     SkipReason::OutOfReach,
     SkipReason::Unsuitable,
+    SkipReason::JumpIntoPatch,
 ];
 /// How many functions stayed native for each reason, and last for want of code memory.
 static NATIVE: [AtomicU64; REASONS.len() + 1] = [const { AtomicU64::new(0) }; REASONS.len() + 1];

@@ -20,6 +20,9 @@ pub enum SkipReason {
     OutOfReach,
     /// The function is not in the module's text, or too large.
     Unsuitable,
+    /// An indirect jump whose targets are not known, so that it may go on in the original, and that jumps to what the
+    /// patch at the entry overwrites.
+    JumpIntoPatch,
 }
 
 /// A refusal: the instruction and the reason.
@@ -40,6 +43,7 @@ impl fmt::Display for SkipReason {
             Self::Transaction => "hardware transaction",
             Self::OutOfReach => "operand out of reach",
             Self::Unsuitable => "not translatable text",
+            Self::JumpIntoPatch => "unknown jump targets, and a jump into the entry's patch",
         })
     }
 }

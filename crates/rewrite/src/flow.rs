@@ -10,7 +10,7 @@ use memcheck_model::Pc;
 use crate::{
     Extent, Module, Skip, SkipReason,
     decode::{ALL, Decoded, FLAGS, Flow, Set},
-    tables::{self, Table},
+    tables::{self, MOST_ENTRIES, Table},
 };
 
 /// A basic block: instructions `[first, end)`.
@@ -51,6 +51,9 @@ pub(crate) fn find_insn(code: &Decoded, pc: u64) -> Option<usize> {
 pub(crate) fn ends(flow: Flow) -> bool {
     matches!(flow, Flow::Jump(_) | Flow::IndirectJump | Flow::End)
 }
+
+/// A jump with a 32-bit displacement, which entries are overwritten with.
+const PATCH_BYTES: u64 = 5;
 
 pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> Result<Graph, Skip> {
     let count = code.insns.len();
@@ -123,8 +126,34 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
             block.entered = entered[block.first as usize];
         }
         connect(&mut graph, code, &arrivals);
+        refuse_jump_into_patch(&graph, code, extents)?;
     }
     Ok(graph)
+}
+
+/// An indirect jump that is not understood may go on in the original, which must then not come to where an entry was
+/// overwritten.
+fn refuse_jump_into_patch(graph: &Graph, code: &Decoded, extents: &[Extent]) -> Result<(), Skip> {
+    let is_unknown = |block: &Block| {
+        let last = block.end - 1;
+        code.insns[last as usize].flow == Flow::IndirectJump
+            && !graph.tail_jumps.contains(&last)
+            && !graph.tables.iter().any(|table| table.jump == last)
+    };
+    if !graph.blocks.iter().any(is_unknown) {
+        return Ok(());
+    }
+    let is_patched = |target: u64| {
+        extents.iter().any(|extent| (extent.start.0 + 1..extent.start.0 + PATCH_BYTES).contains(&target))
+    };
+    for insn in &code.insns {
+        if let Flow::Jump(target) | Flow::Branch(target, _) | Flow::Loop(target) = insn.flow
+            && is_patched(target)
+        {
+            return Err(Skip { pc: Pc(insn.pc), reason: SkipReason::JumpIntoPatch });
+        }
+    }
+    Ok(())
 }
 
 fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
@@ -179,19 +208,21 @@ fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
     }
 }
 
-/// The instructions that a jump table at `table` leads to: 32-bit offsets from itself, or addresses. Taking too
-/// much for a table only makes more blocks.
+/// The instructions that a jump table at `table` leads to: 32-bit offsets from itself, or addresses; other entries may
+/// lead elsewhere in the text, as to a part of the function that lies apart. Taking too much for a table only makes more
+/// blocks.
 fn table_targets(code: &Decoded, module: &Module<'_>, table: u64) -> Vec<usize> {
     let Some(data) = module.find_constants(Pc(table)) else { return Vec::new() };
-    let relative = data.chunks_exact(4).map_while(|entry| {
+    let is_text = |target: &u64| module.find_text(Pc(*target)).is_some();
+    let relative = data.chunks_exact(4).take(MOST_ENTRIES).map(|entry| {
         let offset = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-        find_insn(code, table.wrapping_add_signed(i64::from(offset)))
+        table.wrapping_add_signed(i64::from(offset))
     });
-    let mut found: Vec<usize> = relative.collect();
-    found.extend(data.chunks_exact(8).map_while(|entry| {
+    let absolute = data.chunks_exact(8).take(MOST_ENTRIES).map(|entry| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(entry);
-        find_insn(code, u64::from_le_bytes(bytes))
-    }));
-    found
+        u64::from_le_bytes(bytes)
+    });
+    let targets = relative.take_while(is_text).chain(absolute.take_while(is_text));
+    targets.filter_map(|target| find_insn(code, target)).collect()
 }

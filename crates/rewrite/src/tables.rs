@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The most entries that are believed.
-const MOST_ENTRIES: usize = 4096;
+pub(crate) const MOST_ENTRIES: usize = 4096;
 /// How many blocks the search for a bound goes up.
 const BOUND_REACH: usize = 4;
 
