@@ -113,14 +113,15 @@ const BREAK_GROWTH: u64 = 1 << 30;
 pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
     let above = module.end().0.next_multiple_of(STEP);
     let most_above = (module.start().0 + REACH).checked_sub(len)?;
-    let below = module.start().0.checked_sub(len)? & !(STEP - 1);
+    // A program at a fixed address has next to nothing below it.
+    let below = module.start().0.checked_sub(len).map(|start| start & !(STEP - 1));
     let least_below = module.end().0.saturating_sub(REACH).max(1 << 16);
     let program_break = memory::program_break();
     let mut distance = 0;
     loop {
         let candidates = [
             Some(above + distance).filter(|&start| start <= most_above),
-            below.checked_sub(distance).filter(|&start| start >= least_below),
+            below.and_then(|below| below.checked_sub(distance)).filter(|&start| start >= least_below),
         ];
         if candidates == [None, None] {
             return None;
@@ -132,5 +133,18 @@ pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
             }
         }
         distance += STEP * 16;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_near_a_program_at_a_fixed_address() {
+        let program = AddrRange::new(Addr(0x40_0000), Size(8 << 20)).unwrap();
+        let len = 64 << 20;
+        let found = find_gap(program, len).unwrap();
+        assert!(found.0 + len <= program.start().0 + REACH && found >= program.end());
     }
 }

@@ -26,7 +26,7 @@ use memcheck_rewrite::{
     Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell,
     is_linkage_stub, prelude, translate,
 };
-use memcheck_wire::{Counter, Options, TrackFds};
+use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record, TrackFds};
 
 use super::{
     callers,
@@ -38,7 +38,7 @@ use super::{
     native, pristine, requests, shadow_map, syscalls,
 };
 use crate::{
-    heap,
+    channel, heap,
     sys::{self, file, memory, memory::Protection, signal},
     thread,
 };
@@ -166,7 +166,9 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
     with_engine(|engine| {
         let Some(image) = Image::new(bias, headers) else { return };
         let index = engine.modules.len();
-        let Some(watched) = engine.watch(index, path, image, name.starts_with(b"libc.so")) else { return };
+        let Some(watched) = engine.watch(index, path, image, name.starts_with(b"libc.so")) else {
+            return tell_unwatched(name);
+        };
         engine.modules.push(Some(watched));
         if name.starts_with(b"libc.so") || name.starts_with(b"libdl.so") {
             engine.stand_before_loader_functions(index);
@@ -182,6 +184,19 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
             }
         }
     });
+}
+
+/// Says that no code of a module is checked.
+#[cold]
+fn tell_unwatched(name: &[u8]) {
+    let mut text = [0; 256];
+    let name = if name.is_empty() { b"the program" } else { name };
+    let what: &[u8] = b": its accesses are not checked, as there is no room for code near it";
+    let len = name.len().min(text.len() - what.len());
+    text[..len].copy_from_slice(&name[..len]);
+    text[len..len + what.len()].copy_from_slice(what);
+    let text = &text[..len + what.len()];
+    channel::send(&Record::Notice(Notice { kind: NoticeKind::Other, text }));
 }
 
 /// The module that began at `start` was unmapped.
