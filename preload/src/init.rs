@@ -1,4 +1,4 @@
-//! The order in which the shim begins: called by the loader before the target's own constructors.
+//! The order in which the shim begins: called by the loader before all other constructors (`preload/build.rs`).
 
 use crate::{channel, descriptors, engine, heap, lifecycle, modules, stacks};
 
