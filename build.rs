@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf, process::Command};
 
 /// What the shim is made of. A change in any of these builds it anew.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 11] = [
     "preload",
     "crates/model",
     "crates/wire",
@@ -12,6 +12,8 @@ const SOURCES: [&str; 9] = [
     "crates/stack",
     "crates/rewrite",
     "crates/leak",
+    "crates/syscalls",
+    "crates/requests",
     "Cargo.toml",
 ];
 
