@@ -52,8 +52,8 @@ pub(crate) fn ends(flow: Flow) -> bool {
     matches!(flow, Flow::Jump(_) | Flow::IndirectJump | Flow::End)
 }
 
-/// A jump with a 32-bit displacement, which entries are overwritten with.
-const PATCH_BYTES: u64 = 5;
+/// How many bytes the jump takes that an entry is overwritten with: it has a 32-bit displacement.
+pub const ENTRY_JUMP_BYTES: u64 = 5;
 
 pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> Result<Graph, Skip> {
     let count = code.insns.len();
@@ -144,7 +144,7 @@ fn refuse_jump_into_patch(graph: &Graph, code: &Decoded, extents: &[Extent]) -> 
         return Ok(());
     }
     let is_patched = |target: u64| {
-        extents.iter().any(|extent| (extent.start.0 + 1..extent.start.0 + PATCH_BYTES).contains(&target))
+        extents.iter().any(|extent| (extent.start.0 + 1..extent.start.0 + ENTRY_JUMP_BYTES).contains(&target))
     };
     for insn in &code.insns {
         if let Flow::Jump(target) | Flow::Branch(target, _) | Flow::Loop(target) = insn.flow

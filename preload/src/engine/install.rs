@@ -22,9 +22,9 @@ use core::{
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
-    CallTarget, Checks, CodeBlob, Config, Extent, Module, Origin, PRELUDE_BYTES, PcMap, Place, Processor,
-    Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell,
-    is_linkage_stub, prelude, translate,
+    CallTarget, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Module, Origin, PRELUDE_BYTES, PcMap,
+    Place, Processor, Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group,
+    find_linkage_cell, is_linkage_stub, prelude, translate,
 };
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record, TrackFds};
 
@@ -43,8 +43,6 @@ use crate::{
     thread,
 };
 
-/// The jump over an entry.
-const JUMP_BYTES: u64 = 5;
 /// What a stub with its thunk takes.
 const STUB_BYTES: u64 = 32;
 /// Copies are four to six times their originals, with some that grow more; in large modules that evens out.
@@ -382,13 +380,14 @@ impl Watched {
     fn has_jump(&self, function: usize) -> bool {
         let extent = self.module.extents[function];
         // Few functions are so short that what lies behind them must be decoded.
-        extent.end.0 - extent.start.0 >= JUMP_BYTES || entry_room(&self.module, function) >= JUMP_BYTES
+        extent.end.0 - extent.start.0 >= ENTRY_JUMP_BYTES
+            || entry_room(&self.module, function) >= ENTRY_JUMP_BYTES
     }
 
     /// The function's first bytes as the file has them.
-    fn pristine_entry(&self, function: usize) -> Option<[u8; JUMP_BYTES as usize]> {
+    fn pristine_entry(&self, function: usize) -> Option<[u8; ENTRY_JUMP_BYTES as usize]> {
         let entry = self.module.extents[function].start;
-        self.module.find_text(entry)?.get(..JUMP_BYTES as usize)?.try_into().ok()
+        self.module.find_text(entry)?.get(..ENTRY_JUMP_BYTES as usize)?.try_into().ok()
     }
 }
 
@@ -587,13 +586,13 @@ impl Engine {
 /// Room for a jump between the end of the text and that of its last page.
 fn find_slack(image: &Image) -> Option<Addr> {
     let end = image.text.last()?.end();
-    (end.0.next_multiple_of(4096) - end.0 >= JUMP_BYTES).then_some(end)
+    (end.0.next_multiple_of(4096) - end.0 >= ENTRY_JUMP_BYTES).then_some(end)
 }
 
 /// Writes a jump into text that was made writable and that nothing runs.
 fn write_jump(at: Addr, to: u64) {
-    let mut jump = [0xe9; JUMP_BYTES as usize];
-    jump[1..].copy_from_slice(&(to.wrapping_sub(at.0 + JUMP_BYTES) as i32).to_le_bytes());
+    let mut jump = [0xe9; ENTRY_JUMP_BYTES as usize];
+    jump[1..].copy_from_slice(&(to.wrapping_sub(at.0 + ENTRY_JUMP_BYTES) as i32).to_le_bytes());
     // SAFETY: by the callers, who know that the function, or the rest of the page, has as many bytes.
     unsafe { core::ptr::copy_nonoverlapping(jump.as_ptr(), at.0 as *mut u8, jump.len()) };
 }
