@@ -1,6 +1,33 @@
 //! The rewriting engine's hold on the running target: shadow memory, code memory, translation on first call,
 //! and what emitted code calls when a check fails.
 
+/// Assembly that moves `rsp` to an aligned place below, keeps it in `rbx`, and saves there the vector registers that a
+/// call may change (psABI 3.2.1).
+macro_rules! save_vectors {
+    () => {
+        concat!(
+            "mov rbx, rsp\n",
+            "and rsp, -16\n",
+            "sub rsp, 256\n",
+            ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n",
+            "movaps [rsp + 16*\\number], xmm\\number\n",
+            ".endr",
+        )
+    };
+}
+
+/// Assembly that undoes `save_vectors`.
+macro_rules! restore_vectors {
+    () => {
+        concat!(
+            ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n",
+            "movaps xmm\\number, [rsp + 16*\\number]\n",
+            ".endr\n",
+            "mov rsp, rbx",
+        )
+    };
+}
+
 pub mod callers;
 pub mod code_memory;
 pub mod confinement;
