@@ -16,6 +16,7 @@ use crate::{
     cache::{List, count},
     central::Central,
     chunk::{Info, user_start},
+    large::large_pages,
     layout::Slot,
     lock::Forker,
     quarantine::{Pending, Quarantine},
@@ -23,15 +24,13 @@ use crate::{
     size_class::{CLASSES, ClassShape, LARGE_REDZONE},
 };
 
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// Slots above this size wait in the quarantine of big chunks.
 const BIG_SLOT_BYTES: u64 = 8 << 10;
 /// What the quarantine holds at least, unless told otherwise.
 const QUARANTINE_BYTES: u64 = 16 << 20;
 /// And what big chunks have of their own.
 const BIG_QUARANTINE_BYTES: u64 = 8 << 20;
-/// Of a freed large chunk, this much from its start keeps its pages (and its pattern).
-const LARGE_KEPT_BYTES: u64 = 1 << 16;
 /// How many chunks ahead of the one that is checked memory is asked for.
 const CHUNKS_AHEAD: usize = 8;
 /// How many batches at most leave the quarantine for one that comes.
@@ -173,7 +172,7 @@ pub struct Heap<'a> {
     small_quarantine: Quarantine<'a>,
     big_quarantine: Quarantine<'a>,
     wishes: Wishes,
-    forker: Forker,
+    pub(crate) forker: Forker,
     retired: crate::CacheStatistics,
     live_bytes: AtomicI64,
     peak_bytes: AtomicI64,
@@ -208,7 +207,7 @@ impl<'a> Heap<'a> {
         &self.tables.metas[id.0 as usize]
     }
 
-    fn large_size(&self, id: ChunkId) -> &AtomicU64 {
+    pub(crate) fn large_size(&self, id: ChunkId) -> &AtomicU64 {
         &self.tables.large_sizes[(id.0 - self.layout.first_large_id()) as usize]
     }
 
@@ -372,66 +371,6 @@ impl<'a> Heap<'a> {
         true
     }
 
-    /// Makes a chunk with pages of its own.
-    #[cold]
-    fn allocate_large(
-        &self,
-        cache: &mut ThreadCache,
-        backend: &impl Backend,
-        request: &Request,
-        mut class: Class,
-    ) -> Option<Allocated> {
-        let id = loop {
-            let central = &self.centrals[class.index()];
-            let id = central.lock.hold(backend, &self.forker, cache.tid, || {
-                let mut all = central.list();
-                if let Some(id) = all.pop(self.tables.metas) {
-                    central.set_list(all);
-                    return Some(id);
-                }
-                let number = central.frontier();
-                (number < self.layout.slot_count(class)).then(|| {
-                    central.set_frontier(number + 1);
-                    self.layout.id(Slot { class, number })
-                })
-            });
-            match id {
-                Some(id) => break id,
-                None => class = class.larger()?,
-            }
-        };
-        let slot = self.layout.slot(id);
-        let start = user_start(self.layout.slot_start(slot), class, request.align_shift);
-        let end = start + request.size;
-        let pages = large_pages(start, end);
-        if !backend.commit(pages) {
-            self.recycle_large(cache.tid, backend, id);
-            return None;
-        }
-        backend.fill(redzone::left(pages.start().0, start), Pattern::Redzone);
-        backend.fill(redzone::right(end, pages.end().0), Pattern::Redzone);
-        backend.poison(range(pages.start().0, start), Reason::LeftRedzone);
-        backend.unpoison(range(start, end));
-        backend.poison(range(end.next_multiple_of(8), pages.end().0), Reason::RightRedzone);
-        let meta = self.meta(id);
-        meta.set_alloc_stack(request.stack);
-        self.large_size(id).store(request.size, Ordering::Relaxed);
-        cache.note_alloc(request.size);
-        self.publish_live(cache);
-        meta.set_info(Info::live(request.function, request.align_shift, 0, cache.tid));
-        Some(Allocated { addr: Addr(start), zeroed: true })
-    }
-
-    /// Puts a large slot, whose pages are decommitted, back.
-    fn recycle_large(&self, tid: ThreadId, backend: &impl Backend, id: ChunkId) {
-        let central = &self.centrals[self.layout.slot(id).class.index()];
-        central.lock.hold(backend, &self.forker, tid, || {
-            let mut all = central.list();
-            all.push(id, self.meta(id));
-            central.set_list(all);
-        });
-    }
-
     /// Inlined, as what follows: its parts then stay in registers.
     #[inline(always)]
     pub(crate) fn locate(&self, slot: Slot, id: ChunkId, info: Info) -> Located {
@@ -521,20 +460,6 @@ impl<'a> Heap<'a> {
             }
         }
         Ok(Freed { id, size, allocated_by: info.alloc_function(), align_shift: info.align_shift() })
-    }
-
-    /// Gives back most pages of a freed large chunk. How many bytes it still costs.
-    fn trim(&self, backend: &impl Backend, class: Class, freed: AddrRange) -> u64 {
-        if !class.is_large() {
-            return class.shape().slot_bytes;
-        }
-        let from = (freed.start().0 + LARGE_KEPT_BYTES).next_multiple_of(PAGE);
-        // The last bytes hold a pattern that will be checked.
-        let to = (freed.end().0 - redzone::FREED_TAIL_BYTES) & !(PAGE - 1);
-        if from < to {
-            backend.discard(range(from, to));
-        }
-        LARGE_KEPT_BYTES + 2 * PAGE
     }
 
     #[cold]
@@ -702,7 +627,7 @@ impl<'a> Heap<'a> {
     /// Adds a thread's change of live bytes to the whole, and the highest point it had on the way to the peak.
     /// Exact for one thread; with several the peak errs by what each did since it last came here: at most a
     /// batch of chunks.
-    fn publish_live(&self, cache: &mut ThreadCache) {
+    pub(crate) fn publish_live(&self, cache: &mut ThreadCache) {
         let before = self.live_bytes.fetch_add(cache.live_delta, Ordering::Relaxed);
         self.peak_bytes.fetch_max(before + cache.live_high, Ordering::Relaxed);
         cache.live_delta = 0;
@@ -791,11 +716,6 @@ impl<'a> Heap<'a> {
             right: redzone::right(end, slot_start + slot_bytes + left_redzone),
         }
     }
-}
-
-/// The pages of a large chunk, with its redzones.
-fn large_pages(start: u64, end: u64) -> AddrRange {
-    range((start - LARGE_REDZONE) & !(PAGE - 1), (end + LARGE_REDZONE).next_multiple_of(PAGE))
 }
 
 /// `[start, end)`, or nothing at `start` when `end` lies before it.

@@ -20,6 +20,7 @@ mod central;
 mod chunk;
 mod describe;
 mod heap;
+mod large;
 mod layout;
 mod lock;
 mod quarantine;
