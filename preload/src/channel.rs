@@ -335,8 +335,12 @@ fn with_signals_blocked(action: impl FnOnce()) {
     signal::set_mask(mask);
 }
 
-/// What makes two errors one context: kind, function and stack; for an error found late also the block's
-/// origin, because the stack is only where it was noticed, and for one of a system call its parameter.
+/// How many of the innermost frames tell one context from another. It is Valgrind's number: with more, one wrong
+/// line below a recursion (a comparator of `qsort`, a parser) is told once for each depth.
+const CONTEXT_FRAMES: usize = 4;
+
+/// What makes two errors one context: kind, function and the innermost frames; for an error found late also the
+/// block's origin, because the stack is only where it was noticed, and for one of a system call its parameter.
 fn context_hash(event: &ErrorEvent<'_>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ event.kind as u64;
     let mut mix = |word: u64| {
@@ -345,7 +349,7 @@ fn context_hash(event: &ErrorEvent<'_>) -> u64 {
         hash = (product as u64) ^ ((product >> 64) as u64);
     };
     mix(event.function.map_or(0, |function| function as u64));
-    event.stack.iter().for_each(|pc| mix(pc.0));
+    event.stack.iter().take(CONTEXT_FRAMES).for_each(|pc| mix(pc.0));
     if let Detail::Syscall { parameter, .. } = event.detail {
         parameter.as_str().bytes().for_each(|byte| mix(byte.into()));
     }
