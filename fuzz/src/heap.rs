@@ -9,20 +9,26 @@ mod fake;
 mod model;
 
 use crate::input::Input;
+use memcheck_heap::Wishes;
 use model::Op;
 
 /// More would only be slow.
 const MOST_STEPS: usize = 3000;
 
-/// Steps are three to five bytes each, behind the size of the quarantine.
+/// Steps are three to five bytes each, behind what the heap is to be like.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    let quarantine = u64::from(input.u16()) * 4;
+    let first = input.u16();
+    let wishes = Wishes {
+        quarantine_bytes: Some(u64::from(first) * 4),
+        keeps_freed: first % 2 == 1,
+        ..Wishes::default()
+    };
     let mut ops = Vec::new();
     while !input.is_empty() && ops.len() < MOST_STEPS {
         ops.push(step(&mut input));
     }
-    model::run(&ops, quarantine);
+    model::run(&ops, wishes);
 }
 
 fn step(input: &mut Input<'_>) -> Op {

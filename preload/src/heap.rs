@@ -139,6 +139,8 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
             quarantine_bytes: options.quarantine_bytes,
             align_shift: options.align_shift.into(),
             slack_bytes: u64::from(options.redzone_bytes).saturating_sub(16).next_multiple_of(16),
+            keeps_freed: options.access_checks,
+            free_fill: options.free_fill,
         };
         return Some(Heap::new(layout, tables, wishes));
     }

@@ -15,7 +15,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 14] = [
+    let checks: [(&str, Check); 15] = [
         ("generated_suppression_keeps_its_findings_out", generated_suppression),
         ("malformed_suppressions_are_one_error_with_their_line", malformed_suppressions),
         ("stale_suppressions_are_listed_and_can_be_errors", stale_suppressions),
@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         ("valgrinds_other_tools_are_refused", valgrind_refusals),
         ("stripped_program_has_no_place_below_main", stripped),
         ("explain_takes_its_finding_after_a_space", explain),
+        ("freed_memory_keeps_what_it_held_or_is_filled_as_asked", fills),
         ("limit_on_file_sizes_is_one_error", file_size_limit),
     ];
     checks.into_iter().map(|(name, check)| trial(format!("options::{name}"), check)).collect()
@@ -209,6 +210,28 @@ fn merge() -> Result<(), String> {
 fn repeated() -> Result<(), String> {
     let scratch = exec::scratch()?;
     run(scratch.path(), &["--error-exitcode=7", "--error-exitcode=8"], &buggy(0)?, &[])?.must("exit 8", &[])
+}
+
+fn fills() -> Result<(), String> {
+    let text = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint main(void)\n{\n\
+                unsigned char *p = malloc(3000);\n\
+                printf(\"fresh %x \", p[2999]);\n\
+                memset(p, 7, 3000);\n\
+                free(p);\n\
+                printf(\"freed %x %x\\n\", p[0], p[2999]);\n}\n";
+    let source = compile::source("options/fills", "fills.c", text)?;
+    let program = compile::program(&source, "options/fills", &["-g", "-w"].map(str::to_owned))?;
+    let scratch = exec::scratch()?;
+    for (options, words) in [
+        (&[][..], "freed 7 7"),
+        (&["--free-fill=cd"], "freed cd cd"),
+        (&["--malloc-fill=ab", "--free-fill=0xcd", "--access-checks=no"], "fresh ab freed cd cd"),
+    ] {
+        let said = run(scratch.path(), options, &program, &[])?;
+        let status = if options.len() == 3 { "exit 0" } else { "exit 99" };
+        said.must(status, &[words])?;
+    }
+    Ok(())
 }
 
 /// `memcheck` by a name of Valgrind's.

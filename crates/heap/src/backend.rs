@@ -8,7 +8,7 @@ use memcheck_model::{Addr, AddrRange};
 pub enum Pattern {
     /// Redzones. Like the other one no letter, no small number, and eight of it are no canonical address.
     Redzone = 0xb7,
-    /// Freed chunks.
+    /// Freed chunks, where they do not keep what they held.
     Freed = 0xd9,
 }
 
@@ -48,6 +48,10 @@ pub trait Backend {
     fn discard(&self, range: AddrRange);
     /// Fills a range.
     fn fill(&self, range: AddrRange, pattern: Pattern);
+    /// Sets each byte of a range.
+    fn set(&self, range: AddrRange, byte: u8);
+    /// A number that another content of the range would hardly give.
+    fn sum(&self, range: AddrRange) -> u64;
     /// The bytes of a range that differ from its pattern, or `None` when none does.
     fn find_change(&self, range: AddrRange, pattern: Pattern) -> Option<Change>;
     /// Memory at an address will soon be looked at.

@@ -1,9 +1,10 @@
-//! A chunk's metadata: three words, out of band, so that a target that tramples its heap cannot trample ours.
+//! A chunk's metadata: four words, out of band, so that a target that tramples its heap cannot trample ours.
 //!
 //! ```text
 //!  info    | 63 0 | 62 freed known | 61 redzone known | 60 settled | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
 //!  stacks  | 63..32 free StackId                        | 31..0 alloc StackId                                  |
 //!  link    | 63..54 0 | 53..32 free tid                 | 31..0 next ChunkId of whichever list it is in         |
+//!  sum     | what the bytes of a freed chunk add up to, where it keeps them                                      |
 //! ```
 //!
 //! States: `Unused → Live → Quarantined → Recycled → Live → …`. `Live → Quarantined` is a compare-and-swap, which
@@ -11,8 +12,8 @@
 //! All words zero is `Unused`. Sizes of large chunks stand in a table of their own.
 //!
 //! Readers may race with owners: they see a chunk as it was or as it becomes, or stacks of the one with the
-//! state of the other; only texts of reports depend on it. `settled` says that a freed chunk's pattern is in
-//! place, so that whoever looks at chunks of other threads does not take an unfinished free for damage. `known` says
+//! state of the other; only texts of reports depend on it. `settled` says that a freed chunk's pattern or
+//! sum is in place, so that whoever looks at chunks of other threads does not take an unfinished free for damage. `known` says
 //! that a bad write to the redzones, or to the freed bytes, was reported when it was made; any thread may set it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -130,6 +131,7 @@ pub struct ChunkMeta {
     info: AtomicU64,
     stacks: AtomicU64,
     link: AtomicU64,
+    sum: AtomicU64,
 }
 
 impl ChunkMeta {
@@ -195,6 +197,16 @@ impl ChunkMeta {
     pub(crate) fn set_next(&self, next: ChunkId) {
         let tid = self.link.load(Ordering::Relaxed) & !u64::from(u32::MAX);
         self.link.store(tid | u64::from(next.0), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_sum(&self, sum: u64) {
+        self.sum.store(sum, Ordering::Relaxed);
     }
 
     #[inline]

@@ -152,6 +152,13 @@ pub(crate) struct Located {
     pub size: u64,
 }
 
+impl Located {
+    /// The user's bytes.
+    pub fn user(&self) -> AddrRange {
+        range(self.start, self.start + self.size)
+    }
+}
+
 /// What the user wants of the heap, if anything in particular.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wishes {
@@ -161,6 +168,11 @@ pub struct Wishes {
     pub align_shift: u32,
     /// How many bytes more than its size a chunk has room for: they are a part of its right redzone.
     pub slack_bytes: u64,
+    /// Freed chunks keep what they held until they are given out again, so that a program goes on as it would have
+    /// after an access to one was reported. That such a chunk was changed then shows, but not where.
+    pub keeps_freed: bool,
+    /// What freed chunks are filled with, for the program to see; changes show as with `keeps_freed`.
+    pub free_fill: Option<u8>,
 }
 
 /// The heap.
@@ -171,7 +183,7 @@ pub struct Heap<'a> {
     pub(crate) centrals: [Central; CLASSES],
     small_quarantine: Quarantine<'a>,
     big_quarantine: Quarantine<'a>,
-    wishes: Wishes,
+    pub(crate) wishes: Wishes,
     pub(crate) forker: Forker,
     retired: crate::CacheStatistics,
     live_bytes: AtomicI64,
@@ -440,11 +452,9 @@ impl<'a> Heap<'a> {
         meta.set_free_stack(how.stack);
         meta.set_free_tid(cache.tid);
         cache.note_free(size);
-        let freed = range(addr.0, addr.0 + size);
+        let freed = located.user();
         backend.poison(freed, Reason::Freed);
-        for part in redzone::freed(freed) {
-            backend.fill(part, Pattern::Freed);
-        }
+        self.settle_freed(backend, meta, freed);
         meta.set_info(freed_info.settled());
         let slot_bytes = slot.class.shape().slot_bytes;
         if slot_bytes <= BIG_SLOT_BYTES {
@@ -545,6 +555,7 @@ impl<'a> Heap<'a> {
             self.recycle_large(cache.tid, backend, id);
             return;
         }
+        self.clear_freed(backend, &located);
         let list = &mut cache.free[slot.class.index()];
         list.push(id, meta);
         let batch = slot.class.shape().batch;

@@ -1,4 +1,5 @@
-//! Late checks: what redzones and freed chunks are filled with, and whose a change is.
+//! Late checks: what redzones and freed chunks are filled with, and whose a change is. Freed chunks that keep what
+//! they held ([`crate::Wishes`]) have a sum of it in their metadata instead.
 //!
 //! Bounds, so that big chunks cost what small ones do: of a redzone the [`ZONE_BYTES`] nearest to the chunk, of a
 //! freed chunk its first [`FREED_HEAD_BYTES`] and its last [`FREED_TAIL_BYTES`]. What is written beyond those is
@@ -12,7 +13,7 @@ use memcheck_model::{Addr, AddrRange, Damage, Size};
 
 use crate::{
     Backend, Change, Chunk, ChunkId, ChunkState, Heap, Late, Pattern,
-    chunk::{Damaged, user_start},
+    chunk::{ChunkMeta, Damaged, user_start},
     heap::{Located, range},
     layout::Slot,
 };
@@ -51,6 +52,14 @@ pub(crate) fn freed(chunk: AddrRange) -> [AddrRange; 2] {
     }
     let head_end = end.min(start + FREED_HEAD_BYTES);
     [range(start, head_end), range(head_end.max(end.saturating_sub(FREED_TAIL_BYTES)), end)]
+}
+
+/// What tells whether the watched parts of a freed chunk changed.
+#[inline]
+fn freed_sum(backend: &impl Backend, chunk: AddrRange) -> u64 {
+    let [head, tail] = freed(chunk);
+    let sum = backend.sum(head);
+    if tail.is_empty() { sum } else { sum ^ backend.sum(tail).rotate_left(1) }
 }
 
 impl Heap<'_> {
@@ -186,15 +195,64 @@ impl Heap<'_> {
         Chunk::new(id, start, self.size_of(id, slot.class, info), info, meta)
     }
 
+    fn sums_freed(&self) -> bool {
+        self.wishes.keeps_freed || self.wishes.free_fill.is_some()
+    }
+
+    /// Takes note of what a freed chunk holds from now on.
+    #[inline(always)]
+    pub(crate) fn settle_freed(&self, backend: &impl Backend, meta: &ChunkMeta, chunk: AddrRange) {
+        if self.sums_freed() {
+            if let Some(byte) = self.wishes.free_fill {
+                backend.set(chunk, byte);
+            }
+            meta.set_sum(freed_sum(backend, chunk));
+        } else {
+            for part in freed(chunk) {
+                backend.fill(part, Pattern::Freed);
+            }
+        }
+    }
+
+    /// Removes what a freed chunk held, so that the next owner's pointers are its own: the leak search believes what
+    /// it finds.
+    #[inline(always)]
+    pub(crate) fn clear_freed(&self, backend: &impl Backend, located: &Located) {
+        if self.sums_freed() {
+            for part in freed(located.user()) {
+                backend.fill(part, Pattern::Freed);
+            }
+        }
+    }
+
     /// Looks at the bytes of a chunk that is in the quarantine.
     #[inline(always)]
     pub(crate) fn check_freed(&self, backend: &impl Backend, located: &Located, late: &mut dyn FnMut(&Late)) {
-        for part in freed(range(located.start, located.start + located.size)) {
+        if self.sums_freed() {
+            let sum = freed_sum(backend, located.user());
+            if sum != self.meta(located.id).sum() {
+                self.tell_sum(located, sum, late);
+            }
+            return;
+        }
+        for part in freed(located.user()) {
             if let Some(change) = backend.find_change(part, Pattern::Freed) {
-                let is_known = self.meta(located.id).info().is_known(Damaged::Freed);
+                let is_known = located.info.is_known(Damaged::Freed);
                 let told = (Pattern::Freed, is_known);
                 self.tell(backend, &self.view(located.id), &change, told, late);
             }
+        }
+    }
+
+    /// Tells that a freed chunk holds something else by now, unless that is known; once.
+    #[cold]
+    fn tell_sum(&self, located: &Located, sum: u64, late: &mut dyn FnMut(&Late)) {
+        let meta = self.meta(located.id);
+        meta.set_sum(sum);
+        if !located.info.is_known(Damaged::Freed) {
+            let last = located.size.cast_signed() - 1;
+            let damage = Damage { first: 0, last, changed: Size(0), content: [0; 16], content_len: 0 };
+            late(&Late { chunk: self.view(located.id), damage, after_free: true });
         }
     }
 

@@ -16,7 +16,7 @@ pub struct Damage {
     pub first: i64,
     /// Offset of the last changed byte.
     pub last: i64,
-    /// How many bytes changed between the two.
+    /// How many bytes changed between the two; zero when only that some did is known.
     pub changed: Size,
     /// What stands there now, from `first` on.
     pub content: [u8; 16],

@@ -7,8 +7,8 @@ use core::{
     arch::{
         asm,
         x86_64::{
-            __m128i, _MM_HINT_T0, _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8,
-            _mm_prefetch, _mm_set1_epi8,
+            __m128i, _MM_HINT_T0, _mm_add_epi64, _mm_and_si128, _mm_cmpeq_epi8, _mm_cvtsi128_si64,
+            _mm_loadu_si128, _mm_movemask_epi8, _mm_prefetch, _mm_set1_epi8, _mm_unpackhi_epi64,
         },
     },
     ptr,
@@ -87,6 +87,34 @@ impl Equal {
     }
 }
 
+/// Two words that are added up.
+#[derive(Clone, Copy)]
+struct Lanes(__m128i);
+
+impl Lanes {
+    /// # Safety
+    /// As `Wide::compare`.
+    #[inline]
+    unsafe fn read(at: *const u8) -> Self {
+        // SAFETY: as the caller says; unaligned is allowed for.
+        Self(unsafe { _mm_loadu_si128(at.cast()) })
+    }
+
+    #[inline]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: SSE2 is part of x86-64.
+        Self(unsafe { _mm_add_epi64(self.0, other.0) })
+    }
+
+    #[inline]
+    fn folded(self) -> u64 {
+        // SAFETY: SSE2 is part of x86-64.
+        let (low, high) =
+            unsafe { (_mm_cvtsi128_si64(self.0), _mm_cvtsi128_si64(_mm_unpackhi_epi64(self.0, self.0))) };
+        low.cast_unsigned() ^ high.cast_unsigned().rotate_left(32)
+    }
+}
+
 /// The target's memory.
 pub struct Memory;
 
@@ -129,6 +157,28 @@ impl Backend for Memory {
             // SAFETY: as above.
             unsafe { ptr::write_bytes(at, pattern as u8, len) };
         }
+    }
+
+    fn set(&self, range: AddrRange, byte: u8) {
+        set_bytes(range.start(), range.size().0, byte);
+    }
+
+    #[inline]
+    fn sum(&self, range: AddrRange) -> u64 {
+        let at = range.start().0 as *const u8;
+        let len = range.size().0 as usize;
+        if len < 16 {
+            return (range.start().0..range.end().0).fold(0, |sum, addr| sum << 8 | u64::from(byte_at(addr)));
+        }
+        // SAFETY: committed memory of the heap (module invariant): its last sixteen bytes.
+        let mut sum = unsafe { Lanes::read(at.add(len - 16)) };
+        let mut offset = 0;
+        while offset < len - 16 {
+            // SAFETY: as above, sixteen bytes of which are left.
+            sum = sum.plus(unsafe { Lanes::read(at.add(offset)) });
+            offset += 16;
+        }
+        sum.folded()
     }
 
     #[inline]

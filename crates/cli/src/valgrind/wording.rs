@@ -271,7 +271,7 @@ fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {
         (E::ClientCheck, _) => "Unaddressable byte(s) found during client check request".to_owned(),
         (E::BadMempool, _) => "Illegal memory pool address".to_owned(),
         (E::HeapBufferOverflow | E::HeapUseAfterFree, Detail::Late(damage)) => {
-            format!("Invalid write of size {}", damage.changed.0)
+            format!("Invalid write of size {}", damage.changed.0.max(1))
         }
         (E::SyscallParam, _) => match memcheck_report::syscall_parameter(event) {
             Some(parameter) => format!("Syscall param {parameter} points to unaddressable byte(s)"),

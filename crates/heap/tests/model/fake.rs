@@ -79,6 +79,19 @@ impl Backend for Fake {
         self.0.borrow_mut().content[Self::at(range)].fill(pattern as u8);
     }
 
+    fn set(&self, range: AddrRange, byte: u8) {
+        self.assert_committed(range);
+        self.0.borrow_mut().content[Self::at(range)].fill(byte);
+    }
+
+    fn sum(&self, range: AddrRange) -> u64 {
+        self.assert_committed(range);
+        let bytes = self.0.borrow();
+        bytes.content[Self::at(range)]
+            .iter()
+            .fold(1, |sum: u64, &byte| sum.wrapping_mul(31) + u64::from(byte))
+    }
+
     fn find_change(&self, range: AddrRange, pattern: Pattern) -> Option<Change> {
         self.assert_committed(range);
         let bytes = self.0.borrow();
@@ -157,14 +170,13 @@ impl OwnTables {
     }
 
     /// A new heap with these tables, which no other heap may have.
-    pub fn heap(&self, quarantine_bytes: u64) -> (Heap<'_>, Fake) {
+    pub fn heap(&self, wishes: Wishes) -> (Heap<'_>, Fake) {
         let tables = Tables {
             metas: &self.metas,
             large_sizes: &self.large_sizes,
             small_ring: &self.small_ring,
             big_ring: &self.big_ring,
         };
-        let wishes = Wishes { quarantine_bytes: Some(quarantine_bytes), ..Wishes::default() };
         (Heap::new(self.layout, tables, wishes), Fake::new(&self.layout))
     }
 }

@@ -6,14 +6,18 @@ mod fake;
 mod run;
 
 use fake::{BASE, FREEING, Fake, OwnTables, request};
-use memcheck_heap::{ChunkState, Class, FreeError, Heap, Late, Layout, ThreadCache};
+use memcheck_heap::{Backend, ChunkState, Class, FreeError, Heap, Late, Layout, ThreadCache, Wishes};
 use memcheck_model::{Addr, StackId, ThreadId};
 use proptest::prelude::*;
 use run::Op;
 
 /// A heap that stays.
 fn heap(quarantine_bytes: u64) -> (Heap<'static>, Fake) {
-    Box::leak(Box::new(OwnTables::new())).heap(quarantine_bytes)
+    heap_with(Wishes { quarantine_bytes: Some(quarantine_bytes), ..Wishes::default() })
+}
+
+fn heap_with(wishes: Wishes) -> (Heap<'static>, Fake) {
+    Box::leak(Box::new(OwnTables::new())).heap(wishes)
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -34,8 +38,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_heap_does_as_the_model(ops in prop::collection::vec(op(), 1..1500), quarantine in 0u64..200_000) {
-        run::run(&ops, quarantine);
+    fn the_heap_does_as_the_model(
+        ops in prop::collection::vec(op(), 1..1500),
+        quarantine in 0u64..200_000,
+        keeps_freed: bool,
+    ) {
+        run::run(&ops, Wishes { quarantine_bytes: Some(quarantine), keeps_freed, ..Wishes::default() });
     }
 }
 
@@ -132,12 +140,14 @@ fn the_quarantine_keeps_a_chunk_from_reuse_until_its_budget_has_passed() {
 #[test]
 fn damage_that_was_reported_as_it_was_done_is_not_told_again() {
     for (offset, after_free) in [(-1i64, false), (40, false), (47, false), (8, true)] {
-        for is_known in [true, false] {
-            let (heap, fake) = heap(1 << 20);
+        for (is_known, keeps_freed) in [(true, false), (false, false), (true, true), (false, true)] {
+            let (heap, fake) =
+                heap_with(Wishes { quarantine_bytes: Some(1 << 20), keeps_freed, ..Wishes::default() });
             let mut cache = ThreadCache::new(ThreadId(1));
             let mut told = 0;
             let mut late = |each: &Late| {
-                assert_eq!((each.damage.first, each.after_free), (offset, after_free));
+                let first = if after_free && keeps_freed { 0 } else { offset };
+                assert_eq!((each.damage.first, each.after_free), (first, after_free));
                 told += 1;
             };
             let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
@@ -177,6 +187,59 @@ fn a_known_overrun_hides_no_write_after_free_and_nothing_of_the_next_chunk_there
     assert_eq!(told.len(), 1);
     assert!(told[0].after_free);
     assert_eq!((told[0].damage.first, told[0].damage.last), (3, 3));
+}
+
+#[test]
+fn freed_chunks_that_keep_their_content_lose_it_when_they_are_given_out_again() {
+    for size in [1, 15, 16, 40, 5000] {
+        let (heap, fake) =
+            heap_with(Wishes { quarantine_bytes: Some(0), keeps_freed: true, ..Wishes::default() });
+        let mut cache = ThreadCache::new(ThreadId(1));
+        let mut never = |late: &Late| panic!("{late:?}");
+        let ends = |of: Addr| {
+            let mut ends = [[0u8]; 2];
+            fake.read(of, &mut ends[0]);
+            fake.read(Addr(of.0 + size - 1), &mut ends[1]);
+            ends
+        };
+        let made = heap.allocate(&mut cache, &fake, &request(size, 0)).unwrap().addr;
+        fake.write(made, size, 7);
+        heap.free(&mut cache, &fake, made, &FREEING, &mut never).unwrap();
+        heap.sweep(&fake, &mut never);
+        assert_eq!(ends(made), [[7]; 2]);
+        while heap.describe(made).unwrap().state == ChunkState::Quarantined {
+            let other = heap.allocate(&mut cache, &fake, &request(size, 0)).unwrap().addr;
+            heap.free(&mut cache, &fake, other, &FREEING, &mut never).unwrap();
+        }
+        assert!(ends(made).iter().all(|end| *end != [7]), "{size}");
+    }
+}
+
+#[test]
+fn a_change_of_a_freed_chunk_that_kept_its_content_is_told_once() {
+    for (free_fill, at) in [(None, 0), (None, 39), (Some(0xee), 20)] {
+        let (heap, fake) = heap_with(Wishes {
+            quarantine_bytes: Some(1 << 20),
+            keeps_freed: free_fill.is_none(),
+            free_fill,
+            ..Wishes::default()
+        });
+        let mut cache = ThreadCache::new(ThreadId(1));
+        let mut told = Vec::new();
+        let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
+        heap.free(&mut cache, &fake, made, &FREEING, &mut |each: &Late| told.push(*each)).unwrap();
+        if let Some(byte) = free_fill {
+            let mut content = [0; 40];
+            fake.read(made, &mut content);
+            assert_eq!(content, [byte; 40]);
+        }
+        fake.write(Addr(made.0 + at), 1, 9);
+        heap.sweep(&fake, &mut |each: &Late| told.push(*each));
+        heap.sweep(&fake, &mut |each: &Late| told.push(*each));
+        assert_eq!(told.len(), 1);
+        assert!(told[0].after_free);
+        assert_eq!((told[0].damage.first, told[0].damage.last, told[0].damage.changed.0), (0, 39, 0));
+    }
 }
 
 #[test]

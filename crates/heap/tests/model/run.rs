@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use memcheck_heap::{Backend, ChunkState, FreeError, Heap, Late, ThreadCache};
+use memcheck_heap::{Backend, ChunkState, FreeError, Heap, Late, ThreadCache, Wishes};
 use memcheck_model::{Addr, StackId, ThreadId};
 
 use super::fake::{FREEING, Fake, OwnTables, request};
@@ -48,10 +48,10 @@ fn check_live(heap: &Heap, fake: &Fake, known: &Known) {
     }
 }
 
-/// Takes the steps with a new heap that keeps so many bytes in quarantine, and checks each.
-pub fn run(ops: &[Op], quarantine: u64) {
+/// Takes the steps with a new heap and checks each.
+pub fn run(ops: &[Op], wishes: Wishes) {
     let tables = OwnTables::new();
-    let (heap, fake) = tables.heap(quarantine);
+    let (heap, fake) = tables.heap(wishes);
     let mut caches = [ThreadCache::new(ThreadId(10)), ThreadCache::new(ThreadId(11))];
     let mut live: Vec<Known> = Vec::new();
     let mut freed: Vec<Known> = Vec::new();
@@ -94,6 +94,11 @@ pub fn run(ops: &[Op], quarantine: u64) {
                     expected_late += found.borrow().len() - before;
                 }
                 assert!(!fake.is_addressable(known.addr.0));
+                if wishes.keeps_freed && known.size > 0 {
+                    let mut first = [0];
+                    fake.read(known.addr, &mut first);
+                    assert_eq!(first, [known.tag], "{known:?} lost its content");
+                }
                 freed.push(known);
                 counts.1 += 1;
             }
