@@ -8,6 +8,7 @@
 //! libc's own calls come here too.
 
 pub mod alt_stack;
+pub mod check_fault;
 pub mod end;
 pub mod exec;
 pub mod fatal;

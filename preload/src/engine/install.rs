@@ -271,6 +271,15 @@ pub fn find_origin(pc: u64) -> Option<Origin> {
     with_engine(|engine| engine.find(pc, |map, offset| map.find_origin(offset)))?
 }
 
+/// Whether `pc` lies in the routines that settle what a check's filter could not.
+pub fn is_settling(pc: u64) -> bool {
+    with_engine(|engine| {
+        let mut preludes = engine.modules.iter().flatten().map(|watched| watched.arena.range().start().0);
+        preludes.any(|start| pc.checked_sub(start).is_some_and(|at| at < PRELUDE_BYTES as u64))
+    })
+    .unwrap_or(false)
+}
+
 /// The original return address for one in a copy.
 pub fn find_return(pc: u64) -> Option<Pc> {
     // The call may be the copy's last instruction: look from its last byte.

@@ -10,7 +10,7 @@
 use memcheck_model::{Access, AccessKind, Addr, Detail, ErrorEvent, ErrorKind, Pc, Place, Size, ThreadId};
 use memcheck_wire::Owner;
 
-use super::{end, faulting, signals, work_stack};
+use super::{check_fault, end, faulting, signals, work_stack};
 use crate::{
     channel, maps,
     sys::{process, signal},
@@ -113,6 +113,9 @@ pub extern "C" fn on_signal(number: i32, info: u64, context: u64) {
 }
 
 extern "C" fn act(signal: &Signal) {
+    if check_fault::pass(signal.number, code_of(signal.info), Context::new(signal.context)) {
+        return;
+    }
     if !channel::is_vfork_child() {
         if ![SIGHUP, SIGINT, SIGTERM].contains(&signal.number) {
             report(signal);
@@ -134,7 +137,7 @@ pub fn die(number: i32, info: u64) {
 }
 
 /// `si_code`.
-fn code_of(info: u64) -> i32 {
+pub fn code_of(info: u64) -> i32 {
     // SAFETY: the third int of the siginfo_t that the kernel handed over.
     unsafe { (info as *const i32).add(2).read() }
 }

@@ -24,6 +24,10 @@ use core::{
 
 use memcheck_wire::STOP_SIGNAL;
 
+use super::{
+    check_fault,
+    fatal::{self, Context},
+};
 use crate::{
     channel, leaks,
     sys::{
@@ -118,7 +122,7 @@ impl Disposition {
 }
 
 fn fatal_entry() -> u64 {
-    super::fatal::on_signal as *const () as u64
+    fatal::on_signal as *const () as u64
 }
 
 fn delivery_entry() -> u64 {
@@ -238,6 +242,9 @@ pub fn restore_default(number: i32) {
 
 /// What the kernel calls for every handler of the target.
 extern "C" fn deliver(number: i32, info: u64, context: u64) {
+    if check_fault::pass(number, fatal::code_of(info), Context::new(context)) {
+        return;
+    }
     let entry = &TABLE[number as usize];
     let action = entry.load();
     if action.flags & SA_RESETHAND != 0 {
@@ -247,7 +254,7 @@ extern "C" fn deliver(number: i32, info: u64, context: u64) {
         let _ = signal::action(number, Some(&kernel_action(number, &reset)));
     }
     match action.handler {
-        SIG_DFL => super::fatal::die(number, info),
+        SIG_DFL => fatal::die(number, info),
         SIG_IGN => {}
         handler => {
             let kept = super::parts::enter_handler();
