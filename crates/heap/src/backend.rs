@@ -1,15 +1,15 @@
 //! What the heap asks of the memory that it manages but never touches itself.
 
-use memcheck_model::{Addr, AddrRange};
+use memcheck_model::{Addr, AddrRange, FREED_FILL, REDZONE_FILL};
 
 /// What memory that nobody may write is filled with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Pattern {
-    /// Redzones. Like the other one no letter, no small number, and eight of it are no canonical address.
-    Redzone = 0xb7,
+    /// Redzones.
+    Redzone = REDZONE_FILL,
     /// Freed chunks, where they do not keep what they held.
-    Freed = 0xd9,
+    Freed = FREED_FILL,
 }
 
 /// Why memory must not be accessed.

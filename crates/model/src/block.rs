@@ -2,6 +2,12 @@
 
 use crate::{Addr, Function, Size, ThreadId};
 
+/// What the redzones beside blocks are filled with. Like the other fill no letter, no small number, and eight of it
+/// are no canonical address.
+pub const REDZONE_FILL: u8 = 0xb7;
+/// What freed blocks are filled with.
+pub const FREED_FILL: u8 = 0xd9;
+
 /// Whether a block may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -19,7 +19,7 @@ mod parameter;
 
 pub use access::{Access, AccessKind};
 pub use addr::{Addr, AddrRange, Pc, Size};
-pub use block::{Block, BlockState, Place};
+pub use block::{Block, BlockState, FREED_FILL, Place, REDZONE_FILL};
 pub use error::{ErrorKind, Severity};
 pub use event::{Damage, Detail, ErrorEvent, MAX_FRAMES};
 pub use file_name::FileName;

@@ -1,6 +1,8 @@
 //! The likely cause of a finding and what to try: a sentence each, with a semicolon between.
 
-use memcheck_model::{AccessKind, Detail, ErrorEvent, ErrorKind, Function, Place};
+use memcheck_model::{
+    AccessKind, Addr, Detail, ErrorEvent, ErrorKind, FREED_FILL, Function, Place, REDZONE_FILL,
+};
 
 use crate::frame::{NamedAddress, Symbol};
 use crate::notes::is_overflow;
@@ -19,9 +21,30 @@ pub(crate) fn help(event: &ErrorEvent<'_>, named: Option<&NamedAddress>) -> Stri
             _ => "the block is another function's to release; call the one that belongs to its allocation"
                 .to_owned(),
         },
+        ErrorKind::BadFree | ErrorKind::BadRealloc | ErrorKind::WildAccess
+            if is_made_of(FREED_FILL, event.address) =>
+        {
+            format!(
+                "the pointer was read from memory after it was freed, which is filled with {FREED_FILL:#x}; the error \
+                 before this one may tell where"
+            )
+        }
+        ErrorKind::BadFree | ErrorKind::BadRealloc | ErrorKind::WildAccess
+            if is_made_of(REDZONE_FILL, event.address) =>
+        {
+            format!(
+                "the pointer was read from beside a block, where bytes are {REDZONE_FILL:#x}; the error before this one \
+                 may tell where"
+            )
+        }
         ErrorKind::BadFree | ErrorKind::BadRealloc => bad_pointer(event, named).to_owned(),
         kind => sentence(kind, event).to_owned(),
     }
+}
+
+/// Whether the address is what eight bytes of a fill make, give or take a member's offset or an index.
+fn is_made_of(fill: u8, addr: Addr) -> bool {
+    u64::from_le_bytes([fill; 8]).abs_diff(addr.0) < 1 << 20
 }
 
 fn bad_pointer(event: &ErrorEvent<'_>, named: Option<&NamedAddress>) -> &'static str {
