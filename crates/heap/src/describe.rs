@@ -9,6 +9,9 @@ use crate::{
     layout::Slot,
 };
 
+/// How far beyond a chunk's slot, where no slot was ever used, an address is still taken to have strayed from it.
+const FARTHEST_STRAY_BYTES: u64 = 1 << 16;
+
 /// What is known of a live chunk, without what is known of freed ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveSlot {
@@ -56,9 +59,7 @@ impl Heap<'_> {
     pub fn describe(&self, addr: Addr) -> Option<Chunk> {
         let slot = self.layout.find_slot(addr)?;
         let here = self.slot_chunk(slot);
-        let Some(here) = here else {
-            return slot.number.checked_sub(1).and_then(|number| self.slot_chunk(Slot { number, ..slot }));
-        };
+        let Some(here) = here else { return self.find_before(slot, addr) };
         if addr >= here.start {
             let after_end = addr.0.checked_sub(here.range().end().0);
             let next = slot.number.checked_add(1).and_then(|number| self.slot_chunk(Slot { number, ..slot }));
@@ -84,6 +85,16 @@ impl Heap<'_> {
             _ if nearer_before => before,
             _ => here,
         })
+    }
+
+    /// The nearest chunk before an unused slot, which an overrun that goes on and on has started from.
+    fn find_before(&self, slot: Slot, addr: Addr) -> Option<Chunk> {
+        let slot_bytes = slot.class.shape().slot_bytes;
+        let farthest = (FARTHEST_STRAY_BYTES / slot_bytes).max(1) as u32;
+        let used = slot.number.min(self.centrals[slot.class.index()].frontier());
+        let numbers = slot.number.saturating_sub(farthest)..used;
+        let chunk = numbers.rev().find_map(|number| self.slot_chunk(Slot { number, ..slot }))?;
+        (chunk.start <= addr).then_some(chunk)
     }
 
     /// The live chunk that `addr` points to: into it, to its start when it is empty, or just past its end.

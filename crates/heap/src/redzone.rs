@@ -80,7 +80,12 @@ impl Heap<'_> {
     /// A bad write to `addr` is reported as it is made: what it leaves is not to be told again. Where it strays to is
     /// one chunk's; more damage to the same redzones, or to the same freed chunk, is then not told either.
     pub fn damage_is_known(&self, addr: Addr) {
-        if let Some(chunk) = self.describe(addr) {
+        // Farther off than the next slot it has left the chunk's redzones.
+        let strayed_to = self.layout.find_slot(addr);
+        let is_near = |chunk: &Chunk| {
+            strayed_to.is_some_and(|slot| slot.number.abs_diff(self.layout.slot(chunk.id).number) <= 1)
+        };
+        if let Some(chunk) = self.describe(addr).filter(is_near) {
             let is_freed = chunk.state != ChunkState::Live && chunk.range().contains(addr);
             self.meta(chunk.id).set_known(if is_freed { Damaged::Freed } else { Damaged::Redzone });
         }
