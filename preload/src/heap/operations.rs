@@ -170,7 +170,10 @@ fn report_mismatch(heap: &Heap<'_>, call: &Call, freed: &Freed, said: DeleteTerm
     block.free_tid = memcheck_model::ThreadId(0);
     let mut origin = chunk;
     origin.free_stack = memcheck_model::StackId::NONE;
-    let detail = if said.size.is_some() || said.align.is_some() {
+    // What the call said of the block is another matter when it was the wrong function.
+    let kind = |function| core::mem::discriminant(&family(function));
+    let is_family = kind(call.function) == kind(freed.allocated_by);
+    let detail = if is_family && (said.size.is_some() || said.align.is_some()) {
         Detail::SizedDelete {
             size: said.size.unwrap_or(0),
             align: said.align.unwrap_or(0),
