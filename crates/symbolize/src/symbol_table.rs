@@ -141,7 +141,26 @@ pub fn demangle(name: &str) -> String {
     if !name.starts_with("_Z") && !name.starts_with("_R") {
         return name.to_owned();
     }
-    addr2line::demangle_auto(name.into(), None).into_owned()
+    let demangled = addr2line::demangle_auto(name.into(), None);
+    let is_left = demangled.starts_with("_Z");
+    let named = is_left.then(|| find_function_name(name)).flatten();
+    // What the demangler writes for an empty pack.
+    named.as_deref().unwrap_or(&demangled).replace(", >", ">")
+}
+
+/// The function's own name from a mangled one whose return type or parameters the demangler does not understand
+/// (`sr` of the Itanium C++ ABI 5.1.6, as in `std::make_shared`): the longest part that is a whole name.
+fn find_function_name(mangled: &str) -> Option<String> {
+    let ends = mangled.char_indices().filter(|&(_, letter)| letter == 'E').map(|(at, _)| at + 1);
+    let mut ends: Vec<_> = ends.collect();
+    ends.reverse();
+    ends.into_iter().find_map(|end| {
+        // Returning nothing, taking nothing.
+        let completed = format!("{}vv", &mangled[..end]);
+        let demangled = addr2line::demangle_auto(completed.as_str().into(), None);
+        let name = demangled.rsplit_once('(').map_or(&*demangled, |(name, _)| name);
+        (!demangled.starts_with("_Z")).then(|| name.strip_prefix("void ").unwrap_or(name).to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -186,6 +205,14 @@ mod tests {
     fn names_are_demangled_and_lose_their_version() {
         assert_eq!(demangle("_ZN3foo3barEi"), "foo::bar(int)");
         assert_eq!(demangle("memcpy@@GLIBC_2.14"), "memcpy");
+        // g++ 12's std::make_shared<N>(): its return type is more than the demangler knows.
+        let shared = "_ZSt11make_sharedI1NJEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES4_E4typeEEDpOT0_";
+        assert_eq!(demangle(shared), "std::make_shared<N>");
+        assert_eq!(
+            demangle("_ZNK1XclIiEENSt9enable_ifIXsrSt7is_sameIT_iE5valueEvE4typeEPS2_"),
+            "X::operator()<int>"
+        );
+        assert_eq!(demangle("_ZEEEE"), "_ZEEEE");
         assert_eq!((demangle("main"), demangle("f")), ("main".into(), "f".into()));
     }
 }
