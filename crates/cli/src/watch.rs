@@ -47,7 +47,8 @@ const DAEMON_GRACE: Duration = Duration::from_millis(500);
 /// How long a forked child may take to claim its stream when everybody else has ended.
 const BIRTH: Duration = Duration::from_millis(200);
 
-/// The sleep of a thread on the doorbell; only bounds how late a lost wake-up is noticed.
+/// The sleep of a thread on the doorbell, which only bounds how late a lost wake-up is noticed; and how often a process
+/// that no descriptor watches is asked for.
 const NAP: Duration = Duration::from_secs(1);
 
 /// The signals that are passed on. Not those that a fault of the launcher itself raises, nor those of the
@@ -211,12 +212,10 @@ impl Watch {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
         ];
-        fds.extend(
-            self.held
-                .values()
-                .filter_map(|held| held.watch.as_ref())
-                .map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)),
-        );
+        let watches = || self.held.values().filter_map(|held| held.watch.as_ref());
+        fds.extend(watches().filter_map(PidWatch::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let must_ask = watches().any(|watch| watch.fd().is_none());
+        let most = if must_ask { Some(most.map_or(NAP, |most| most.min(NAP))) } else { most };
         let timeout = most.map_or(PollTimeout::NONE, |most| {
             PollTimeout::try_from(most + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });

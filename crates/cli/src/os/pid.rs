@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         resource::{Resource, setrlimit},
@@ -15,31 +16,52 @@ use nix::{
     },
 };
 
-/// A descriptor that becomes readable when its process ends.
+/// Tells whether a process has ended.
 #[derive(Debug)]
-pub struct PidWatch(OwnedFd);
+pub enum PidWatch {
+    /// A descriptor that becomes readable then.
+    Told(OwnedFd),
+    /// There is no descriptor left for this process: it is asked for again and again.
+    Asked(u32),
+}
 
 impl PidWatch {
     /// Watches the process, or says that there is none (any more).
     pub fn open(pid: u32) -> Option<Self> {
         // SAFETY: pidfd_open(2) touches no memory.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
-        // SAFETY: the kernel just made this descriptor for us.
-        Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        match RawFd::try_from(fd).ok().filter(|&fd| fd >= 0) {
+            // SAFETY: the kernel just made this descriptor for us.
+            Some(fd) => Some(Self::Told(unsafe { OwnedFd::from_raw_fd(fd) })),
+            None => exists(pid).then_some(Self::Asked(pid)),
+        }
     }
 
     /// Whether the process has ended.
     pub fn has_ended(&self) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        match self {
+            Self::Told(fd) => {
+                let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+            }
+            Self::Asked(pid) => !exists(*pid),
+        }
+    }
+
+    /// The descriptor, if there is one.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Told(fd) => Some(fd.as_fd()),
+            Self::Asked(_) => None,
+        }
     }
 }
 
-impl AsFd for PidWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// Whether there is such a process, be it one that nobody has waited for yet.
+fn exists(pid: u32) -> bool {
+    // SAFETY: kill(2) touches no memory; signal 0 is not sent.
+    let answer = unsafe { libc::kill(pid.cast_signed(), 0) };
+    answer == 0 || Errno::last() == Errno::EPERM
 }
 
 /// The session of a process, or of ourselves with zero.
