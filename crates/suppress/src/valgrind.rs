@@ -40,7 +40,7 @@ impl<'a> Lines<'a> {
     }
 
     fn error(&self, line: u32, what: impl Into<String>) -> SyntaxError {
-        SyntaxError { file: self.file.to_owned(), line, what: what.into() }
+        SyntaxError { file: self.file.to_owned(), line, what: printable(&what.into()) }
     }
 
     /// The next line of the block that begins at line `start`, unless it ends the block.
@@ -55,6 +55,15 @@ impl<'a> Lines<'a> {
     fn unclosed(&self, start: u32) -> SyntaxError {
         self.error(start, "this suppression is not closed: expected `}` before the end of the file")
     }
+}
+
+/// The text without what a terminal would take for commands, and not longer than a line or two: the file may be
+/// anything.
+fn printable(text: &str) -> String {
+    const MOST: usize = 200;
+    let shown = text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter });
+    let cut = if text.chars().nth(MOST).is_some() { "…" } else { "" };
+    shown.take(MOST).collect::<String>() + cut
 }
 
 /// The rules of a file.
@@ -217,6 +226,8 @@ mod tests {
             "my.supp:1: this suppression is not closed: expected `}` before the end of the file"
         );
         assert_eq!(error("a\n"), "my.supp:1: expected `{` to begin a suppression, found `a`");
+        assert_eq!(error("\x1b[2J\n"), "my.supp:1: expected `{` to begin a suppression, found `\u{fffd}[2J`");
+        assert!(error(&"x".repeat(100_000)).len() < 300);
         assert_eq!(error("{\n a\n}\n"), "my.supp:3: expected `Memcheck:KIND` before `}`");
         assert_eq!(error("{\n a\n Leak\n fun:f\n}\n"), "my.supp:3: expected `Memcheck:KIND`, found `Leak`");
         assert!(error("{\n a\n Memcheck:Leek\n fun:f\n}\n").starts_with("my.supp:3: unknown kind `Leek`"));
