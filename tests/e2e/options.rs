@@ -15,7 +15,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 15] = [
+    let checks: [(&str, Check); 18] = [
         ("generated_suppression_keeps_its_findings_out", generated_suppression),
         ("malformed_suppressions_are_one_error_with_their_line", malformed_suppressions),
         ("stale_suppressions_are_listed_and_can_be_errors", stale_suppressions),
@@ -31,6 +31,9 @@ pub fn trials() -> Vec<Trial> {
         ("explain_takes_its_finding_after_a_space", explain),
         ("freed_memory_keeps_what_it_held_or_is_filled_as_asked", fills),
         ("limit_on_file_sizes_is_one_error", file_size_limit),
+        ("few_descriptors_do_not_hang_the_program", few_descriptors),
+        ("heap_that_is_not_watched_fails", heap_unwatched),
+        ("log_on_a_full_disk_is_one_error", log_on_full_disk),
     ];
     checks.into_iter().map(|(name, check)| trial(format!("options::{name}"), check)).collect()
 }
@@ -333,4 +336,28 @@ fn file_size_limit() -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -f 0; exec \"$@\"", "sh"]).arg(exec::memcheck().get_program()).arg(clean()?);
     say(&mut shell, scratch.path())?.must("exit 125", &["memcheck: cannot size the channel", "ulimit -f"])
+}
+
+fn few_descriptors() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 8; exec \"$@\"", "sh"]).arg(exec::memcheck().get_program()).arg(buggy(0)?);
+    say(&mut shell, scratch.path())?.must("exit 99", &["memcheck: 2 errors"])
+}
+
+fn heap_unwatched() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "ulimit -v 4000000; exec \"$@\"", "sh"])
+        .arg(exec::memcheck().get_program())
+        .arg(clean()?);
+    let words = ["the heap is not checked", "memcheck: the program was not checked"];
+    say(&mut shell, scratch.path())?.must("exit 125", &words)
+}
+
+fn log_on_full_disk() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    say(exec::memcheck().arg("--log-file=/dev/full").arg(clean()?), scratch.path())?
+        .must("exit 125", &["memcheck: cannot write the log file: No space left on device"])
 }

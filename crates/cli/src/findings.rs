@@ -6,7 +6,7 @@
 //! Invariant: a context is counted in one place, the finding it made or the rule that kept it out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
 };
 
@@ -149,6 +149,8 @@ pub struct Findings<'a> {
     functions: HashMap<u32, Functions>,
     /// Searches on demand, by serial.
     searches: HashMap<u32, Searches>,
+    /// The processes whose heap is not watched.
+    unchecked: BTreeSet<u32>,
 }
 
 impl<'a> Findings<'a> {
@@ -170,6 +172,7 @@ impl<'a> Findings<'a> {
             tallies: HashMap::new(),
             functions: HashMap::new(),
             searches: HashMap::new(),
+            unchecked: BTreeSet::new(),
         }
     }
 
@@ -183,6 +186,10 @@ impl<'a> Findings<'a> {
         self.report.summarize(&self.treatment.error_leaks);
         if self.treatment.stale_is_error && !self.report.stale.is_empty() {
             self.report.summary.verdict = Verdict::Findings;
+        }
+        let is_unchecked = tree.all().first().is_some_and(|main| self.unchecked.contains(&main.pid));
+        if is_unchecked && self.report.summary.verdict == Verdict::Clean {
+            self.report.summary.verdict = Verdict::Failed;
         }
         // The searches' own sums hold what was not listed too; those of suppressed records stay out.
         for kind in LeakKind::ALL {
@@ -487,7 +494,10 @@ impl Collector for Findings<'_> {
                 format!("{text} defines its own allocator: what it allocates is not seen")
             }
             NoticeKind::NoShadow => format!("accesses are not checked at the instruction: {text}"),
-            NoticeKind::NoHeap => format!("the heap is not checked: {text}"),
+            NoticeKind::NoHeap => {
+                self.unchecked.insert(process.pid);
+                format!("the heap is not checked: {text}")
+            }
             NoticeKind::NoLeakSearch => format!("leaks were not searched for: {text}"),
             NoticeKind::ExecUnwatched => format!("it executed {text}, which cannot be checked"),
             NoticeKind::Other | NoticeKind::Coverage | NoticeKind::UnknownCall | NoticeKind::LeakSearch => {

@@ -290,9 +290,9 @@ fn watch_program(
             program.path.display()
         ));
         report.summary.verdict = Verdict::Failed;
-        if let Status::Code(code) = &mut status {
-            *code = FAILED;
-        }
+    }
+    if let (Verdict::Failed, Status::Code(code)) = (report.summary.verdict, &mut status) {
+        *code = FAILED;
     }
     if flags.stats {
         text.statistics(&report);
@@ -308,6 +308,9 @@ fn watch_program(
         for failure in failures {
             text.failure(&failure);
         }
+        status = Status::Code(FAILED);
+    }
+    if text.is_cut() {
         status = Status::Code(FAILED);
     }
     Ok(match status {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use memcheck_report::{Color, Finding, Frame, LeakRecord, Report, SourceRoot, Text, one_line};
+use terminal_size::{Width, terminal_size_of};
 
 use crate::{
     findings::{Display, Ended, Occurrence, SearchFound},
@@ -13,9 +14,11 @@ use crate::{
     tree::Watched,
 };
 
-/// Where text goes. What cannot be written is dropped: there is nowhere else to say so.
+/// Where text goes. What standard error does not take is dropped: there is nowhere else to say so.
 pub struct TextLog {
     output: Output,
+    /// Whether the log file did not take some of it.
+    is_cut: bool,
     text: Text,
     manner: Manner,
     root: SourceRoot,
@@ -48,16 +51,22 @@ impl TextLog {
             ColorFlag::Never => false,
             ColorFlag::Auto => file.is_none() && io::stderr().is_terminal() && !is_unwanted,
         };
-        let text = Text::new(if is_colored { Color::Ansi } else { Color::Plain });
-        Self { output: file.map_or(Output::Stderr, Output::File), text, manner, root, main }
+        let terminal = terminal_size_of(io::stderr()).filter(|_| file.is_none());
+        let text = Text::new(if is_colored { Color::Ansi } else { Color::Plain })
+            .with_width(terminal.map(|(Width(columns), _)| columns.into()));
+        Self { output: file.map_or(Output::Stderr, Output::File), is_cut: false, text, manner, root, main }
     }
 
     /// Writes in one piece, so that lines of other processes do not come between.
     fn write(&mut self, text: &str) {
-        let _ = match &mut self.output {
-            Output::Stderr => io::stderr().write_all(text.as_bytes()),
+        let written = match &mut self.output {
+            Output::Stderr => return drop(io::stderr().write_all(text.as_bytes())),
             Output::File(file) => file.write_all(text.as_bytes()),
         };
+        if let (Err(error), false) = (written, self.is_cut) {
+            self.is_cut = true;
+            eprintln!("memcheck: cannot write the log file: {error}");
+        }
     }
 }
 
@@ -75,6 +84,10 @@ pub trait Log: Display {
     fn failure(&mut self, reason: &str);
     /// Something to know about the run.
     fn notice(&mut self, remark: &str);
+    /// Whether the report has less than it should.
+    fn is_cut(&self) -> bool {
+        false
+    }
 }
 
 impl Log for TextLog {
@@ -118,6 +131,10 @@ impl Log for TextLog {
         if !self.manner.is_quiet {
             self.write(&format!("memcheck: {remark}\n"));
         }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut
     }
 }
 

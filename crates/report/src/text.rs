@@ -52,6 +52,8 @@ const MOST_OF_COMMAND: usize = 100;
 #[derive(Debug)]
 pub struct Text {
     color: Color,
+    /// How wide the terminal is, if there is one.
+    width: Option<usize>,
     sources: Sources,
     /// Processes that their findings name.
     processes: BTreeMap<u32, String>,
@@ -61,7 +63,14 @@ impl Text {
     /// Text with or without colours.
     #[must_use]
     pub fn new(color: Color) -> Self {
-        Self { color, sources: Sources::default(), processes: BTreeMap::new() }
+        Self { color, width: None, sources: Sources::default(), processes: BTreeMap::new() }
+    }
+
+    /// Text for a terminal of so many columns: sentences are broken between words.
+    #[must_use]
+    pub fn with_width(mut self, columns: Option<usize>) -> Self {
+        self.width = columns;
+        self
     }
 
     /// From now on the findings of this process say that they are its: it is not the one that was started.
@@ -166,8 +175,12 @@ impl Text {
                 let _ = write!(line, "; {known} known from the baseline");
             }
         }
-        text.push_str(&self.remark_line(&line));
-        if summary.verdict == Verdict::Failed {
+        let has_failed = summary.verdict == Verdict::Failed;
+        // That there are no errors would say the contrary.
+        if !has_failed || summary.errors + summary.failing_leaks > 0 {
+            text.push_str(&self.remark_line(&line));
+        }
+        if has_failed {
             text.push_str(&self.remark_line("the program was not checked"));
         }
         text
@@ -306,8 +319,32 @@ impl Text {
     fn remark(&self, text: &mut String, word: &str, remark: &str) {
         if !remark.is_empty() {
             let equals = self.paint(Style::Frame, "=");
+            let indent = "   = ".len() + word.len() + ": ".len();
+            let remark = self.wrap(remark, indent);
             let _ = writeln!(text, "   {equals} {}: {remark}", self.paint(Style::Bold, word));
         }
+    }
+
+    /// Breaks a sentence that begins in column `indent` so that each line fits, if its words allow.
+    fn wrap(&self, sentence: &str, indent: usize) -> String {
+        let Some(most) = self.width.and_then(|width| width.checked_sub(indent)) else {
+            return sentence.to_owned();
+        };
+        let mut wrapped = String::new();
+        let mut column = 0;
+        for word in sentence.split(' ') {
+            let len = word.chars().count();
+            if column > 0 && column + 1 + len > most {
+                let _ = write!(wrapped, "\n{:indent$}", "");
+                column = 0;
+            } else if column > 0 {
+                wrapped.push(' ');
+                column += 1;
+            }
+            wrapped.push_str(word);
+            column += len;
+        }
+        wrapped
     }
 }
 
@@ -367,6 +404,20 @@ mod tests {
             module: Some("/tmp/a.out".to_owned()),
             ..Frame::default()
         }
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words_on_a_narrow_terminal() {
+        let mut text = String::new();
+        Text::new(Color::Plain).with_width(Some(30)).remark(
+            &mut text,
+            "help",
+            "free it after its last use, see",
+        );
+        assert_eq!(text, "   = help: free it after its\n           last use, see\n");
+        text.clear();
+        Text::new(Color::Plain).with_width(Some(4)).remark(&mut text, "help", "free it");
+        assert_eq!(text, "   = help: free it\n");
     }
 
     #[test]
