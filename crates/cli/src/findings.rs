@@ -22,6 +22,7 @@ use crate::{
     collect::Collector,
     demand::{Searches, losses},
     names::{NamedFrame, Names, Top},
+    own_operators,
     questions::Wanted,
     rare_flags::KeptStacks,
     tree::{End, LossSum, Tree, Watched},
@@ -367,6 +368,9 @@ impl Collector for Findings<'_> {
             || self.is_silent(process)
             || self.treatment.ignored.iter().any(|range| range.contains(address))
         {
+            return;
+        }
+        if own_operators::explain(&mut self.names, process, event) {
             return;
         }
         let top = if event.exact_top { Top::Exact } else { Top::Return };

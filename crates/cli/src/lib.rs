@@ -19,6 +19,7 @@ mod flags;
 mod names;
 mod os;
 mod outputs;
+mod own_operators;
 mod program;
 mod progress;
 mod questions;

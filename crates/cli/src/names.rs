@@ -157,6 +157,12 @@ impl Names {
         }
     }
 
+    /// Whether the module that the return address lies in has C++'s allocation functions of its own.
+    pub fn has_own_operators(&mut self, process: &Watched, pc: Pc) -> bool {
+        let module = process.find_module_of(pc.call_site());
+        module.is_some_and(|module| !module.is_shim() && self.symbolizer.has_own_operators(file(module)))
+    }
+
     /// The variable or function that an address of a module belongs to.
     pub fn named(&mut self, process: &Watched, address: Addr) -> Option<NamedAddress> {
         let module = process.find_module(address)?;

@@ -137,6 +137,12 @@ functions! {
 }
 
 impl Function {
+    /// Whether it is a form of C++'s `operator new` or `operator delete`.
+    #[must_use]
+    pub const fn is_operator(self) -> bool {
+        matches!(self as u8, 20..=41)
+    }
+
     /// The name that the linker knows it by: mangled (Itanium C++ ABI, 5.1.3) for the operators.
     #[must_use]
     pub const fn linkage_name(self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Modules by file, each opened once, and the answers they give.
 
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     ffi::{OsStr, OsString},
     fs,
@@ -41,9 +42,13 @@ pub struct Location {
     pub inlined: bool,
 }
 
+/// `std::bad_alloc`'s name in its type information (Itanium C++ ABI, 2.9.5), which is defined where its code is.
+const BAD_ALLOC: &[u8] = b"\0St9bad_alloc\0";
+
 struct Module {
     dwarf: Option<Loader>,
     symbols: SymbolTable,
+    has_own_operators: OnceCell<bool>,
 }
 
 /// Answers for all modules of a run.
@@ -67,6 +72,20 @@ impl Symbolizer {
     /// Where the function or variable of this name, as the linker knows it, begins in the file.
     pub fn address(&mut self, file: ModuleFile<'_>, linkage_name: &str) -> Option<u64> {
         self.module(file).symbols.address(linkage_name)
+    }
+
+    /// Whether the file has C++'s `operator new` or `operator delete` of its own: by their names, or, stripped, by the
+    /// name of the exception that `operator new` throws, which comes with a C++ library that is linked in.
+    pub fn has_own_operators(&mut self, file: ModuleFile<'_>) -> bool {
+        let module = self.module(file);
+        let has_library = || {
+            let bytes = fs::read(Path::new(file.path)).unwrap_or_default();
+            bytes.windows(BAD_ALLOC.len()).any(|window| window == BAD_ALLOC)
+        };
+        let is_defined = |name| module.symbols.address(name).is_some();
+        *module
+            .has_own_operators
+            .get_or_init(|| ["_Znwm", "_ZdlPv"].into_iter().any(is_defined) || has_library())
     }
 
     /// Whether the program or library at this path has source lines, in the file itself or in its debug file.
@@ -94,7 +113,11 @@ impl Symbolizer {
 impl Module {
     /// What can be had of the module's file and its debug files; nothing when the file is another one by now.
     fn open(path: &Path, build_id: &[u8]) -> Self {
-        Self::try_open(path, build_id).unwrap_or(Self { dwarf: None, symbols: SymbolTable::default() })
+        Self::try_open(path, build_id).unwrap_or(Self {
+            dwarf: None,
+            symbols: SymbolTable::default(),
+            has_own_operators: OnceCell::new(),
+        })
     }
 
     fn try_open(path: &Path, loaded_id: &[u8]) -> Option<Self> {
@@ -117,7 +140,7 @@ impl Module {
             }),
         };
         symbols.finish();
-        Some(Self { dwarf, symbols })
+        Some(Self { dwarf, symbols, has_own_operators: OnceCell::new() })
     }
 
     fn locations(&self, address: u64) -> Vec<Location> {
