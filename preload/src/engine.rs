@@ -36,6 +36,7 @@ pub mod gate;
 pub mod image;
 pub mod install;
 pub mod native;
+mod own_unwinder;
 pub mod pristine;
 pub mod requests;
 pub mod shadow_map;

@@ -21,6 +21,8 @@ const DT_RELA: u64 = 7;
 const DT_RELASZ: u64 = 8;
 const DT_JMPREL: u64 = 23;
 const DT_PLTRELSZ: u64 = 2;
+const R_X86_64_GLOB_DAT: u64 = 6;
+const R_X86_64_JUMP_SLOT: u64 = 7;
 const R_X86_64_IRELATIVE: u64 = 37;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
@@ -274,26 +276,42 @@ impl Image {
         }
     }
 
+    /// The relocations of the GOT and the data: tables of entries of three words (gABI, `Elf64_Rela`).
+    fn relocations(&self) -> impl Iterator<Item = [u64; 3]> {
+        let tables = [(DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)];
+        let entries = tables.into_iter().filter_map(|(table, size)| {
+            let bytes = self.bytes_from(Addr(self.dynamic_value(table)?))?;
+            bytes.get(..self.dynamic_value(size)? as usize)
+        });
+        entries
+            .flat_map(|bytes| bytes.chunks_exact(24))
+            .map(|entry| [0, 8, 16].map(|at| entry[at..at + 8].try_into().map_or(0, u64::from_le_bytes)))
+    }
+
+    /// The name of the symbol that a relocation refers to.
+    fn name_of(&self, [_, info, addend]: [u64; 3]) -> Option<&'static [u8]> {
+        if info & u64::from(u32::MAX) == R_X86_64_IRELATIVE {
+            return self.find_name_of_resolver(Pc(self.bias.wrapping_add(addend)));
+        }
+        let at = Addr(self.dynamic_value(DT_SYMTAB)? + (info >> 32) * size_of::<Symbol>() as u64);
+        let name = self.bytes_from(at)?.get(..4)?.try_into().map(u32::from_le_bytes).ok()?;
+        let name = self.bytes_from(Addr(self.dynamic_value(DT_STRTAB)? + u64::from(name)))?;
+        Some(&name[..name.iter().position(|&byte| byte == 0)?])
+    }
+
     /// The name of the symbol whose address the loader puts into the cell at `cell`.
     pub fn find_name_in_cell(&self, cell: Addr) -> Option<&'static [u8]> {
         let stated = cell.0.wrapping_sub(self.bias);
-        for (table, size) in [(DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)] {
-            let Some(bytes) = self.dynamic_value(table).and_then(|table| self.bytes_from(Addr(table))) else {
-                continue;
-            };
-            let Some(bytes) = bytes.get(..self.dynamic_value(size)? as usize) else { continue };
-            let word = |entry: &[u8], at: usize| entry[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
-            let Some(entry) = bytes.chunks_exact(24).find(|entry| word(entry, 0) == stated) else { continue };
-            if word(entry, 8) & u64::from(u32::MAX) == R_X86_64_IRELATIVE {
-                return self.find_name_of_resolver(Pc(self.bias.wrapping_add(word(entry, 16))));
-            }
-            let index = word(entry, 8) >> 32;
-            let at = Addr(self.dynamic_value(DT_SYMTAB)? + index * size_of::<Symbol>() as u64);
-            let name = self.bytes_from(at)?.get(..4)?.try_into().map(u32::from_le_bytes).ok()?;
-            let name = self.bytes_from(Addr(self.dynamic_value(DT_STRTAB)? + u64::from(name)))?;
-            return Some(&name[..name.iter().position(|&byte| byte == 0)?]);
-        }
-        None
+        self.relocations().find(|[place, ..]| *place == stated).and_then(|entry| self.name_of(entry))
+    }
+
+    /// The cell that holds the address of another module's symbol of this name, for calls.
+    pub fn find_cell_with_name(&self, name: &[u8]) -> Option<Addr> {
+        let is_call = |[_, info, _]: &[u64; 3]| {
+            info >> 32 != 0 && [R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT].contains(&(info & u64::from(u32::MAX)))
+        };
+        let found = self.relocations().filter(is_call).find(|&entry| self.name_of(entry) == Some(name));
+        found.map(|[place, ..]| Addr(self.bias.wrapping_add(place)))
     }
 
     /// A name under which others know an indirect function of the module.

@@ -35,7 +35,7 @@ use super::{
     fronts::{self, Fronted, Fronts},
     gate,
     image::{Image, ProgramHeader},
-    native, pristine, requests, shadow_map, syscalls,
+    native, own_unwinder, pristine, requests, shadow_map, syscalls,
 };
 use crate::{
     channel, heap,
@@ -170,6 +170,8 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
         engine.modules.push(Some(watched));
         if name.starts_with(b"libc.so") || name.starts_with(b"libdl.so") {
             engine.stand_before_loader_functions(index);
+        } else if !name.starts_with(b"libgcc_s.so") {
+            engine.hook_own_unwinder(index);
         }
         if eager {
             let count = engine.modules[index].as_ref().map_or(0, |watched| watched.module.extents.len());
@@ -546,6 +548,22 @@ impl Engine {
                 && watched.arena.range().contains(copy)
             {
                 watched.slots[function].store(callers::front(place, copy).0, Ordering::Release);
+            }
+        }
+    }
+
+    /// Puts hooks before the functions of an unwinder that is linked into the module.
+    fn hook_own_unwinder(&mut self, index: usize) {
+        let Some(watched) = &self.modules[index] else { return };
+        for (function, hook) in own_unwinder::find(&watched.image, &watched.module) {
+            let copy = self.translate(index, function);
+            let generation = self.current_generation();
+            let Some(watched) = &mut self.modules[index] else { return };
+            let at = watched.arena.cursor();
+            if watched.arena.range().contains(copy)
+                && watched.arena.append(&own_unwinder::thunk(at, hook, copy), generation)
+            {
+                watched.slots[function].store(at.0, Ordering::Release);
             }
         }
     }

@@ -21,6 +21,20 @@ const fn libgcc(name: &'static [u8]) -> LibraryFunction {
 static FIND_FDE: LibraryFunction = libgcc(b"_Unwind_Find_FDE");
 static SET_IP: LibraryFunction = libgcc(b"_Unwind_SetIP");
 
+/// What an unwinder is to look for, and its frame's return address, where both are in a copy.
+pub(super) fn original(pc: u64, ra: u64) -> Option<(u64, u64)> {
+    match ra {
+        // An interrupted instruction.
+        at if at == pc => install::find_origin(pc).map(|origin| (origin.pc.0, origin.pc.0)),
+        at if at == pc.wrapping_add(1) => {
+            let at = callers::find_hidden(at).unwrap_or(at);
+            install::find_return(at).map(|Pc(at)| (at - 1, at))
+        }
+        // Not the unwinder's own call.
+        _ => None,
+    }
+}
+
 /// Finds the FDE of the function that holds `pc`, as libgcc's function of this name.
 ///
 /// # Safety
@@ -33,17 +47,7 @@ pub unsafe extern "C" fn find_fde(pc: u64, bases: *mut u64) -> u64 {
     // SAFETY: by the caller's word there is a context around it; its `ra` lies two words before.
     let ra = unsafe { bases.sub(2) };
     // SAFETY: as above.
-    let original = match unsafe { ra.read() } {
-        // An interrupted instruction.
-        at if at == pc => install::find_origin(pc).map(|origin| (origin.pc.0, origin.pc.0)),
-        at if at == pc.wrapping_add(1) => {
-            let at = callers::find_hidden(at).unwrap_or(at);
-            install::find_return(at).map(|Pc(at)| (at - 1, at))
-        }
-        // Not the unwinder's own call.
-        _ => None,
-    };
-    let Some((pc_there, ra_there)) = original else { return real(pc, bases) };
+    let Some((pc_there, ra_there)) = original(pc, unsafe { ra.read() }) else { return real(pc, bases) };
     // SAFETY: as above; the unwinder reads it again when this returns.
     unsafe { ra.write(ra_there) };
     real(pc_there, bases)

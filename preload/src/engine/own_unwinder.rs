@@ -1,0 +1,151 @@
+//! Exceptions through copies where a module has libgcc's unwinder linked into it (`-static-libgcc`): its functions of
+//! the same names as in `unwinding` are local, and nothing can stand before them by name.
+//!
+//! In: a module's image and its functions. Out: those of them that get a hook.
+//! - `_Unwind_Find_FDE` is what calls `_dl_find_object` (libgcc of GCC 12 and later) or `dl_iterate_phdr`.
+//! - `_Unwind_SetIP` is known by its code, a store to the context's `ra`.
+//!
+//! Others may look the same, so a hook changes nothing unless its arguments are an unwinder's: a context on the caller's
+//! stack, an address in a copy.
+//!
+//! Source: as for `unwinding`.
+
+use alloc::vec::Vec;
+use core::arch::naked_asm;
+
+use memcheck_model::{Addr, Pc};
+use memcheck_rewrite::{Module, find_linkage_cell};
+
+use super::{image::Image, install, unwinding};
+
+/// Where `ra` is in `struct _Unwind_Context`: behind 18 saved registers and the CFA.
+const RA_OFFSET: u64 = 0x98;
+/// `mov %rsi,0x98(%rdi); ret`, behind `endbr64` or not.
+const SET_IP: [u8; 8] = [0x48, 0x89, 0xb7, RA_OFFSET as u8, 0, 0, 0, 0xc3];
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// How far above its callee's frame an unwinder keeps its context.
+const CONTEXT_REACH: u64 = 64 << 10;
+
+/// A function, by the index of its extent, and what is to be called before it.
+pub type Hooked = (usize, Addr);
+
+/// The functions of an unwinder that is linked into the module.
+pub fn find(image: &Image, module: &Module<'_>) -> Vec<Hooked> {
+    let mut hooked = Vec::new();
+    for name in [b"_dl_find_object".as_slice(), b"dl_iterate_phdr"] {
+        if let Some(cell) = image.find_cell_with_name(name) {
+            hooked.extend(callers_through(module, cell).map(|function| (function, entry(find_fde_hook))));
+        }
+    }
+    if !hooked.is_empty() {
+        let is_set_ip = |&function: &usize| {
+            let bytes = module.find_text(module.extents[function].start).unwrap_or_default();
+            bytes.strip_prefix(&ENDBR64).unwrap_or(bytes).starts_with(&SET_IP)
+        };
+        let functions = (0..module.extents.len()).filter(is_set_ip);
+        hooked.extend(functions.map(|function| (function, entry(set_ip_hook))));
+    }
+    hooked.sort_unstable();
+    hooked.dedup_by_key(|hooked| hooked.0);
+    hooked
+}
+
+fn entry(hook: unsafe extern "C" fn()) -> Addr {
+    Addr(hook as *const () as u64)
+}
+
+/// The functions that call what the GOT cell leads to, through the PLT or not.
+fn callers_through<'a>(module: &'a Module<'_>, cell: Addr) -> impl Iterator<Item = usize> + use<'a> {
+    let calls = module.text.iter().flat_map(move |segment| {
+        let target_at = move |at: usize| {
+            let distance = segment.bytes.get(at..at + 4)?.try_into().map(i32::from_le_bytes).ok()?;
+            Some((segment.start.0 + at as u64 + 4).wrapping_add_signed(distance.into()))
+        };
+        let is_call = move |&at: &usize| match segment.bytes[at..] {
+            [0xe8, ..] => {
+                target_at(at + 1).is_some_and(|to| find_linkage_cell(module, Pc(to)) == Some(cell.0))
+            }
+            [0xff, 0x15, ..] => target_at(at + 2) == Some(cell.0),
+            _ => false,
+        };
+        (0..segment.bytes.len()).filter(is_call).map(|at| Pc(segment.start.0 + at as u64))
+    });
+    calls.filter_map(|call| module.find_extent(call))
+}
+
+/// Code that calls a hook with the place of the function's first two arguments, and goes on to the function at `code`.
+pub fn thunk(at: Addr, hook: Addr, code: Addr) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    bytes.extend([0x49, 0xbb]); // mov $hook,%r11
+    bytes.extend(hook.0.to_le_bytes());
+    bytes.extend([0x41, 0xff, 0xd3, 0xe9]); // call *%r11; jmp code
+    let after = at.0 + bytes.len() as u64 + 4;
+    bytes.extend((code.0.wrapping_sub(after) as i32).to_le_bytes());
+    bytes
+}
+
+/// Hands the first two arguments of a function that is about to be entered to `$body`, to be changed; all else stays.
+macro_rules! hook {
+    ($name:ident => $body:path) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            naked_asm!(
+                concat!(
+                    ".irp register, rax, rcx, rdx, r8, r9, r10, rbx, rsi, rdi\n",
+                    "push \\register\n",
+                    ".endr\n",
+                    "mov rdi, rsp\n",
+                    save_vectors!(),
+                    "\ncall {body}\n",
+                    restore_vectors!(),
+                    "\n.irp register, rdi, rsi, rbx, r10, r9, r8, rdx, rcx, rax\n",
+                    "pop \\register\n",
+                    ".endr\n",
+                    "ret",
+                ),
+                body = sym $body,
+            )
+        }
+    };
+}
+
+hook!(find_fde_hook => on_find_fde);
+hook!(set_ip_hook => on_set_ip);
+
+/// Whether the place is one that the caller's frames may hold.
+fn is_above(place: u64, arguments: &[u64; 2]) -> bool {
+    let own = arguments.as_ptr() as u64;
+    place.is_multiple_of(8) && (own..own + CONTEXT_REACH).contains(&place)
+}
+
+/// Before `_Unwind_Find_FDE(pc, bases)`.
+extern "C" fn on_find_fde(arguments: &mut [u64; 2]) {
+    let [pc, bases] = *arguments;
+    if !is_above(bases, arguments) {
+        return;
+    }
+    // Two words before the bases, as in `unwinding::find_fde`.
+    let ra = (bases - 16) as *mut u64;
+    // SAFETY: on the running thread's stack, above a frame of its.
+    if let Some((pc_there, ra_there)) = unwinding::original(pc, unsafe { ra.read() }) {
+        // SAFETY: as above; the unwinder reads it again when it has its FDE.
+        unsafe { ra.write(ra_there) };
+        arguments[0] = pc_there;
+    }
+}
+
+/// Before `_Unwind_SetIP(context, ip)`.
+extern "C" fn on_set_ip(arguments: &mut [u64; 2]) {
+    let [context, ip] = *arguments;
+    if !is_above(context, arguments) {
+        return;
+    }
+    // SAFETY: on the running thread's stack, above a frame of its.
+    let ra = Pc(unsafe { ((context + RA_OFFSET) as *const u64).read() });
+    let is_landing_pad = install::ask_module(ra, |image, _| image.range.contains(Addr(ip)).then_some(()));
+    if is_landing_pad.is_some()
+        && let Some(copy) = install::find_copy(Pc(ip))
+    {
+        arguments[1] = copy.0;
+    }
+}
