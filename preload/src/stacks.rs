@@ -16,7 +16,7 @@ use memcheck_stack::{
     Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, capture_by_rules, walk_in,
 };
 
-use crate::{engine::install, maps, modules, sys, sys::process, thread};
+use crate::{engine::install, lifecycle::signals, maps, modules, sys, sys::process, thread};
 
 static RULES: [AtomicU64; RULE_CACHE_ENTRIES] = [const { AtomicU64::new(0) }; RULE_CACHE_ENTRIES];
 /// User addresses have 47 bits: the next one tells a rule for an instruction from one for a return address.
@@ -215,6 +215,9 @@ impl Process for OwnStack {
 
 #[cold]
 fn resolve(pc: u64, kind: PcKind) -> Rule {
+    if pc == signals::restorer() {
+        return Rule::Signal;
+    }
     let lookup =
         if kind == PcKind::Exact { original(pc, kind) } else { Pc(original(pc, kind)).call_site().0 };
     let info = modules::find(lookup).and_then(|module| module.unwind_info());
