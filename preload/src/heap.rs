@@ -18,7 +18,7 @@ use core::{
 };
 
 use memcheck_heap::{BatchWords, Chunk, ChunkMeta, Heap, Layout, Tables, Wishes};
-use memcheck_model::Addr;
+use memcheck_model::{Addr, AddrRange};
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 
 use crate::{
@@ -152,10 +152,12 @@ pub fn describe(addr: Addr) -> Option<Option<Chunk>> {
     find().filter(|heap| heap.contains(addr)).map(|heap| heap.describe(addr))
 }
 
-/// A bad write to `addr` was just reported, and is about to be made: its traces are not to be reported again.
-pub fn damage_is_known(addr: Addr) {
-    if let Some(heap) = find().filter(|heap| heap.contains(addr)) {
-        heap.damage_is_known(addr);
+/// A bad write from `bad` to `end` was just reported, and is about to be made: its traces are not to be reported again.
+pub fn damage_is_known(bad: Addr, end: Addr) {
+    if let Some(heap) = find().filter(|heap| heap.contains(bad))
+        && let Some(bad) = AddrRange::between(bad, end)
+    {
+        heap.damage_is_known(bad);
     }
 }
 

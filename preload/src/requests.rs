@@ -134,7 +134,7 @@ impl Memory for Shadow {
                 .is_none_or(|inside| range.start() < inside.start() || inside.end() < range.end())
         {
             // What is written beyond the block with the program's blessing is no damage.
-            heap::damage_is_known(range.start());
+            heap::damage_is_known(range.start(), range.end());
         }
         shadow_map::allow(range);
     }

@@ -16,6 +16,7 @@ use crate::{
     cache::{List, count},
     central::Central,
     chunk::{Info, user_start},
+    known::KnownWrites,
     large::large_pages,
     layout::Slot,
     lock::Forker,
@@ -188,6 +189,7 @@ pub struct Heap<'a> {
     retired: crate::CacheStatistics,
     live_bytes: AtomicI64,
     peak_bytes: AtomicI64,
+    pub(crate) known: KnownWrites,
 }
 
 impl<'a> Heap<'a> {
@@ -205,6 +207,7 @@ impl<'a> Heap<'a> {
             retired: crate::CacheStatistics::default(),
             live_bytes: AtomicI64::new(0),
             peak_bytes: AtomicI64::new(0),
+            known: KnownWrites::new(),
         }
     }
 

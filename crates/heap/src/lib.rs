@@ -20,6 +20,7 @@ mod central;
 mod chunk;
 mod describe;
 mod heap;
+mod known;
 mod large;
 mod layout;
 mod lock;

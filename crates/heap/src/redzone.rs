@@ -77,21 +77,35 @@ impl Heap<'_> {
         }
     }
 
-    /// A bad write to `addr` is reported as it is made: what it leaves is not to be told again. Where it strays to is
-    /// one chunk's; more damage to the same redzones, or to the same freed chunk, is then not told either.
-    pub fn damage_is_known(&self, addr: Addr) {
-        // Farther off than the next slot it has left the chunk's redzones.
-        let strayed_to = self.layout.find_slot(addr);
-        let is_near = |chunk: &Chunk| {
-            strayed_to.is_some_and(|slot| slot.number.abs_diff(self.layout.slot(chunk.id).number) <= 1)
-        };
-        if let Some(chunk) = self.describe(addr).filter(is_near) {
-            let is_freed = chunk.state != ChunkState::Live && chunk.range().contains(addr);
-            self.meta(chunk.id).set_known(if is_freed { Damaged::Freed } else { Damaged::Redzone });
+    /// A bad write to `bad` is reported as it is made: what it leaves is not to be told again. More damage to the same
+    /// freed chunk is not told either.
+    pub fn damage_is_known(&self, bad: AddrRange) {
+        let Some(chunk) = self.describe(bad.start()) else { return };
+        let own = chunk.range();
+        let meta = self.meta(chunk.id);
+        if chunk.state != ChunkState::Live && own.contains(bad.start()) {
+            return meta.set_known(Damaged::Freed);
+        }
+        // What is not watched is never asked for.
+        let mut parts = [left(0, own.start().0), right(own.end().0, u64::MAX)]
+            .into_iter()
+            .filter_map(|part| AddrRange::between(part.start().max(bad.start()), part.end().min(bad.end())));
+        if !parts.all(|part| self.known.note(part)) {
+            meta.set_known(Damaged::Redzone);
         }
     }
 
-    /// Whether the damage around a chunk, or around a neighbour that it shares a gap with, is known.
+    /// What is left of a change when the bytes that are known to be bad are repaired.
+    fn find_unknown(&self, backend: &impl Backend, zone: AddrRange, change: Change) -> Option<Change> {
+        let mut is_any = false;
+        self.known.take_in(range(change.first.0, change.last.0 + 1), |at| {
+            backend.fill(range(at.0, at.0 + 1), Pattern::Redzone);
+            is_any = true;
+        });
+        if is_any { backend.find_change(zone, Pattern::Redzone) } else { Some(change) }
+    }
+
+    /// Whether there is more known damage than was noted around a chunk, or a neighbour that it shares a gap with.
     fn is_redzone_known(&self, slots: [Option<Slot>; 2]) -> bool {
         slots
             .into_iter()
@@ -128,10 +142,10 @@ impl Heap<'_> {
         let zones = Self::zones(located);
         let Located { id, slot, .. } = *located;
         if let Some(change) = backend.find_change(zones.right, Pattern::Redzone) {
-            self.judge_right(backend, id, slot, &change, late);
+            self.judge_right(backend, id, slot, (zones.right, change), late);
         }
         if let Some(change) = backend.find_change(zones.left, Pattern::Redzone) {
-            self.judge_left(backend, id, slot, &change, late);
+            self.judge_left(backend, id, slot, (zones.left, change), late);
         }
     }
 
@@ -141,22 +155,23 @@ impl Heap<'_> {
         backend: &impl Backend,
         id: ChunkId,
         slot: Slot,
-        change: &Change,
+        (zone, change): (AddrRange, Change),
         late: &mut dyn FnMut(&Late),
     ) {
+        let Some(change) = self.find_unknown(backend, zone, change) else { return };
         let chunk = self.live_view(id);
         let slot_end = self.layout.slot_start(slot) + slot.class.shape().slot_bytes;
         if !slot.class.is_large()
             && change.first.0 >= slot_end
             && let Some(next) = self.occupied(Slot { number: slot.number + 1, ..slot })
-            && is_nearer_to_next(change, &chunk, &next)
+            && is_nearer_to_next(&change, &chunk, &next)
         {
             // It is the next chunk's left redzone, and will be seen with that.
             return;
         }
         let next = (!slot.class.is_large()).then_some(Slot { number: slot.number + 1, ..slot });
         let is_known = self.is_redzone_known([Some(slot), next]);
-        self.tell(backend, &chunk, change, (Pattern::Redzone, is_known), late);
+        self.tell(backend, &chunk, &change, (Pattern::Redzone, is_known), late);
     }
 
     #[cold]
@@ -165,18 +180,19 @@ impl Heap<'_> {
         backend: &impl Backend,
         id: ChunkId,
         slot: Slot,
-        change: &Change,
+        (zone, change): (AddrRange, Change),
         late: &mut dyn FnMut(&Late),
     ) {
+        let Some(change) = self.find_unknown(backend, zone, change) else { return };
         let chunk = self.live_view(id);
         let before = slot.number.checked_sub(1).filter(|_| !slot.class.is_large());
         let before = before.map(|number| Slot { number, ..slot });
         let is_known = self.is_redzone_known([Some(slot), before]);
         let owner = before
             .and_then(|before| self.occupied(before))
-            .filter(|before| !is_nearer_to_next(change, before, &chunk))
+            .filter(|before| !is_nearer_to_next(&change, before, &chunk))
             .unwrap_or(chunk);
-        self.tell(backend, &owner, change, (Pattern::Redzone, is_known), late);
+        self.tell(backend, &owner, &change, (Pattern::Redzone, is_known), late);
     }
 
     /// The chunk of a slot, as long as its memory was not given up.

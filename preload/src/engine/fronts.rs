@@ -449,7 +449,7 @@ pub fn serve(request: u64) {
     match unsafe { &*(request as *const Request) } {
         Request::Bad(call, access, bad) => {
             if access.kind == AccessKind::Write {
-                heap::damage_is_known(*bad);
+                heap::damage_is_known(*bad, Addr(access.addr.0.saturating_add(access.size.0)));
             }
             let function = call.named().unwrap_or(call.function);
             call.report(ErrorKind::HeapBufferOverflow, function, Some(*access), *bad, Detail::None);

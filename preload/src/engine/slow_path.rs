@@ -23,7 +23,7 @@ pub fn report(frame: &mut Frame) {
     // The check may have met a state that another thread has changed since.
     let Some(bad) = shadow_map::find_bad(range) else { return };
     if description.kind == AccessKind::Write {
-        heap::damage_is_known(bad);
+        heap::damage_is_known(bad, range.end());
     }
     // What touches many elements goes wrong at one of them.
     let at_fault = if description.size_bytes.is_some() { addr } else { bad };

@@ -261,7 +261,7 @@ fn report(frame: &Frame, bp: u64, finding: &Finding) {
 extern "C" fn tell(telling: &Telling<'_>) {
     let Telling { frame, bp, finding } = *telling;
     if finding.kind == AccessKind::Write {
-        heap::damage_is_known(finding.bad);
+        heap::damage_is_known(finding.bad, finding.range.end());
     }
     let rsp = frame.rsp();
     let described = parts::describe(finding.bad, Addr(rsp));

@@ -7,7 +7,7 @@ mod run;
 
 use fake::{BASE, FREEING, Fake, OwnTables, request};
 use memcheck_heap::{Backend, ChunkState, Class, FreeError, Heap, Late, Layout, ThreadCache, Wishes};
-use memcheck_model::{Addr, StackId, ThreadId};
+use memcheck_model::{Addr, AddrRange, Size, StackId, ThreadId};
 use proptest::prelude::*;
 use run::Op;
 
@@ -18,6 +18,10 @@ fn heap(quarantine_bytes: u64) -> (Heap<'static>, Fake) {
 
 fn heap_with(wishes: Wishes) -> (Heap<'static>, Fake) {
     Box::leak(Box::new(OwnTables::new())).heap(wishes)
+}
+
+fn bytes(at: Addr, size: u64) -> AddrRange {
+    AddrRange::new(at, Size(size)).unwrap()
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -154,7 +158,7 @@ fn damage_that_was_reported_as_it_was_done_is_not_told_again() {
             let write = || {
                 let at = Addr(made.0.wrapping_add_signed(offset));
                 if is_known {
-                    heap.damage_is_known(at);
+                    heap.damage_is_known(bytes(at, 1));
                 }
                 fake.write(at, 1, 9);
             };
@@ -178,7 +182,7 @@ fn a_known_overrun_hides_no_write_after_free_and_nothing_of_the_next_chunk_there
     let mut cache = ThreadCache::new(ThreadId(1));
     let mut told = Vec::new();
     let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
-    heap.damage_is_known(Addr(made.0 + 40));
+    heap.damage_is_known(bytes(Addr(made.0 + 40), 1));
     fake.write(Addr(made.0 + 40), 1, 9);
     heap.free(&mut cache, &fake, made, &FREEING, &mut |each: &Late| told.push(*each)).unwrap();
     fake.write(Addr(made.0 + 3), 1, 9);
@@ -239,6 +243,24 @@ fn a_change_of_a_freed_chunk_that_kept_its_content_is_told_once() {
         assert_eq!(told.len(), 1);
         assert!(told[0].after_free);
         assert_eq!((told[0].damage.first, told[0].damage.last, told[0].damage.changed.0), (0, 39, 0));
+    }
+}
+
+#[test]
+fn known_damage_hides_no_other_damage_to_the_same_bytes_around() {
+    for (known, unseen) in [((40, 4), (44, 47)), ((41, 1), (40, 40)), ((-2, 1), (-1, -1))] {
+        let (heap, fake) = heap(1 << 20);
+        let mut cache = ThreadCache::new(ThreadId(1));
+        let mut told = Vec::new();
+        let mut late = |each: &Late| told.push((each.damage.first, each.damage.last));
+        let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
+        let at = Addr(made.0.wrapping_add_signed(known.0));
+        heap.damage_is_known(bytes(at, known.1));
+        fake.write(at, known.1, 9);
+        fake.write(Addr(made.0.wrapping_add_signed(unseen.0)), (unseen.1 - unseen.0 + 1) as u64, 9);
+        heap.free(&mut cache, &fake, made, &FREEING, &mut late).unwrap();
+        heap.sweep(&fake, &mut late);
+        assert_eq!(told, [unseen]);
     }
 }
 
