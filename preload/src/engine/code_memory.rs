@@ -17,7 +17,10 @@
 
 use memcheck_model::{Addr, AddrRange, Size};
 
-use crate::sys::{self, Errno, memory};
+use crate::{
+    maps,
+    sys::{Errno, memory},
+};
 
 /// How far apart a rel32 operand can refer, less room for a large displacement added to a symbol.
 const REACH: u64 = (1 << 31) - (1 << 20);
@@ -41,10 +44,9 @@ pub struct Arena {
 pub struct Generation(pub u64);
 
 impl Arena {
-    /// Makes an arena of `capacity` bytes within reach of all of `module`.
-    pub fn new(module: AddrRange, capacity: Size, generation: Generation) -> Result<Self, Errno> {
+    /// Makes an arena at a place that is free.
+    pub fn new(base: Addr, capacity: Size, generation: Generation) -> Result<Self, Errno> {
         let capacity = capacity.0.next_multiple_of(4096);
-        let base = find_gap(module, capacity).ok_or(sys::EEXIST)?;
         memory::map_at(base, capacity)?;
         let alias = map_pages(base, capacity, 0).inspect_err(|_| memory::unmap(base, capacity))?;
         Ok(Self { base, alias, capacity, used: 0, generation: generation.0 })
@@ -107,16 +109,61 @@ fn map_pages(base: Addr, capacity: u64, kept: u64) -> Result<Addr, Errno> {
 
 /// How far the program's break may grow before it meets an arena.
 const BREAK_GROWTH: u64 = 1 << 30;
+/// How far the main stack may grow before it meets one.
+const STACK_GROWTH: u64 = 64 << 20;
 
-/// A free range of `len` bytes as near to the module as there is. Above first: that is where the loader leaves
-/// room; below a module lie those loaded after it.
-pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
+/// Where there is room for an arena and for `behind` bytes right behind it, and for how large an arena: of `capacity`
+/// bytes or, where modules crowd, of a half or a quarter.
+pub fn find_room(module: AddrRange, capacity: Size, behind: u64) -> Option<(Addr, Size)> {
+    [1, 2, 4].into_iter().find_map(|part| {
+        let capacity = (capacity.0 / part).next_multiple_of(4096);
+        let len = capacity + behind;
+        Some((find_gap(module, len).or_else(|| find_listed_gap(module, len))?, Size(capacity)))
+    })
+}
+
+/// The free range of `len` bytes that is nearest to the module, by the kernel's list: for when many modules and their
+/// arenas lie there.
+fn find_listed_gap(module: AddrRange, len: u64) -> Option<Addr> {
+    let most = (module.start().0 + REACH).checked_sub(len)?;
+    let least = module.end().0.saturating_sub(REACH).max(1 << 16);
+    let (mut found, mut gap_start) = (None, 0);
+    maps::for_each(|mapping| {
+        let gap_end = match mapping.source {
+            maps::Source::MainStack => mapping.range.start().0.saturating_sub(STACK_GROWTH),
+            _ => mapping.range.start().0,
+        };
+        // At the gap's end that is nearer to the module.
+        let lowest = gap_start.max(least);
+        let highest = gap_end.min(most.saturating_add(len)).checked_sub(len).filter(|&at| at >= lowest);
+        let at = highest.map(|highest| if lowest >= module.end().0 { lowest } else { highest & !4095 });
+        let candidate = at
+            .filter(|&at| at >= lowest && !is_before_break(at, len))
+            .map(|at| (at.abs_diff(module.start().0), at));
+        found = match (found, candidate) {
+            (Some(old), Some(new)) => Some(core::cmp::min::<(u64, u64)>(old, new)),
+            (old, new) => old.or(new),
+        };
+        gap_start = mapping.range.end().0;
+        true
+    });
+    found.map(|(_, at)| Addr(at))
+}
+
+/// Whether the program's break may grow into a range.
+fn is_before_break(start: u64, len: u64) -> bool {
+    let program_break = memory::program_break();
+    start < program_break + BREAK_GROWTH && start + len > program_break
+}
+
+/// A free range of `len` bytes as near to the module as there is, of a few that are tried. Above first: that is where the
+/// loader leaves room; below a module lie those loaded after it.
+fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
     let above = module.end().0.next_multiple_of(STEP);
     let most_above = (module.start().0 + REACH).checked_sub(len)?;
     // A program at a fixed address has next to nothing below it.
     let below = module.start().0.checked_sub(len).map(|start| start & !(STEP - 1));
     let least_below = module.end().0.saturating_sub(REACH).max(1 << 16);
-    let program_break = memory::program_break();
     let mut distance = 0;
     loop {
         let candidates = [
@@ -127,8 +174,7 @@ pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
             return None;
         }
         for start in candidates.into_iter().flatten() {
-            let is_before_break = start < program_break + BREAK_GROWTH && start + len > program_break;
-            if !is_before_break && memory::is_free(Addr(start), len) {
+            if !is_before_break(start, len) && memory::is_free(Addr(start), len) {
                 return Some(Addr(start));
             }
         }
@@ -139,6 +185,16 @@ pub fn find_gap(module: AddrRange, len: u64) -> Option<Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_mappings_has_a_gap_near_a_crowded_module() {
+        let own = (find_listed_gap as *const ()).addr() as u64 & !4095;
+        let module = AddrRange::new(Addr(own), Size(4096)).unwrap();
+        let len = 3 * 4096;
+        let found = find_listed_gap(module, len).unwrap();
+        assert!(found.0.is_multiple_of(4096) && found.0.abs_diff(own) <= REACH, "{found:?}");
+        assert!(memory::is_free(found, len), "{found:?}");
+    }
 
     #[test]
     fn there_is_room_near_a_program_at_a_fixed_address() {

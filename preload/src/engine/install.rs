@@ -30,7 +30,7 @@ use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record, TrackFds};
 
 use super::{
     callers,
-    code_memory::{Arena, Generation, find_gap},
+    code_memory::{Arena, Generation, find_room},
     count,
     fronts::{self, Fronted, Fronts},
     gate,
@@ -475,14 +475,14 @@ impl Engine {
             if is_libc { native::find_unchecked(&image, &module, &fronts.originals) } else { Vec::new() };
 
         let growth = if hull.size().0 < LARGE_TEXT { GROWTH } else { LARGE_GROWTH };
-        let capacity = (hull.size().0 * growth + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY)
-            .min(1 << 30)
-            .next_multiple_of(4096);
-        let mut arena = Arena::new(image.range, Size(capacity), generation).ok()?;
+        let capacity =
+            (hull.size().0 * growth + module.extents.len() as u64 * STUB_BYTES + LEAST_CAPACITY).min(1 << 30);
         let slot_count = module.extents.len() + fronts.originals.len();
         let slot_bytes = (slot_count as u64 * 8 + 8).next_multiple_of(4096);
-        let near = find_gap(image.range, slot_bytes);
-        let (slots, slot_range) = zeroed::<AtomicU64>(near, slot_count)?;
+        let (base, capacity) = find_room(image.range, Size(capacity), slot_bytes)?;
+        let mut arena = Arena::new(base, capacity, generation).ok()?;
+        // Behind the arena, so that its stubs reach them.
+        let (slots, slot_range) = zeroed::<AtomicU64>(Some(arena.range().end()), slot_count)?;
         let (jump_map, jump_map_range) = zeroed(None, hull.size().0 as usize)?;
         let base = arena.range().start().0;
         let cells = [
