@@ -53,6 +53,26 @@ pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
     }
 }
 
+/// Code that sets a callee-saved register which nothing in it reads means it for whom it calls: a language's runtime
+/// that enters code of its own conventions. Makes calls read such registers; says whether there are any.
+pub(crate) fn hand_over(code: &mut Decoded, graph: &Graph, live: &[Set]) -> bool {
+    let mut handed = 0;
+    for block in &graph.blocks {
+        let last = block.end as usize - 1;
+        let after_last = block
+            .next
+            .iter()
+            .fold(block.beyond, |set, &next| set | live[graph.blocks[next as usize].first as usize]);
+        for insn in block.first as usize..=last {
+            let after = if insn == last { after_last } else { live[insn + 1] };
+            handed |= code.insns[insn].kills & CALLEE_SAVED & !RSP & !after;
+        }
+    }
+    let calls = code.insns.iter_mut().filter(|insn| matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall));
+    calls.for_each(|insn| insn.reads |= handed);
+    handed != 0
+}
+
 /// For each instruction what is live before it.
 pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {
     let step = |live: Set, insn: usize| code.insns[insn].reads | live & !code.insns[insn].kills;

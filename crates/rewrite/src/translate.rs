@@ -127,6 +127,9 @@ pub fn translate(
     code.exempt += (sites - code.sites.len()) as u32;
     live::refine_calls(&mut code, module);
     let mut live = live::analyse(&code, &graph);
+    if live::hand_over(&mut code, &graph, &live) {
+        live = live::analyse(&code, &graph);
+    }
     for (live, unsaved) in live.iter_mut().zip(live::unsaved_registers(&code, &graph)) {
         *live |= unsaved;
     }
