@@ -7,8 +7,9 @@
 //!  movsxd j,[t+4*i]
 //!  add j,t; jmp j
 //!
-//!  lea t,[rip+T]        absolute: entries of 64 bits; ends where an entry is no address of text
-//!  jmp [t+8*i]          (or: mov j,[t+8*i]; …; jmp j)
+//!  lea t,[rip+T]        absolute: entries of 64 bits; without a bound, as far as there are addresses of the group's
+//!  jmp [t+8*i]          inner places: pointers to functions may stand among other things, and end nowhere
+//!                       (or: mov j,[t+8*i]; …; jmp j)
 //! ```
 //! An entry that leads out of the group stays as it is, so that taking a table for longer than it is does no harm;
 //! taking it for shorter leads nowhere.
@@ -23,11 +24,13 @@ use crate::{
     Module,
     asm::{Gpr, Mem},
     decode::{Decoded, FLAGS, Flow, Insn, Through, gpr, operand},
-    flow::{Block, Graph},
+    flow::{Block, Graph, find_insn},
 };
 
 /// The most entries that are believed.
 pub(crate) const MOST_ENTRIES: usize = 4096;
+/// How many other entries may stand between two that lead into the group: tables of labels may be parts of structures.
+const MOST_OTHERS: usize = 64;
 /// How many blocks the search for a bound goes up.
 const BOUND_REACH: usize = 4;
 
@@ -279,15 +282,33 @@ impl Search<'_> {
 
     fn absolute(&self, block: usize, jump: u32, load: u32, mem: Mem, loaded: Option<Gpr>) -> Option<Table> {
         let (base, data) = self.data(block, load, mem, 8)?;
-        let mut targets: Vec<u64> = data
-            .chunks_exact(8)
-            .take(MOST_ENTRIES)
-            .map(|entry| entry.try_into().map_or(0, u64::from_le_bytes))
-            .take_while(|&target| target == 0 || self.module.find_text(Pc(target)).is_some())
-            .collect();
-        while targets.pop_if(|target| *target == 0).is_some() {}
+        let entries = data.chunks_exact(8).map(|entry| entry.try_into().map_or(0, u64::from_le_bytes));
+        let bound = self.find_bound(block, load, mem.index?.0);
+        let mut targets: Vec<u64> = entries.take(bound.unwrap_or(MOST_ENTRIES)).collect();
+        match bound {
+            Some(count) if targets.len() == count => {}
+            Some(_) => return None,
+            None => targets.truncate(self.last_label(&targets)? + 1),
+        }
         let entry = Entry::Address;
         (targets.len() > 1).then_some(Table { load, jump, mem, base, register: loaded, entry, targets })
+    }
+
+    /// The last entry that leads to a place inside the group, with no more than [`MOST_OTHERS`] entries between two
+    /// such.
+    fn last_label(&self, targets: &[u64]) -> Option<usize> {
+        let is_label = |&target: &u64| {
+            let start = self.module.find_extent(Pc(target)).map(|index| self.module.extents[index].start);
+            start.is_some_and(|start| start != Pc(target)) && find_insn(self.code, target).is_some()
+        };
+        let mut last = None;
+        while let Some(next) = {
+            let from = last.map_or(0, |last| last + 1);
+            targets[from..].iter().take(MOST_OTHERS).position(is_label).map(|place| from + place)
+        } {
+            last = Some(next);
+        }
+        last
     }
 
     /// The table's bytes, and what its base register holds.
