@@ -157,6 +157,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Record::ModuleLoaded(module),
         Record::ModuleUnloaded(Addr(0x40_0000), 3),
         Record::Loss(loss),
+        Record::Loss(LossRecord { blocks: u64::MAX, bytes: Size(u64::MAX), ..loss }),
         Record::LossSum { kind: LeakKind::Possible, blocks: 3, bytes: Size(9) },
         Record::Notice(Notice { kind: NoticeKind::Coverage, text: b"3 undecodable bytes" }),
         Record::SearchBegins,

@@ -106,6 +106,18 @@ impl LeakRecord {
         }
     }
 
+    /// The bytes that are lost with its blocks, their own among them.
+    #[must_use]
+    pub fn all_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.indirect_bytes)
+    }
+
+    /// The blocks that are lost with its own, those among them.
+    #[must_use]
+    pub fn all_blocks(&self) -> u64 {
+        self.blocks.saturating_add(self.indirect_blocks)
+    }
+
     /// Makes the message say the record's numbers again, after records were added up.
     pub(crate) fn update_message(&mut self) {
         let what = match self.kind {

@@ -177,7 +177,7 @@ impl Text {
         }
         let has_failed = summary.verdict == Verdict::Failed;
         // That there are no errors would say the contrary.
-        if !has_failed || summary.errors + summary.failing_leaks > 0 {
+        if !has_failed || summary.errors > 0 || summary.failing_leaks > 0 {
             text.push_str(&self.remark_line(&line));
         }
         if has_failed {

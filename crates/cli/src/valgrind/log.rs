@@ -261,7 +261,7 @@ impl Display for ValgrindLog {
 
     fn searched(&mut self, process: &Watched, found: &SearchFound) {
         let mut losses: Vec<_> = found.losses.iter().collect();
-        losses.sort_by_key(|(leak, _)| leak.bytes + leak.indirect_bytes);
+        losses.sort_by_key(|(leak, _)| leak.all_bytes());
         let record = |(index, (leak, function)): (usize, &&(LeakRecord, Option<Frame>))| {
             self.framed(self.frames.leak(leak, function.as_ref(), index + 1, losses.len()))
         };
@@ -323,7 +323,7 @@ impl Display for ValgrindLog {
             ]);
         }
         let mut losses = self.losses.remove(&pid).unwrap_or_default();
-        losses.sort_by_key(|loss| loss.leak.bytes + loss.leak.indirect_bytes);
+        losses.sort_by_key(|loss| loss.leak.all_bytes());
         let all = losses.len();
         for (index, loss) in losses.iter().enumerate() {
             let record = self.frames.leak(&loss.leak, loss.function.as_ref(), index + 1, all);

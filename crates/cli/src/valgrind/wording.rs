@@ -218,7 +218,7 @@ impl Frames {
 
     /// A loss record, the `index`th of `all`.
     pub fn leak(&self, leak: &LeakRecord, function: Option<&Frame>, index: usize, all: usize) -> Vec<String> {
-        let (bytes, blocks) = (leak.bytes + leak.indirect_bytes, leak.blocks + leak.indirect_blocks);
+        let (bytes, blocks) = (leak.all_bytes(), leak.all_blocks());
         let parts = if leak.indirect_blocks > 0 {
             format!(" ({} direct, {} indirect)", number(leak.bytes), number(leak.indirect_bytes))
         } else {

@@ -151,8 +151,8 @@ fn loss(xml: &mut Xml, report: &Report, index: usize, leak: &LeakRecord) {
         xml.leaf("kind", leak_kind(leak.kind));
         xml.element("xwhat", |xml| {
             xml.leaf("text", &leak.message);
-            xml.number("leakedbytes", leak.bytes + leak.indirect_bytes);
-            xml.number("leakedblocks", leak.blocks + leak.indirect_blocks);
+            xml.number("leakedbytes", leak.all_bytes());
+            xml.number("leakedblocks", leak.all_blocks());
         });
         stack(xml, function(report, leak.pid, leak.allocated_by.as_ref()), &leak.stack);
     });
@@ -263,8 +263,8 @@ fn heap_summary(xml: &mut Xml, process: &Process) {
 fn summaries(xml: &mut Xml, report: &Report) {
     let (summary, leaks) = (&report.summary, &report.summary.leaks);
     let kept_out = report.suppressed.iter().fold(LossTotal::default(), |total, used| LossTotal {
-        blocks: total.blocks + used.blocks,
-        bytes: total.bytes + used.bytes,
+        blocks: total.blocks.saturating_add(used.blocks),
+        bytes: total.bytes.saturating_add(used.bytes),
     });
     xml.element("leak_summary", |xml| {
         for (name, total) in [
