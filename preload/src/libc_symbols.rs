@@ -147,8 +147,27 @@ pub fn find_libc() -> Option<Symbols> {
     find_loader()?.symbols_of(b"libc.so.6")
 }
 
-/// The loader's account, by way of the auxiliary vector and the program's dynamic section.
+/// What `find_loader` found, the account's address last.
+static FOUND: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+/// The loader's account, by way of the auxiliary vector and the program's dynamic section. It stays where it is, and a
+/// process that gave up its privileges may not read the vector again.
 pub fn find_loader() -> Option<Loader> {
+    let [headers, header_count, debug] = &FOUND;
+    // Acquire pairs with the Release below.
+    let known = debug.load(Ordering::Acquire);
+    if known != 0 {
+        let [headers, header_count] = [headers, header_count].map(|word| word.load(Ordering::Relaxed));
+        return Some(Loader { debug: known, headers, header_count });
+    }
+    let found = read_loader()?;
+    headers.store(found.headers, Ordering::Relaxed);
+    header_count.store(found.header_count, Ordering::Relaxed);
+    debug.store(found.debug, Ordering::Release);
+    Some(found)
+}
+
+fn read_loader() -> Option<Loader> {
     let file = File::open(b"/proc/self/auxv\0", false).ok()?;
     let mut vector = [0u8; 1024];
     let len = file.read(&mut vector).ok()?;

@@ -726,9 +726,10 @@ impl Watched {
                 continue;
             }
             let is_restored = !self.has_jump(index)
-                || self
-                    .pristine_entry(index)
-                    .is_some_and(|bytes| file::write_own_memory(entry.0, &bytes).is_ok());
+                || self.pristine_entry(index).is_some_and(|bytes| {
+                    file::write_own_memory(entry.0, &bytes).is_ok()
+                        || memory::replace_code(Addr(entry.0), &bytes).is_ok()
+                });
             if !is_restored && index == function {
                 // Nothing can run it: the kernel keeps us from our own text, and the jump leads back here.
                 sys::abort();

@@ -22,7 +22,7 @@ use crate::{
     lifecycle::end::Departure,
     maps::{self, Mapping, Source},
     modules,
-    sys::{file::File, owned, process},
+    sys::{file::File, memory, owned, process},
     thread,
 };
 
@@ -273,6 +273,12 @@ fn for_each_touched(range: AddrRange, source: Source, mut visit: impl FnMut(Addr
     let Ok(file) = File::open(b"/proc/self/pagemap\0", false) else {
         if !has_end {
             visit(range);
+            return;
+        }
+        // A process that gave up its privileges may not open it: page by page, as far as the kernel can read.
+        let pages = (range.start().0..range.end().0).step_by(PAGE as usize);
+        for page in pages.filter(|&page| memory::is_readable(Addr(page))) {
+            AddrRange::between(Addr(page), Addr((page + PAGE).min(range.end().0))).map(&mut visit);
         }
         return;
     };

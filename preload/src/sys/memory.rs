@@ -94,6 +94,29 @@ pub fn protect(start: u64, len: u64, protection: Protection) -> Result<(), Errno
     unsafe { syscall(SYS_MPROTECT, [start, len, bits, 0, 0, 0]) }.map(|_| ())
 }
 
+/// Writes to code that other threads may run, through pages that take the place of those it is in: they see the bytes
+/// before or after. For a process that the kernel keeps from its own `/proc/self/mem`, as it gave up privileges.
+pub fn replace_code(at: Addr, bytes: &[u8]) -> Result<(), Errno> {
+    const PAGE: u64 = 4096;
+    let start = at.0 & !(PAGE - 1);
+    let len = (at.0 + bytes.len() as u64).next_multiple_of(PAGE) - start;
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let copy = unsafe { syscall(SYS_MMAP, [0, len, PROT_READ | PROT_WRITE, flags, u64::MAX, 0]) }?;
+    // SAFETY: whole pages of code, which are mapped readable, and the fresh pages, as many.
+    unsafe { core::ptr::copy_nonoverlapping(start as *const u8, copy as *mut u8, len as usize) };
+    let to = (copy + (at.0 - start)) as *mut u8;
+    // SAFETY: inside the fresh pages.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    protect(copy, len, Protection::ReadExecute)
+        // SAFETY: what takes the pages' place holds the same but for `bytes`, which are up to the caller.
+        .and_then(|()| unsafe {
+            syscall(SYS_MREMAP, [copy, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, start, 0])
+        })
+        .inspect_err(|_| unmap(Addr(copy), len))
+        .map(|_| ())
+}
+
 /// Makes pages of a private mapping the process' own at once, which it will write to nearly all of. Before Linux 5.14
 /// nothing happens, and each is made its own when it is written.
 pub fn prepare_to_write(start: u64, len: u64) {
