@@ -2,13 +2,18 @@
 //!
 //! ```text
 //!  index:  each word  [ high 32 bits of the stack's hash | StackId ]
-//!          a stack is in its bucket of eight words in the first 64th of the index, or, when that bucket is full,
-//!          behind its place in the whole: so that few stacks touch few pages
-//!  store:  [ hash, 56 bits | length, 8 ] [ pc ] [ pc ] …          StackId = the header's position, from 1
+//!          a stack is in its bucket of eight words, or, when that bucket is full, behind its place in the whole.
+//!          Buckets are near: those of stacks for themselves lie in the first 64th of the index, so that few stacks
+//!          touch few pages; those of branches near each other when what they branch off was interned together
+//!  store:  [ hash, 56 bits | length, 8 ] [ pc ] [ pc ] …          StackId = the header's position
+//!     or:  [ StackId, 32 bits | 0, 32 ] [ pc ]                    a branch: the frames of that stack, and one further in
 //! ```
 //!
-//! Stacks are told apart by their 56-bit hash and length: two of a million stacks are confused with a chance below
-//! 10^-5. Invariant: a word in the index is published (Release) after the stack that it names was written.
+//! A stack that leads to the outermost frame is a branch, and so are the stacks that it leads through: each costs two
+//! words, and a recursion's stacks are found again by their last frames alone. A stack of which frames are left out
+//! has no frame that stays, so it stands for itself. Those are told apart by their 56-bit hash and length: two of a
+//! million stacks are confused with a chance below 10^-5.
+//! Invariant: a word in the index is published (Release) after the stack that it names was written.
 //! No locks, no removal; may run in signal handlers. A full depot gives [`StackId::NONE`], and counts it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +26,13 @@ const LENGTH_BITS: u32 = 8;
 const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 /// A cache line of words.
 const BUCKET: usize = 8;
+/// How far in the index the branches of one stack lie apart.
+const NEAR: usize = 4 * BUCKET;
 /// Which share of the index is tried first.
 const SMALL_SHARE: usize = 64;
+
+/// What the outermost frame branches off: no stack has this id.
+pub(crate) const OUTERMOST: StackId = StackId(1);
 
 /// The depot over zeroed memory that the caller provides.
 #[derive(Clone, Copy)]
@@ -111,14 +121,21 @@ impl<'a> Depot<'a> {
         Self { index, store }
     }
 
-    /// The words of the index where a stack may be, in order.
+    /// The words of the index where a stack may be, in order: its bucket, and the places from that of its hash on.
     #[inline]
-    fn places(&self, header: u64) -> impl Iterator<Item = &'a AtomicU64> {
+    fn places(&self, bucket: usize, hash: u64) -> impl Iterator<Item = &'a AtomicU64> {
         let index = self.index;
-        let first = (header >> LENGTH_BITS) as usize;
-        let bucket = first & ((index.len() / SMALL_SHARE).max(BUCKET) - BUCKET);
+        let bucket = bucket & (index.len() - BUCKET);
+        let first = (hash >> LENGTH_BITS) as usize;
         let spread = (first..first + PROBES).map(move |position| position & (index.len() - 1));
         (bucket..bucket + BUCKET).chain(spread).map(move |position| &index[position])
+    }
+
+    /// The same for a stack that stands for itself.
+    #[inline]
+    fn places_of(&self, header: u64) -> impl Iterator<Item = &'a AtomicU64> {
+        let near = (self.index.len() / SMALL_SHARE).max(BUCKET) - BUCKET;
+        self.places((header >> LENGTH_BITS) as usize & near, header)
     }
 
     /// The id that a word of the index has for a stack.
@@ -139,7 +156,7 @@ impl<'a> Depot<'a> {
         if self.store.get(next.0 as usize).is_some_and(|word| word.load(Ordering::Acquire) == header) {
             return Some(next);
         }
-        for word in self.places(header) {
+        for word in self.places_of(header) {
             // Acquire pairs with the Release of the word's publication: the header is there.
             let word = word.load(Ordering::Acquire);
             if word == 0 {
@@ -156,14 +173,67 @@ impl<'a> Depot<'a> {
     #[inline]
     fn behind(&self, id: StackId) -> StackId {
         let length = match self.store.get(id.0 as usize) {
-            Some(header) if id != StackId::NONE => header.load(Ordering::Relaxed) & LENGTH_MASK,
+            // A branch has a frame of its own.
+            Some(header) if id != StackId::NONE => (header.load(Ordering::Relaxed) & LENGTH_MASK).max(1),
             // The first two words of the store are its own.
             _ => 1,
         };
         StackId(id.0.saturating_add(length as u32 + 1))
     }
 
-    /// The id of this stack, of which at most [`MAX_FRAMES`] frames are kept.
+    /// The id of the stack of `outer`'s frames with `pc` further in. `latest` as in `find`.
+    #[inline]
+    pub(crate) fn branch(&self, outer: StackId, pc: Pc, latest: StackId) -> StackId {
+        let header = u64::from(outer.0) << 32;
+        let next = self.behind(latest).0 as usize;
+        // Acquire pairs with the Release of the header: the pc is there.
+        if let Some([at, frame]) = self.store.get(next..next + 2)
+            && at.load(Ordering::Acquire) == header
+            && frame.load(Ordering::Relaxed) == pc.0
+        {
+            return StackId(next as u32);
+        }
+        self.branch_by_index(header, pc)
+    }
+
+    #[inline(never)]
+    fn branch_by_index(&self, header: u64, pc: Pc) -> StackId {
+        let hash = fold(pc.0 ^ LEFT, RIGHT ^ header);
+        // Ids are two apart at least, and a stack has one branch in the mean: half of the words are taken.
+        let near = (header >> 32) as usize + (hash >> LENGTH_BITS) as usize % NEAR;
+        for word in self.places(near, hash) {
+            // Acquire pairs with the Release of the word's publication: the branch is there.
+            let mut found = word.load(Ordering::Acquire);
+            if found == 0 {
+                match self.publish(word, hash, header, &[pc]) {
+                    Ok(id) => return id,
+                    Err(other) => found = other,
+                }
+            }
+            let at = found as u32 as usize;
+            if found >> 32 == hash >> 32
+                && self.store[at].load(Ordering::Relaxed) == header
+                && self.store[at + 1].load(Ordering::Relaxed) == pc.0
+            {
+                return StackId(at as u32);
+            }
+        }
+        self.refuse()
+    }
+
+    /// The id of a stack that ends in the outermost frame.
+    pub(crate) fn intern_whole(&self, frames: &[Pc]) -> StackId {
+        let mut id = OUTERMOST;
+        for &pc in frames.iter().rev() {
+            id = self.branch(id, pc, StackId::NONE);
+            if id == StackId::NONE {
+                break;
+            }
+        }
+        id
+    }
+
+    /// The id of this stack, of which at most [`MAX_FRAMES`] frames are kept, as one that stands for itself.
     pub fn intern(&self, frames: &[Pc]) -> StackId {
         let frames = &frames[..frames.len().min(MAX_FRAMES)];
         if frames.is_empty() {
@@ -172,11 +242,11 @@ impl<'a> Depot<'a> {
         let mut hash = StackHash::new();
         frames.iter().for_each(|&pc| hash.push(pc));
         let header = hash.header();
-        for word in self.places(header) {
+        for word in self.places_of(header) {
             // Acquire as in `find`.
             let mut found = word.load(Ordering::Acquire);
             if found == 0 {
-                match self.publish(word, header, frames) {
+                match self.publish(word, header, header, frames) {
                     Ok(id) => return id,
                     Err(other) => found = other,
                 }
@@ -190,8 +260,7 @@ impl<'a> Depot<'a> {
 
     /// Writes the stack and names it in `word`; or gives back what another thread wrote there first (the copy just
     /// made is then lost, a few words).
-    #[cold]
-    fn publish(&self, word: &AtomicU64, header: u64, frames: &[Pc]) -> Result<StackId, u64> {
+    fn publish(&self, word: &AtomicU64, hash: u64, header: u64, frames: &[Pc]) -> Result<StackId, u64> {
         let words = frames.len() + 1;
         // The first two words of the store are its own.
         let room = self.store.len().saturating_sub(2 + words) as u64;
@@ -205,7 +274,7 @@ impl<'a> Depot<'a> {
             to.store(pc.0, Ordering::Relaxed);
         }
         to[0].store(header, Ordering::Release);
-        let found = header >> 32 << 32 | start as u64;
+        let found = hash >> 32 << 32 | start as u64;
         match word.compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(StackId(start as u32)),
             Err(other) => {
@@ -248,10 +317,14 @@ impl<'a> Depot<'a> {
         }
     }
 
-    /// Lets nobody find a stack any more by its pcs: a hash of zero is as good as no stack's.
+    /// Lets nobody find a stack any more by its pcs: a hash of zero is as good as no stack's. A branch stays: it is
+    /// found by its pc, which `settle` changed, or by chance where another has its place in the index.
     fn hide(&self, id: StackId) {
         let header = &self.store[id.0 as usize];
-        header.store(header.load(Ordering::Relaxed) & LENGTH_MASK, Ordering::Relaxed);
+        let length = header.load(Ordering::Relaxed) & LENGTH_MASK;
+        if length != 0 {
+            header.store(length, Ordering::Relaxed);
+        }
     }
 
     fn refuse(&self) -> StackId {
@@ -268,14 +341,24 @@ impl<'a> Depot<'a> {
     /// Writes the frames of a stack to `out` and returns those; empty for [`StackId::NONE`] and for a number that
     /// no `intern` gave.
     pub fn get_in<'o>(&self, id: StackId, out: &'o mut [Pc; MAX_FRAMES]) -> &'o [Pc] {
-        let start = id.0 as usize;
-        let Some(header) = self.store.get(start).filter(|_| start >= 2) else { return &[] };
-        let len = (header.load(Ordering::Relaxed) & LENGTH_MASK) as usize;
-        let Some(words) = self.store.get(start + 1..start + 1 + len) else { return &[] };
-        for (to, word) in out.iter_mut().zip(words) {
-            *to = Pc(word.load(Ordering::Relaxed));
+        let mut written = 0;
+        let mut at = id;
+        while at.0 > OUTERMOST.0 && written < MAX_FRAMES {
+            let start = at.0 as usize;
+            let Some(header) = self.store.get(start).map(|header| header.load(Ordering::Relaxed)) else {
+                break;
+            };
+            let len = (header & LENGTH_MASK).max(1) as usize;
+            let Some(words) = self.store.get(start + 1..start + 1 + len).filter(|_| header != 0) else {
+                break;
+            };
+            for (to, word) in out[written..].iter_mut().zip(words) {
+                *to = Pc(word.load(Ordering::Relaxed));
+            }
+            written = (written + len).min(MAX_FRAMES);
+            at = if header & LENGTH_MASK == 0 { StackId((header >> 32) as u32) } else { StackId::NONE };
         }
-        &out[..len.min(MAX_FRAMES)]
+        &out[..written]
     }
 }
 
@@ -319,6 +402,40 @@ mod tests {
         assert_eq!(depot.intern(&[Pc(4), Pc(5), Pc(6)]), StackId::NONE);
         assert_eq!(depot.refused(), 1);
         assert_ne!(depot.intern(&[Pc(1), Pc(2), Pc(3)]), StackId::NONE);
+    }
+
+    #[test]
+    fn stacks_that_end_outermost_share_their_outer_frames() {
+        let (index, store) = (memory(64), memory(256));
+        let depot = Depot::new(&index, &store);
+        let stack = |pcs: &[u64]| pcs.iter().map(|&pc| Pc(pc)).collect::<Vec<_>>();
+        let (first, second) = (stack(&[3, 2, 1]), stack(&[4, 2, 1]));
+        let ids = [&first, &second].map(|stack| depot.intern_whole(stack));
+        assert_eq!(depot.next(), StackId(2 + 4 * 2));
+        assert_eq!([&first, &second].map(|stack| depot.intern_whole(stack)), ids);
+        let mut frames = [Pc(0); MAX_FRAMES];
+        assert_eq!(depot.get_in(ids[0], &mut frames), first);
+        assert_eq!(depot.get_in(ids[1], &mut frames), second);
+        // As the one that was interned behind another.
+        assert_eq!(depot.branch(depot.intern_whole(&stack(&[2, 1])), Pc(4), ids[0]), ids[1]);
+        assert_eq!(depot.branch(depot.intern_whole(&stack(&[2, 1])), Pc(3), ids[0]), ids[0]);
+    }
+
+    #[test]
+    fn settled_branches_keep_their_frames_and_are_other_stacks() {
+        let (index, store) = (memory(64), memory(256));
+        let depot = Depot::new(&index, &store);
+        let stack = |pcs: &[u64]| pcs.iter().map(|&pc| Pc(pc)).collect::<Vec<_>>();
+        let plugin = stack(&[3, 10, 1]);
+        let old = depot.intern_whole(&plugin);
+        let flat = depot.intern(&stack(&[5, 6]));
+        depot.settle(StackId(2), |pc| (10..20).contains(&pc.0).then(|| pc.in_unloaded(7)));
+        let mut frames = [Pc(0); MAX_FRAMES];
+        assert_eq!(depot.get_in(old, &mut frames), [Pc(3), Pc(10).in_unloaded(7), Pc(1)]);
+        let new = depot.intern_whole(&plugin);
+        assert_ne!(new, old);
+        assert_eq!(depot.get_in(new, &mut frames), plugin);
+        assert_eq!(depot.intern(&stack(&[5, 6])), flat);
     }
 
     #[test]

@@ -28,8 +28,8 @@ use core::{
 use memcheck_model::{MAX_FRAMES, Pc, StackId};
 
 use crate::{
-    Depot, Process, Registers, Rule,
-    depot::StackHash,
+    CfaBase, Depot, Process, Registers, Rule,
+    depot::{OUTERMOST, StackHash},
     walk::{PcKind, Plain, plain_step, walk_in},
 };
 
@@ -48,11 +48,14 @@ struct Frame {
     bp: Cell<u64>,
     link: Cell<u64>,
     hash: Cell<u64>,
+    /// The id of the stack of frames `[0..=own]`, if it is whole and was asked for.
+    id: Cell<u32>,
 }
 
 impl Frame {
     const fn new() -> Self {
-        Self { pc: Cell::new(0), sp: Cell::new(0), bp: Cell::new(0), link: Cell::new(0), hash: Cell::new(0) }
+        let [pc, sp, bp, link, hash] = [const { Cell::new(0) }; 5];
+        Self { pc, sp, bp, link, hash, id: Cell::new(0) }
     }
 
     fn set(&self, at: Registers, link: u64) {
@@ -70,6 +73,12 @@ impl Frame {
     #[inline]
     fn registers(&self) -> Registers {
         Registers { pc: self.pc.get(), sp: self.sp.get(), bp: self.bp.get() }
+    }
+
+    /// Whether a walk that stands at these registers goes on from here.
+    #[inline]
+    fn is_met(&self, at: Registers) -> bool {
+        self.sp.get() == at.sp && self.pc.get() == at.pc && (!self.needs() || self.bp.get() == at.bp)
     }
 
     /// Whether the frame inside still leads here.
@@ -123,8 +132,15 @@ impl Head {
 
 /// What a walk along the trail found.
 struct Found {
-    hash: StackHash,
+    stack: Stack,
     head: Option<NewHead>,
+}
+
+enum Stack {
+    /// All frames to the outermost, fewer than are kept: those of the trail from this one on, and perhaps one inside.
+    Whole { met: usize, inner: Option<Pc> },
+    /// Any other.
+    Other(StackHash),
 }
 
 /// The trail's frame that a head leads to, and how, and the last one.
@@ -142,7 +158,9 @@ pub struct Trail {
     stack_end: Cell<u64>,
     busy: AtomicBool,
     len: Cell<u8>,
-    /// The id of the stack that was captured last, other than by a head.
+    /// Whether frame 0 is the outermost by its rule.
+    is_whole: Cell<bool>,
+    /// What was found in the depot last.
     latest: Cell<u32>,
     frames: [Frame; TRAIL_FRAMES],
     heads: [Head; HEADS],
@@ -157,6 +175,7 @@ impl Trail {
             stack_end: Cell::new(0),
             busy: AtomicBool::new(false),
             len: Cell::new(0),
+            is_whole: Cell::new(false),
             latest: Cell::new(0),
             frames: [const { Frame::new() }; TRAIL_FRAMES],
             heads: [const { Head::new() }; HEADS],
@@ -204,11 +223,20 @@ impl Trail {
             self.len.set(0);
             self.heads.iter().for_each(|head| head.start.iter().for_each(|word| word.set(0)));
         }
-        let found = self.hash_along(start, depth, process);
-        let id = depot
-            .find(&found.hash, StackId(self.latest.get()))
-            .unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
-        self.latest.set(id.0);
+        let found = self.walk_along(&start, depth, process);
+        let id = match found.stack {
+            Stack::Whole { met, inner } => {
+                let id = self.id_of(met, depot);
+                inner.filter(|_| id != StackId::NONE).map_or(id, |pc| self.branch(id, pc, depot))
+            }
+            Stack::Other(hash) => {
+                let id = depot
+                    .find(&hash, StackId(self.latest.get()))
+                    .unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
+                self.latest.set(id.0);
+                id
+            }
+        };
         if let Some(NewHead { next, link, last }) = found.head {
             let (head, frame) = (self.head(start), &self.frames[next]);
             let Registers { pc, sp, bp } = start;
@@ -254,43 +282,74 @@ impl Trail {
         (is_same && rest.iter().all(|frame| frame.still_stands(process))).then_some(StackId(head.id.get()))
     }
 
-    fn hash_along(&self, start: Registers, depth: usize, process: &impl Process) -> Found {
+    fn branch(&self, outer: StackId, pc: Pc, depot: &Depot<'_>) -> StackId {
+        let id = depot.branch(outer, pc, StackId(self.latest.get()));
+        self.latest.set(id.0);
+        id
+    }
+
+    /// The id of the stack of frames `[0..=top]`.
+    fn id_of(&self, top: usize, depot: &Depot<'_>) -> StackId {
+        let known = self.frames[..=top].iter().rposition(|frame| frame.id.get() != 0);
+        let mut id = known.map_or(OUTERMOST, |known| StackId(self.frames[known].id.get()));
+        for frame in &self.frames[known.map_or(0, |known| known + 1)..=top] {
+            id = self.branch(id, Pc(frame.pc.get()), depot);
+            if id == StackId::NONE {
+                break;
+            }
+            frame.id.set(id.0);
+        }
+        id
+    }
+
+    fn walk_along(&self, start: &Registers, depth: usize, process: &impl Process) -> Found {
         if self.stack_end.get() != process.stack_end() {
             self.stack_end.set(process.stack_end());
             self.len.set(0);
         }
         let mut hash = StackHash::new();
         let mut unseen = usize::from(self.len.get());
-        let (mut at, mut bp_words) = (start, 0);
+        let (mut at, mut bp_words) = (*start, 0);
         // By rules until a frame of the trail is met.
         let met = loop {
             while unseen > 0 && self.frames[unseen - 1].sp.get() < at.sp {
                 unseen -= 1;
             }
-            if unseen > 0 && self.frames[unseen - 1].registers() == at {
+            if unseen > 0 && self.frames[unseen - 1].is_met(at) {
                 break unseen - 1;
             }
             hash.push(Pc(at.pc));
             if hash.len() == depth {
                 self.remember(start, 0, hash.len(), process);
-                return Found { hash, head: None };
+                return Found { stack: Stack::Other(hash), head: None };
             }
             match plain_step(at, PcKind::Return, process) {
                 Plain::Next { next, words, .. } => (at, bp_words) = (next, words),
                 end => {
                     self.remember(start, 0, hash.len(), process);
                     finish(at, &end, depth, process, &mut hash);
-                    return Found { hash, head: None };
+                    return Found { stack: self.whole(hash), head: None };
                 }
             }
         };
         let inner = hash.len();
         // Along the trail while it stands.
         let last = (met + 1).saturating_sub(depth - inner);
-        if !self.frames[last..met].iter().all(|frame| frame.still_stands(process)) {
-            // Not from the frame on that still stands: its rbp may be an old one.
-            self.len.set(0);
-            return self.hash_along(start, depth, process);
+        if let Some(changed) = self.frames[last..met].iter().position(|frame| !frame.still_stands(process)) {
+            // The frames outside that one stand. But where one is met again is for rules to find: what is not needed
+            // of its registers may be old.
+            self.len.set((last + changed) as u8);
+            return self.walk_along(start, depth, process);
+        }
+        if last == 0 && self.is_whole.get() && met + 1 + inner < depth {
+            if inner > PASSING_FRAMES {
+                hash.append(self.frames[met].hash.get(), 0, met + 1);
+                self.remember(start, met + 1, inner, process);
+                return Found { stack: self.whole(hash), head: None };
+            }
+            let innermost = (inner > 0).then_some(Pc(start.pc));
+            let head = self.new_head(start, met, last, inner, bp_words);
+            return Found { stack: Stack::Whole { met, inner: innermost }, head };
         }
         let beyond = if last == 0 { 0 } else { self.frames[last - 1].hash.get() };
         hash.append(self.frames[met].hash.get(), beyond, met + 1 - last);
@@ -315,26 +374,46 @@ impl Trail {
             self.remember(start, 0, plain, process);
         } else if inner > PASSING_FRAMES {
             self.remember(start, met + 1, inner, process);
-        } else if plain == depth || ends_here(at, process) {
-            head = match inner {
-                0 if met > last => {
-                    let next = met - 1;
-                    Some(NewHead { next, link: self.frames[next].link.get(), last })
-                }
-                1 if u64::from(bp_words) * 8 <= self.frames[met].sp.get() - start.sp => {
-                    Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last })
-                }
-                _ => None,
-            };
+        } else if plain == depth || ends_here(at.pc, process) {
+            head = self.new_head(start, met, last, inner, bp_words);
         }
         finish(at, &end, depth, process, &mut hash);
-        Found { hash, head }
+        Found { stack: Stack::Other(hash), head }
+    }
+
+    /// The head for a walk whose first frame is frame `met` (`inner` is zero) or led there.
+    fn new_head(
+        &self,
+        start: &Registers,
+        met: usize,
+        last: usize,
+        inner: usize,
+        bp_words: u32,
+    ) -> Option<NewHead> {
+        match inner {
+            0 if met > last => {
+                let next = met - 1;
+                Some(NewHead { next, link: self.frames[next].link.get(), last })
+            }
+            1 if u64::from(bp_words) * 8 <= self.frames[met].sp.get() - start.sp => {
+                Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last })
+            }
+            _ => None,
+        }
+    }
+
+    /// The stack that was just walked and, if that went well, remembered.
+    fn whole(&self, hash: StackHash) -> Stack {
+        match usize::from(self.len.get()).checked_sub(1) {
+            Some(met) if self.is_whole.get() && met + 1 == hash.len() => Stack::Whole { met, inner: None },
+            _ => Stack::Other(hash),
+        }
     }
 
     /// Makes the `count` frames from `start` outwards, which plain steps lead through, those from `base` on.
-    fn remember(&self, start: Registers, base: usize, count: usize, process: &impl Process) {
+    fn remember(&self, start: &Registers, base: usize, count: usize, process: &impl Process) {
         self.len.set(0);
-        let (mut at, mut bp_words) = (start, 0);
+        let (mut at, mut bp_words) = (*start, 0);
         let top = base + count;
         for index in (base..top).rev() {
             // For now as if it needed its rbp, and as if it led on by that.
@@ -355,16 +434,20 @@ impl Trail {
         }
         let mut hash = 0;
         if let Some(outside) = base.checked_sub(1).map(|met| &self.frames[met]) {
-            if outside.registers() != at {
+            if !outside.is_met(at) {
                 return;
             }
             outside.set(at, link(outside.needs(), bp_words));
             hash = outside.hash.get();
-        } else if ends_here(at, process) {
-            self.frames[0].link.set(0);
+        } else {
+            self.is_whole.set(ends_here(at.pc, process));
+            if self.is_whole.get() {
+                self.frames[0].link.set(0);
+            }
         }
         for index in base..top {
             let frame = &self.frames[index];
+            frame.id.set(0);
             let is_needed_outside = index > 0 && self.frames[index - 1].link.get() & PASSES != 0;
             if is_needed_outside {
                 frame.link.set(frame.link.get() | NEEDS);
@@ -385,21 +468,24 @@ const fn terms(generation: u32, depth: usize) -> u64 {
 }
 
 /// Whether there is no frame further out because the rule says so.
-fn ends_here(at: Registers, process: &impl Process) -> bool {
-    matches!(process.rule(at.pc, PcKind::Return), Rule::Outermost | Rule::Refused)
+#[inline]
+fn ends_here(pc: u64, process: &impl Process) -> bool {
+    matches!(process.rule(pc, PcKind::Return), Rule::Outermost | Rule::Refused)
 }
 
 /// The rest of a walk that no trail can hold, outwards from the frame that was found last.
 #[inline]
 fn finish(at: Registers, end: &Plain, depth: usize, process: &impl Process, hash: &mut StackHash) {
     if !matches!(end, Plain::End) {
-        finish_by_rules(at, depth, process, hash);
+        finish_by_rules([at.pc, at.sp, at.bp], depth, process, hash);
     }
 }
 
+/// The registers come as words, so that those of the loops that lead here need not be in memory.
 #[cold]
 #[inline(never)]
-fn finish_by_rules(at: Registers, depth: usize, process: &impl Process, hash: &mut StackHash) {
+fn finish_by_rules([pc, sp, bp]: [u64; 3], depth: usize, process: &impl Process, hash: &mut StackHash) {
+    let at = Registers { pc, sp, bp };
     let mut frames = [Pc(0); MAX_FRAMES];
     let len = walk_in(at, PcKind::Return, process, &mut frames[..depth + 1 - hash.len()]);
     frames[1..len].iter().for_each(|&pc| hash.push(pc));
@@ -416,7 +502,11 @@ pub fn capture_by_rules(
 ) -> StackId {
     let mut frames = [Pc(0); MAX_FRAMES];
     let len = walk_in(start, PcKind::Return, process, &mut frames[..depth.min(MAX_FRAMES)]);
-    depot.intern(&frames[..len])
+    let rule = |pc: &Pc| process.rule(pc.0, PcKind::Return);
+    let is_whole = matches!(frames[..len].split_last(), Some((outermost, inner)) if len < depth
+        && matches!(rule(outermost), Rule::Outermost | Rule::Refused)
+        && inner.iter().all(|pc| matches!(rule(pc), Rule::Frame { base: CfaBase::Rsp | CfaBase::Rbp, .. })));
+    if is_whole { depot.intern_whole(&frames[..len]) } else { depot.intern(&frames[..len]) }
 }
 
 impl Default for Trail {
@@ -432,7 +522,7 @@ mod tests {
     use crate::CfaBase;
     use core::sync::atomic::AtomicU64;
     use proptest::prelude::*;
-    use std::vec::Vec;
+    use std::{collections::HashMap, vec::Vec};
 
     /// A stack of a few hundred words, and rules that depend on the low bits of the pc.
     struct Fake {
@@ -496,6 +586,7 @@ mod tests {
             let trail = Trail::new();
             let (index, store) = (memory(1024), memory(16384));
             let depot = Depot::new(&index, &store);
+            let mut ids: HashMap<Vec<Pc>, StackId> = HashMap::new();
             let (mut bp, mut generation) = (BASE + 80, 1);
             for (changes, sp, pc, is_fresh) in captures {
                 for (index, word) in changes {
@@ -515,9 +606,8 @@ mod tests {
                     prop_assert!(known.is_none_or(|known| known == id));
                     let mut frames = [Pc(0); MAX_FRAMES];
                     prop_assert_eq!(depot.get_in(id, &mut frames), &plain[..len]);
-                    let mut hash = StackHash::new();
-                    plain[..len].iter().for_each(|&pc| hash.push(pc));
-                    prop_assert_eq!(trail.hash_along(start, depth, &fake).hash, hash);
+                    prop_assert_eq!(*ids.entry(plain[..len].to_vec()).or_insert(id), id);
+                    prop_assert_eq!(capture_by_rules(start, depth, &fake, &depot), id);
                 }
             }
         }
@@ -542,7 +632,9 @@ mod tests {
                 let mut plain = [Pc(0); MAX_FRAMES];
                 let len = walk_in(start, PcKind::Return, &fake, &mut plain[..depth]);
                 let id = trail.capture(start, 1, depth, &fake, &depot);
-                assert_eq!(id, depot.intern(&plain[..len]), "{depth} {sp}");
+                let mut frames = [Pc(0); MAX_FRAMES];
+                assert_eq!(depot.get_in(id, &mut frames), &plain[..len], "{depth} {sp}");
+                assert_eq!(id, capture_by_rules(start, depth, &fake, &depot), "{depth} {sp}");
             }
         }
     }
