@@ -217,6 +217,16 @@ impl Asm {
         self.modrm(false, &[0x0f, 0xb6], to.0, mem, 0);
     }
 
+    /// The `size` bytes at `mem`, extended with zeros.
+    pub fn load_extended(&mut self, size: u8, to: Gpr, mem: Mem) {
+        match size {
+            1 => self.load_u8(to, mem),
+            2 => self.modrm(false, &[0x0f, 0xb7], to.0, mem, 0),
+            4 => self.load_u32(to, mem),
+            _ => self.load(to, mem),
+        }
+    }
+
     pub fn store(&mut self, mem: Mem, from: Gpr) {
         self.modrm(true, &[0x89], from.0, mem, 0);
     }

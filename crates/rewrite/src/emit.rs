@@ -483,8 +483,16 @@ impl<'a> Emitter<'a> {
                 asm.rotate3(scratch, looked_at);
             }
             let shadow = shadow + direct.map_or(0, |(_, granules)| granules);
-            for (offset, size) in compares(check.granules) {
-                asm.cmp_mem_zero(size, Mem::at(scratch, shadow + i32::from(offset)));
+            let [first, last] = compares(check.granules);
+            let at = |offset: u8| Mem::at(scratch, shadow + i32::from(offset));
+            if let Some((offset, size)) = first {
+                asm.cmp_mem_zero(size, at(offset));
+                asm.jcc(Cond::NotEqual, start);
+            }
+            // A load and a test, which processors fuse with the jump, take less than a comparison with memory.
+            if let Some((offset, size)) = last {
+                asm.load_extended(size, scratch, at(offset));
+                asm.test(scratch);
                 asm.jcc(Cond::NotEqual, start);
             }
         }
@@ -512,6 +520,21 @@ impl<'a> Emitter<'a> {
                 self.asm.load(Gpr::RAX, self.slot(1));
             }
         }
+        let done = self.asm.new_label();
+        if let Crossing::Covered { inside: Some(mask) } = check.crossing {
+            // If only the granule more is bad, that is the end of a block.
+            self.mark(&self.code.insns[self.site(check).insn as usize], Part::Check);
+            let (asm, scratch) = (&mut self.asm, Gpr(check.scratch));
+            let crosses = asm.new_label();
+            asm.lea(scratch, check.mem);
+            asm.test_low(scratch, mask);
+            asm.jcc(Cond::NotEqual, crosses);
+            asm.shr3(scratch);
+            asm.load_u8(scratch, Mem::at(scratch, self.config.shadow_base.cast_signed()));
+            asm.test(scratch);
+            asm.jcc(Cond::Equal, done);
+            asm.bind(crosses);
+        }
         for &member in &check.members {
             let site = &self.code.sites[member as usize];
             let insn = self.code.insns[site.insn as usize];
@@ -525,6 +548,7 @@ impl<'a> Emitter<'a> {
                 self.settle(Gpr(check.scratch), Settle { class, kind: site.kind });
             }
         }
+        self.asm.bind(done);
         if check.save_flags {
             self.asm.load(Gpr::RAX, self.slot(2));
         }
@@ -541,13 +565,17 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// Offsets and sizes of the comparisons that look at exactly `granules` shadow bytes, at most eight.
-fn compares(granules: u8) -> impl Iterator<Item = (u8, u8)> {
+/// Offset and size of the one or two comparisons that look at exactly `granules` shadow bytes, at most eight.
+fn compares(granules: u8) -> [Option<(u8, u8)>; 2] {
     let largest = 1 << granules.ilog2();
     let rest = granules - largest;
     // The second may look at some of the first's again, never beyond the end.
     let second = rest.next_power_of_two();
-    [(0, largest), (granules - second, second)].into_iter().take(if rest == 0 { 1 } else { 2 })
+    if rest == 0 {
+        [None, Some((0, largest))]
+    } else {
+        [Some((0, largest)), Some((granules - second, second))]
+    }
 }
 
 /// An access of any size as pieces of powers of two: offset and log2 of the size.

@@ -11,7 +11,7 @@ use crate::{
     asm::Mem,
     available,
     decode::{Decoded, FLAGS, Set, Shape, Site},
-    flow::Graph,
+    flow::{Block, Graph},
     masked::{Layout, Masked},
 };
 
@@ -22,8 +22,9 @@ pub(crate) enum Crossing {
     Never,
     /// The address is tested for these low bits; if one is set the access is settled out of line.
     Tested(u8),
-    /// One granule more is looked at.
-    Covered,
+    /// One granule more is looked at. When that fails, an access whose address has none of the low bits `inside` is
+    /// looked at alone.
+    Covered { inside: Option<u8> },
     /// There is no filter: always settled.
     Always,
 }
@@ -71,7 +72,8 @@ pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &[Set], frame: &[Set]) -
     let exempt = skipped.iter().filter(|skipped| **skipped).count() as u32;
     let repeats = available::find_repeats(code, graph, &skipped);
     let mut sites = code.sites.iter().enumerate().peekable();
-    for block in &graph.blocks {
+    for (number, block) in graph.blocks.iter().enumerate() {
+        let loops = block.next.contains(&(number as u32));
         let mut groups: Vec<Group> = Vec::new();
         let mut open_from = 0;
         for insn in block.first..block.end {
@@ -91,7 +93,10 @@ pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &[Set], frame: &[Set]) -
             }
         }
         let start = checks.len();
-        checks.extend(groups.into_iter().map(|group| place(group, code, block.first, live)));
+        checks.extend(groups.into_iter().map(|group| {
+            let walks = loops && is_moved(&group, code, block);
+            place(group, walks, code, block.first, live)
+        }));
         checks[start..].sort_by_key(|check: &Check| check.at);
     }
     (checks, exempt)
@@ -126,8 +131,17 @@ fn add(open: &mut [Group], index: u32, site: &Site, code: &Decoded) -> Result<()
     Err(Group { mem, lo, hi, first: site.insn, members: alloc::vec![index], shape: site.shape, open: true })
 }
 
-/// Finds the cheapest place for a group's check.
-fn place(group: Group, code: &Decoded, block_first: u32, live: &[Set]) -> Check {
+/// Whether a loop of one block moves the address on, as along an array, rather than from link to link.
+fn is_moved(group: &Group, code: &Decoded, block: &Block) -> bool {
+    (block.first..block.end).any(|at| {
+        let writes = code.insns[at as usize].writes;
+        let moves = (0..16).any(|register| writes >> register & 1 != 0 && group.mem.uses(register));
+        moves && code.sites.binary_search_by_key(&at, |site| site.insn).is_err()
+    })
+}
+
+/// Finds the cheapest place for a group's check; `walks` tells that a loop moves along an array.
+fn place(group: Group, walks: bool, code: &Decoded, block_first: u32, live: &[Set]) -> Check {
     let mem = Mem { disp: group.lo, ..group.mem };
     let fixed = !matches!(group.shape, Shape::Plain | Shape::Aligned);
     let lowest = if fixed { group.first } else { block_first.max(group.first.saturating_sub(REACH)) };
@@ -156,7 +170,7 @@ fn place(group: Group, code: &Decoded, block_first: u32, live: &[Set]) -> Check 
     }
     let spare = |register: &u8| !mem.uses(*register) && *register != 4 && *register != 0;
     let scratch = if free == 0 { (1..16).find(spare).unwrap_or(1) } else { free.trailing_zeros() as u8 };
-    let (mem, crossing, granules) = filter(&group, code);
+    let (mem, crossing, granules) = filter(&group, walks, code);
     Check {
         at: best,
         mem,
@@ -181,7 +195,7 @@ fn dead_registers(live: Set, mem: Mem) -> Set {
 }
 
 /// Where the filter starts, what it does about crossings, and how many granules it compares.
-fn filter(group: &Group, code: &Decoded) -> (Mem, Crossing, u8) {
+fn filter(group: &Group, walks: bool, code: &Decoded) -> (Mem, Crossing, u8) {
     let at = Mem { disp: group.lo, ..group.mem };
     let size = group.hi - group.lo;
     let single = group.members.iter().all(|&member| {
@@ -199,13 +213,14 @@ fn filter(group: &Group, code: &Decoded) -> (Mem, Crossing, u8) {
         return (at, Crossing::Never, (size / 8) as u8);
     }
     // Bytes at any distance from a base (text, compressed data) are as often unaligned as not, which no branch
-    // predictor foresees; the granule more is bad only at the end of a block.
+    // predictor foresees; and of the elements that a loop walks along only the last has a bad granule behind it.
     let bytewise = group.mem.index.is_some_and(|(_, scale)| scale == 1);
-    if single && bytewise && size <= 32 {
-        return (at, Crossing::Covered, ((size as u8).div_ceil(8) + 1).next_power_of_two());
+    let inside = matches!(size, 2 | 4 | 8).then_some(size as u8 - 1);
+    if single && (bytewise && size <= 32 || walks && inside.is_some()) {
+        return (at, Crossing::Covered { inside }, ((size as u8).div_ceil(8) + 1).next_power_of_two());
     }
-    if single && matches!(size, 2 | 4 | 8) {
-        return (at, Crossing::Tested(size as u8 - 1), 1);
+    if single && let Some(mask) = inside {
+        return (at, Crossing::Tested(mask), 1);
     }
     let lo = group.lo & !7;
     (Mem { disp: lo, ..group.mem }, Crossing::Tested(7), ((group.hi - lo + 7) / 8) as u8)

@@ -103,6 +103,21 @@ fn golden_check_moves_above_a_compare() {
 }
 
 #[test]
+fn golden_loop_along_an_array() {
+    // mov rax,[rdi]; add rdi,8; cmp rdi,rsi; jne -12; ret
+    check_golden(
+        "loop_along_an_array",
+        &[0x48, 0x8b, 7, 0x48, 0x83, 0xc7, 8, 0x48, 0x39, 0xf7, 0x75, 0xf4, 0xc3],
+    );
+}
+
+#[test]
+fn golden_loop_along_a_list() {
+    // mov rdi,[rdi]; test rdi,rdi; jne -8; ret
+    check_golden("loop_along_a_list", &[0x48, 0x8b, 0x3f, 0x48, 0x85, 0xff, 0x75, 0xf8, 0xc3]);
+}
+
+#[test]
 fn golden_live_flags_are_saved() {
     // mov [rdi],rsi; ret: everything is live
     check_golden("live_flags_are_saved", &[0x48, 0x89, 0x37, 0xc3]);
