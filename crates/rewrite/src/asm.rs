@@ -5,6 +5,8 @@
 
 use alloc::vec::Vec;
 
+use crate::decode::Set;
+
 /// A general-purpose register by its number in encodings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gpr(pub u8);
@@ -68,7 +70,12 @@ impl Mem {
 
     /// Whether the address depends on `register`.
     pub fn uses(&self, register: u8) -> bool {
-        self.base == Some(register) || self.index.is_some_and(|(index, _)| index == register)
+        self.registers() >> register & 1 != 0
+    }
+
+    /// The registers that the address depends on.
+    pub fn registers(&self) -> Set {
+        self.base.map_or(0, |base| 1 << base) | self.index.map_or(0, |(index, _)| 1 << index)
     }
 }
 

@@ -10,7 +10,7 @@ use memcheck_model::AccessKind;
 
 use crate::{
     asm::Mem,
-    decode::{Decoded, Flow, Insn, Shape, Site},
+    decode::{Decoded, Flow, Insn, Set, Shape, Site},
     flow::{Block, Graph},
 };
 
@@ -100,6 +100,8 @@ struct Analysis<'a> {
     fact_of: Vec<Option<usize>>,
     /// For each register the facts that end when it is written.
     uses: [Bits; 16],
+    /// The registers that have such facts.
+    used: Set,
 }
 
 impl<'a> Analysis<'a> {
@@ -115,7 +117,8 @@ impl<'a> Analysis<'a> {
             if *skipped { None } else { facts.binary_search(&Fact::of(site)?).ok() }
         };
         let fact_of = code.sites.iter().zip(skipped).map(find).collect();
-        Self { code, graph, facts, fact_of, uses }
+        let used = facts.iter().fold(0, |used, fact| used | fact.mem.registers());
+        Self { code, graph, facts, fact_of, uses, used }
     }
 
     /// What is known before each block.
@@ -161,10 +164,12 @@ impl<'a> Analysis<'a> {
         if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request) {
             known.fill(0);
         }
-        for register in (0..16).filter(|register| insn.writes >> register & 1 != 0) {
-            for (known, used) in known.iter_mut().zip(&self.uses[register]) {
+        let mut written = insn.writes & self.used;
+        while written != 0 {
+            for (known, used) in known.iter_mut().zip(&self.uses[written.trailing_zeros() as usize]) {
                 *known &= !used;
             }
+            written &= written - 1;
         }
     }
 }

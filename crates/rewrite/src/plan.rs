@@ -85,8 +85,7 @@ pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &[Set], frame: &[Set]) -
             }
             let writes = code.insns[insn as usize].writes;
             for group in &mut groups[open_from..] {
-                group.open &=
-                    (0..16).all(|register| writes >> register & 1 == 0 || !group.mem.uses(register));
+                group.open &= writes & group.mem.registers() == 0;
             }
             while groups.get(open_from).is_some_and(|group| !group.open) {
                 open_from += 1;
@@ -134,8 +133,7 @@ fn add(open: &mut [Group], index: u32, site: &Site, code: &Decoded) -> Result<()
 /// Whether a loop of one block moves the address on, as along an array, rather than from link to link.
 fn is_moved(group: &Group, code: &Decoded, block: &Block) -> bool {
     (block.first..block.end).any(|at| {
-        let writes = code.insns[at as usize].writes;
-        let moves = (0..16).any(|register| writes >> register & 1 != 0 && group.mem.uses(register));
+        let moves = code.insns[at as usize].writes & group.mem.registers() != 0;
         moves && code.sites.binary_search_by_key(&at, |site| site.insn).is_err()
     })
 }
@@ -157,8 +155,7 @@ fn place(group: Group, walks: bool, code: &Decoded, block_first: u32, live: &[Se
             break;
         }
         at -= 1;
-        let writes = code.insns[at as usize].writes;
-        if (0..16).any(|register| writes >> register & 1 != 0 && mem.uses(register)) {
+        if code.insns[at as usize].writes & mem.registers() != 0 {
             break;
         }
     }
@@ -190,8 +187,7 @@ fn place(group: Group, walks: bool, code: &Decoded, block_first: u32, live: &[Se
 const CLOBBERABLE: Set = 0xffff & !(1 << 4 | 1 << 5);
 
 fn dead_registers(live: Set, mem: Mem) -> Set {
-    let used: Set = (0..16).filter(|&register| mem.uses(register)).map(|register| 1 << register).sum();
-    !live & CLOBBERABLE & !used
+    !live & CLOBBERABLE & !mem.registers()
 }
 
 /// Where the filter starts, what it does about crossings, and how many granules it compares.

@@ -393,7 +393,7 @@ impl Search<'_> {
                 Index::Register(register) if clobbered >> *register & 1 != 0 => *register,
                 Index::Register(_) => continue,
                 Index::Memory(mem) => {
-                    let moves = (0..16).any(|register| clobbered >> register & 1 != 0 && mem.uses(register));
+                    let moves = clobbered & mem.registers() != 0;
                     if moves {
                         return None;
                     }
