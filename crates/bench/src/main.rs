@@ -1,8 +1,9 @@
 //! The ratio table: how much longer programs run under memcheck than natively, beside Valgrind and
 //! AddressSanitizer.
 //!
-//! User plus system CPU time of a program and all its descendants, the median of several runs; the tools take turns
-//! so that a change of the machine's speed hits all of them. Output is Markdown.
+//! User plus system CPU time of a program and all its descendants, and the most memory that one of them had resident,
+//! the medians of several runs; the tools take turns so that a change of the machine's speed hits all of them.
+//! Output is Markdown.
 //!
 //! `cargo run --release -p memcheck-bench -- --memcheck=target/release/memcheck`
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod table;
 mod tool;
 mod workload;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,10 +48,16 @@ struct Flags {
     /// Leave out the cost of one malloc and free, start-up and threads
     #[arg(long)]
     no_micro: bool,
+    /// Run a command and write what it used to a file: how the bench runs every program
+    #[arg(long, hide = true, num_args = 2.., allow_hyphen_values = true)]
+    usage: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if let [report, program, arguments @ ..] = &flags.usage[..] {
+        return measure::run_and_report(report.as_ref(), program, arguments);
+    }
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,12 +79,15 @@ fn run(flags: &Flags) -> Result<(), String> {
         micro::print_start(&bench, &flags.tools)?;
         micro::print_threads(&bench, &flags.tools)?;
     }
-    let mut table = table::Table::new(&flags.tools);
+    let mut times = table::Table::new("CPU time", "s", &flags.tools);
+    let mut peaks = table::Table::new("most memory", "MiB", &flags.tools);
     for workload in workload::all(&bench, flags.programs.as_deref())? {
         if workload.name.contains(&flags.only) {
-            table.add(&workload.name, bench.medians(&flags.tools, &workload)?);
+            let usages = bench.medians(&flags.tools, &workload)?;
+            times.add(&workload.name, &usages, |usage| usage.seconds);
+            peaks.add(&workload.name, &usages, |usage| usage.peak_mebibytes);
         }
     }
-    print!("{table}");
+    print!("{times}{peaks}");
     Ok(())
 }

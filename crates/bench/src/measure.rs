@@ -1,14 +1,53 @@
-//! Runs programs and takes their CPU time.
+//! Runs programs and takes their CPU time and memory.
 
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::tool::Tool;
 use crate::workload::Workload;
+
+/// What a run used.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// User plus system time of all its processes.
+    pub seconds: f64,
+    /// The most that one of them had resident.
+    pub peak_mebibytes: f64,
+}
+
+impl Usage {
+    /// What [`run_and_report`] wrote.
+    fn read(report: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(report).map_err(|e| format!("{}: {e}", report.display()))?;
+        let numbers: Vec<f64> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
+        match numbers[..] {
+            [seconds, peak_mebibytes] => Ok(Self { seconds, peak_mebibytes }),
+            _ => Err(format!("{}: {text:?}", report.display())),
+        }
+    }
+}
+
+/// Runs a command, in a process that has no other children, and writes what it used to the file `report`.
+pub fn run_and_report(report: &Path, program: &OsStr, arguments: &[OsString]) -> ExitCode {
+    let run = || {
+        let seconds = cpu_time(Command::new(program).args(arguments))?.as_secs_f64();
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|e| e.to_string())?;
+        let text = format!("{seconds} {}", usage.max_rss() as f64 / 1024.0);
+        fs::write(report, text).map_err(|e| e.to_string())
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// What every measurement needs.
 #[derive(Debug)]
@@ -56,40 +95,52 @@ impl Bench {
         if status.success() { Ok(program) } else { Err(format!("{gcc:?}: {status}")) }
     }
 
-    /// The median time of each tool; `None` where a tool cannot run the workload.
-    pub fn medians(&self, tools: &[Tool], workload: &Workload) -> Result<Vec<Option<Duration>>, String> {
-        let mut times: Vec<Option<Vec<Duration>>> = vec![Some(Vec::new()); tools.len()];
+    /// The median of what each tool used; `None` where a tool cannot run the workload.
+    pub fn medians(&self, tools: &[Tool], workload: &Workload) -> Result<Vec<Option<Usage>>, String> {
+        let mut usages: Vec<Option<Vec<Usage>>> = vec![Some(Vec::new()); tools.len()];
         for _ in 0..self.runs {
-            for (&tool, times) in tools.iter().zip(&mut times) {
+            for (&tool, usages) in tools.iter().zip(&mut usages) {
                 // Valgrind is so slow that one run tells enough.
-                let enough = times.as_ref().is_none_or(|times| tool == Tool::Valgrind && !times.is_empty());
+                let enough =
+                    usages.as_ref().is_none_or(|usages| tool == Tool::Valgrind && !usages.is_empty());
                 if enough {
                     continue;
                 }
                 match self.once(tool, workload) {
-                    Ok(time) => times.get_or_insert_default().push(time),
+                    Ok(usage) => usages.get_or_insert_default().push(usage),
                     Err(error) if tool == Tool::Native => return Err(error),
                     Err(error) => {
                         eprintln!("{} under {}: {error}", workload.name, tool.title());
-                        *times = None;
+                        *usages = None;
                     }
                 }
             }
         }
-        Ok(times.into_iter().map(|times| times.and_then(median)).collect())
+        let median_of =
+            |usages: &[Usage], quantity: fn(&Usage) -> f64| median(usages.iter().map(quantity).collect());
+        let middle = |usages: Vec<Usage>| {
+            let seconds = median_of(&usages, |usage| usage.seconds)?;
+            Some(Usage { seconds, peak_mebibytes: median_of(&usages, |usage| usage.peak_mebibytes)? })
+        };
+        Ok(usages.into_iter().map(|usages| usages.and_then(middle)).collect())
     }
 
-    fn once(&self, tool: Tool, workload: &Workload) -> Result<Duration, String> {
+    fn once(&self, tool: Tool, workload: &Workload) -> Result<Usage, String> {
         let program = match tool {
             Tool::Asan => workload.asan.as_deref().ok_or("there is no such build")?,
             _ => &workload.program,
         };
-        let mut command = tool.command(&self.memcheck, program);
+        let tool_command = tool.command(&self.memcheck, program);
+        let own = std::env::current_exe().map_err(|e| format!("failed to find the bench: {e}"))?;
+        let report = self.place.join("usage");
+        let mut command = Command::new(own);
+        command.arg("--usage").arg(&report).arg(tool_command.get_program()).args(tool_command.get_args());
         command.args(&workload.arguments).envs(tool.environment().iter().copied());
         let input: Stdio = match &workload.input {
             Some(path) => File::open(path).map_err(|e| format!("{}: {e}", path.display()))?.into(),
             None => Stdio::null(),
         };
-        cpu_time(command.current_dir(&self.place).stdin(input).stdout(Stdio::null()))
+        cpu_time(command.current_dir(&self.place).stdin(input).stdout(Stdio::null()))?;
+        Usage::read(&report)
     }
 }
