@@ -51,7 +51,8 @@ impl Bytes<'_> {
 
     fn find<const N: usize>(&self, at: Addr) -> Option<[u8; N]> {
         let mut found = [0; N];
-        for (byte, place) in found.iter_mut().zip(at.0..) {
+        for (index, byte) in (0..).zip(&mut found) {
+            let place = at.0.checked_add(index)?;
             Self::offset(place).filter(|_| self.may_be_touched(place))?;
             *byte = self.byte(place);
         }
