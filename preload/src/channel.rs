@@ -98,6 +98,11 @@ pub fn skips<'a>(path: &[u8], arguments: impl Iterator<Item = &'a [u8]> + Clone)
     header().is_some_and(|header| header.skips(path, arguments))
 }
 
+/// Whether the shim stands for the allocator of a module with this DT_SONAME.
+pub fn takes_allocator(soname: Option<&[u8]>) -> bool {
+    header().is_none_or(|header| header.takes_allocator(soname))
+}
+
 /// One of this process' statistics.
 pub fn counter(counter: Counter) -> &'static AtomicU64 {
     own_stream().map_or(&UNREAD_COUNTERS[counter as usize], |stream| stream.counter(counter))

@@ -36,6 +36,11 @@ pub fn libc_allocator() -> [(&'static [u8], u64); 10] {
     ]
 }
 
+/// The address of what releases a block whatever allocator function gave it.
+pub fn release_of_any() -> u64 {
+    c::memcheck_release as *const () as u64
+}
+
 /// What `errno` becomes.
 const ENOMEM: i32 = 12;
 const EINVAL: i32 = 22;

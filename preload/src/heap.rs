@@ -24,7 +24,7 @@ use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 use crate::{
     channel,
     engine::shadow_map,
-    libc_symbols, requests,
+    requests,
     sys::{self, signal},
 };
 pub use errors::report;
@@ -159,18 +159,6 @@ pub fn damage_is_known(bad: Addr, end: Addr) {
     {
         heap.damage_is_known(bad);
     }
-}
-
-/// Looks whether the target's calls come here at all: a program that defines `malloc` itself is asked first.
-pub fn look_for_others() {
-    let program = libc_symbols::find_loader().and_then(|loader| loader.modules().next());
-    let own = program
-        .and_then(|program| libc_symbols::Symbols::read(program.bias, program.dynamic))
-        .is_some_and(|symbols| symbols.find(b"malloc").is_some());
-    if own {
-        notice(NoticeKind::OwnMalloc, b"the program");
-    }
-    channel::counter(Counter::HeapHooked).store((!own && find().is_some()).into(), Ordering::Relaxed);
 }
 
 /// The process ends: looks at all redzones and freed chunks, and leaves the final statistics.

@@ -8,7 +8,6 @@ extern "C" fn begin() {
     heap::begin();
     engine::install::begin(&options);
     modules::begin();
-    heap::look_for_others();
     lifecycle::begin();
     descriptors::begin(options.track_fds);
 }

@@ -31,7 +31,7 @@ use view::HeapView;
 use crate::{
     channel, heap,
     lifecycle::{end::Departure, work_stack},
-    stacks,
+    own_allocators, stacks,
     sys::signal,
 };
 
@@ -97,6 +97,10 @@ fn on_demand(options: &Options) -> Options {
 /// Searches and sends what it finds. The other threads stand still until the result is dropped.
 fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped> {
     let heap = heap::find()?;
+    if own_allocators::is_heap_passed() {
+        refuse("the program's allocator is not seen");
+        return None;
+    }
     let stopped = match stop::stop() {
         Ok(stopped) => stopped,
         Err(trouble) => {

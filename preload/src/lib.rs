@@ -22,6 +22,7 @@ pub mod libc_symbols;
 pub mod lifecycle;
 pub mod maps;
 pub mod modules;
+pub mod own_allocators;
 pub mod requests;
 mod runtime;
 pub mod stacks;

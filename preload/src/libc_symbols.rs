@@ -16,6 +16,7 @@ const PT_DYNAMIC: u32 = 2;
 const PT_PHDR: u32 = 6;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
+const DT_SONAME: u64 = 14;
 const DT_DEBUG: u64 = 21;
 const DT_VERSYM: u64 = 0x6fff_fff0;
 const DT_GNU_HASH: u64 = 0x6fff_fef5;
@@ -66,6 +67,16 @@ pub struct Linked {
     pub path: &'static [u8],
     /// Its dynamic section.
     pub dynamic: u64,
+}
+
+impl Linked {
+    /// The name that the module gives itself.
+    pub fn soname(&self) -> Option<&'static [u8]> {
+        let strings = Symbols::read(self.bias, self.dynamic)?.strings;
+        let offset = find_dynamic(self.dynamic, DT_SONAME)?;
+        // SAFETY: an offset into the module's own table of strings.
+        Some(unsafe { string(strings + offset) })
+    }
 }
 
 /// The loader's account of the process.
@@ -224,6 +235,19 @@ impl Symbols {
             hash: find(DT_GNU_HASH)?,
             versions: find(DT_VERSYM)?,
         })
+    }
+
+    /// Whether the module wants a symbol of this name from another.
+    pub fn imports(&self, name: &[u8]) -> bool {
+        // Those that are not defined come before the first that the hash table knows.
+        // SAFETY: the module's hash table and symbol table, as the loader reads them.
+        unsafe {
+            let first = half(self.hash + 4);
+            (1..first).any(|index| {
+                let symbol = self.symbols + u64::from(index) * 24;
+                half(symbol + 4) >> 16 == 0 && string(self.strings + u64::from(half(symbol))) == name
+            })
+        }
     }
 
     /// The function or variable with this name, in its default version.

@@ -22,7 +22,7 @@ use crate::{
     channel, detour,
     engine::{image::ProgramHeader, install},
     libc_symbols::{Linked, Loader, find_loader},
-    stacks,
+    own_allocators, stacks,
     sys::process,
 };
 
@@ -199,6 +199,7 @@ fn refresh(loader: Loader) {
         USED.store(used.max(place + 1), Ordering::Release);
         announce(&linked, &headers, &module);
         install::module_loaded(linked.path, module.bias, headers.as_table(), eager);
+        own_allocators::module_loaded(&linked);
     }
     CHANGES.fetch_add(1, Ordering::Release);
     stacks::forget_rules();

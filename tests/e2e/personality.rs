@@ -8,14 +8,14 @@ use std::process::Stdio;
 
 use libtest_mimic::Trial;
 
-use crate::{compile, exec, trial};
+use crate::{compile, exec, fixture, trial};
 
 /// A test of its own.
 type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 12] = [
         ("children_are_skipped_by_path_and_argument", skipped_children),
         ("programs_that_are_not_watched_have_no_summary", unseen_ends),
         ("forked_children_can_be_silent", silent_forks),
@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         ("names_are_shown_as_asked", names),
         ("stacks_are_kept_as_asked", stacks),
         ("ranges_are_ignored", ranges),
+        ("own_allocators_are_replaced_as_asked", own_allocators),
         ("rules_follow_the_loss_records_they_are_for", rules),
         ("blocks_lie_as_far_apart_as_asked", placement),
     ];
@@ -239,6 +240,21 @@ fn ranges() -> Result<(), String> {
         expect(range, &said.stderr, || said.stderr.contains("Invalid read") == is_told)?;
     }
     Ok(())
+}
+
+fn own_allocators() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    let source = fixture::folder().join("overflow/own_allocator.c");
+    let program = compile::program(&source, "personality", &["-g".to_owned()])?;
+    for (pattern, is_seen) in [("*", false), ("NONE", true), ("libx,somalloc=NONE", true), ("none", false)] {
+        let said = run(scratch.path(), &[&format!("--soname-synonyms=somalloc={pattern}")], &program)?;
+        expect(pattern, &said.stderr, || said.stderr.contains("Invalid write of size 1") == is_seen)?;
+    }
+    let unseen = exec::checked(&["--soname-synonyms=somalloc=none"], &program, &[])?.text;
+    expect("what is not seen is said", &unseen, || {
+        unseen.contains("the program defines its own allocator")
+            && unseen.contains("leaks were not searched for")
+    })
 }
 
 fn rules() -> Result<(), String> {

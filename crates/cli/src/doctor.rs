@@ -90,14 +90,18 @@ fn names(path: &Path, elf: &Elf<'_>) -> Sight {
 
 /// An allocator that the program brings along.
 fn allocator(elf: &Elf<'_>) -> Option<Sight> {
-    const CALLS: [&str; 5] = ["malloc", "je_malloc", "tc_malloc", "mi_malloc", "rpmalloc"];
-    let own = |name: &&str| {
+    // The plain names are led to ours.
+    const CALLS: [&str; 4] = ["je_malloc", "tc_malloc", "mi_malloc", "rpmalloc"];
+    let own = |name: &str| {
         let defines = |symbol: goblin::elf::Sym, strings: &goblin::strtab::Strtab<'_>| {
-            symbol.is_function() && symbol.st_shndx != 0 && strings.get_at(symbol.st_name) == Some(*name)
+            symbol.is_function() && symbol.st_shndx != 0 && strings.get_at(symbol.st_name) == Some(name)
         };
         elf.syms.iter().any(|symbol| defines(symbol, &elf.strtab))
             || elf.dynsyms.iter().any(|symbol| defines(symbol, &elf.dynstrtab))
     };
+    if own("malloc") {
+        return Some(Sight::Good("it brings an allocator of its own: memcheck's stands for it".to_owned()));
+    }
     CALLS.iter().find(|name| own(name)).map(|name| {
         Sight::Limit(
             format!("it defines {name} itself: what that allocates may not be seen as blocks"),

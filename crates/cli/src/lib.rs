@@ -45,7 +45,7 @@ use clap::Parser;
 use memcheck_model::{ErrorKind, LeakKind};
 use memcheck_report::{Baseline, Trim, Verdict};
 use memcheck_suppress::{Date, Suppressions};
-use memcheck_wire::CHANNEL_VARIABLE;
+use memcheck_wire::{CHANNEL_VARIABLE, Subject};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::{
@@ -176,13 +176,17 @@ fn read_suppressions(flags: &Flags) -> Result<Suppressions, String> {
     Ok(rules)
 }
 
-/// Tells the shims which programs are not watched.
-fn skip_programs(flags: &Flags, channel: &Channel) -> Result<(), &'static str> {
-    let [paths, arguments] = [&flags.rare.trace_children_skip, &flags.rare.trace_children_skip_by_arg]
-        .map(|patterns| patterns.iter().map(|pattern| pattern.as_bytes()));
-    let fits = channel.header().skip(paths, arguments);
-    fits.then_some(())
-        .ok_or("the patterns of --trace-children-skip and --trace-children-skip-by-arg are too long")
+/// Tells the shims which programs are not watched, and whose allocators are.
+fn set_patterns(flags: &Flags, channel: &Channel) -> Result<(), &'static str> {
+    let rare = &flags.rare;
+    let paths = rare.trace_children_skip.iter().map(|it| (Subject::SkippedPath, it.as_bytes()));
+    let arguments =
+        rare.trace_children_skip_by_arg.iter().map(|it| (Subject::SkippedArgument, it.as_bytes()));
+    let allocators = rare.allocator_patterns().map(|it| (Subject::Allocator, it.as_bytes()));
+    let fits = channel.header().set_patterns(paths.chain(arguments).chain(allocators));
+    fits.then_some(()).ok_or(
+        "the patterns of --trace-children-skip, --trace-children-skip-by-arg and --soname-synonyms are too long",
+    )
 }
 
 /// What the earlier report holds.
@@ -212,7 +216,7 @@ fn watch_program(
     let baseline = read_baseline(flags).map_err(|error| failed(&error))?;
     let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
     let channel = Channel::create(&flags.wire_options()).map_err(|error| failed(&error))?;
-    skip_programs(flags, &channel).map_err(|error| failed(&error))?;
+    set_patterns(flags, &channel).map_err(|error| failed(&error))?;
     os::hold_lifeline(&channel.header().launcher);
     let environment = environment(&shim, &channel.path());
     let arguments = program.arguments.iter().map(|word| c_string(word)).collect::<Vec<_>>();

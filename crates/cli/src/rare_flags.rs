@@ -24,6 +24,11 @@ pub struct RareFlags {
     #[arg(long, value_name = "YES|NO", default_value = "no", require_equals = true)]
     pub child_silent_after_fork: YesNo,
 
+    /// somalloc=PATTERN: check the heap of modules with an allocator of their own whose DT_SONAME matches (NONE: those
+    /// without one, as programs), not of all
+    #[arg(long, value_name = "SYNONYM=PATTERN,...", require_equals = true, value_delimiter = ',')]
+    pub soname_synonyms: Vec<Synonym>,
+
     /// Show names of C++ as the source has them
     #[arg(long, value_name = "YES|NO", default_value = "yes", require_equals = true)]
     pub demangle: YesNo,
@@ -52,6 +57,31 @@ pub struct RareFlags {
     /// A text about the run, for the head of Valgrind's XML
     #[arg(long, value_name = "TEXT", require_equals = true)]
     pub xml_user_comment: Option<String>,
+}
+
+impl RareFlags {
+    /// Patterns of the modules whose own allocators are replaced; all, when there are none.
+    pub fn allocator_patterns(&self) -> impl Iterator<Item = &str> {
+        self.soname_synonyms.iter().filter(|synonym| synonym.name == "somalloc").map(|it| it.pattern.as_str())
+    }
+}
+
+/// One of `--soname-synonyms`: what a name of Valgrind's stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synonym {
+    name: String,
+    pattern: String,
+}
+
+impl FromStr for Synonym {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, pattern) = text
+            .split_once('=')
+            .ok_or_else(|| format!("{text}: expected a name and a pattern, as in somalloc=libjemalloc*"))?;
+        Ok(Self { name: name.to_owned(), pattern: pattern.to_owned() })
+    }
 }
 
 /// `--keep-stacktraces`.

@@ -33,8 +33,6 @@ counters! {
     InUseBlocks = "in_use_blocks",
     /// Bytes in use at the end.
     InUseBytes = "in_use_bytes",
-    /// Whether the process' allocator functions led to the shim at all (0 or 1).
-    HeapHooked = "heap_hooked",
     /// Whether accesses are checked (0 or 1).
     AccessChecks = "access_checks",
     /// Modules that were looked at.

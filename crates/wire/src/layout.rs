@@ -18,7 +18,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{Contexts, Counter, Options, options::OPTION_WORDS, skips, skips::SKIP_BYTES};
+use crate::{Contexts, Counter, Options, Subject, options::OPTION_WORDS, patterns, patterns::PATTERN_BYTES};
 
 /// Changes with every change of the layout or of a record.
 pub const VERSION: u64 = 3;
@@ -65,8 +65,8 @@ pub struct Header {
     unwatched: AtomicU32,
     /// How many forks have begun whose child has no stream yet; a fork that failed stays counted.
     forking: AtomicU32,
-    /// See [`crate::skips`].
-    skips: [AtomicU64; SKIP_BYTES / 8],
+    /// See [`patterns`].
+    patterns: [AtomicU64; PATTERN_BYTES / 8],
 }
 
 /// What one process owns.
@@ -200,34 +200,40 @@ impl Header {
         if valid { Options::load(&self.options) } else { None }
     }
 
-    /// Names the programs that are not watched by patterns of their paths and of their arguments. Whether there was
-    /// room; call it before any shim looks.
-    pub fn skip<'a>(
-        &self,
-        paths: impl IntoIterator<Item = &'a [u8]>,
-        arguments: impl IntoIterator<Item = &'a [u8]>,
-    ) -> bool {
-        let mut list = [0; SKIP_BYTES];
-        let fits = skips::write_in(&mut list, paths, arguments).is_some();
+    /// Sets the patterns that shims go by. Whether there was room; call it before any shim looks.
+    pub fn set_patterns<'a>(&self, patterns: impl IntoIterator<Item = (Subject, &'a [u8])>) -> bool {
+        let mut list = [0; PATTERN_BYTES];
+        let fits = patterns::write_in(&mut list, patterns).is_some();
         if fits {
-            for (word, bytes) in self.skips.iter().zip(list.as_chunks::<8>().0) {
+            for (word, bytes) in self.patterns.iter().zip(list.as_chunks::<8>().0) {
                 word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
             }
         }
         fits
     }
 
+    /// The patterns, or `None` when there are none.
+    fn pattern_list(&self) -> Option<[u8; PATTERN_BYTES]> {
+        if self.patterns[0].load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut list = [0; PATTERN_BYTES];
+        for (bytes, word) in list.as_chunks_mut::<8>().0.iter_mut().zip(&self.patterns) {
+            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        Some(list)
+    }
+
     /// Whether a program with this path and these arguments is not to be watched.
     #[must_use]
     pub fn skips<'a>(&self, path: &[u8], arguments: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
-        if self.skips[0].load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        let mut list = [0; SKIP_BYTES];
-        for (bytes, word) in list.as_chunks_mut::<8>().0.iter_mut().zip(&self.skips) {
-            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
-        }
-        skips::matches(&list, path, arguments)
+        self.pattern_list().is_some_and(|list| patterns::skips(&list, path, arguments))
+    }
+
+    /// Whether the shim stands for the allocator of a module with this DT_SONAME.
+    #[must_use]
+    pub fn takes_allocator(&self, soname: Option<&[u8]>) -> bool {
+        self.pattern_list().is_none_or(|list| patterns::takes_allocator(&list, soname))
     }
 
     /// Whether the launcher is gone.
@@ -438,7 +444,7 @@ mod tests {
         serials: AtomicU32::new(0),
         unwatched: AtomicU32::new(0),
         forking: AtomicU32::new(0),
-        skips: [const { AtomicU64::new(0) }; SKIP_BYTES / 8],
+        patterns: [const { AtomicU64::new(0) }; PATTERN_BYTES / 8],
     };
 
     #[test]

@@ -26,8 +26,8 @@ mod contexts;
 mod counter;
 mod layout;
 mod options;
+mod patterns;
 mod record;
-mod skips;
 mod words;
 
 pub use contexts::{Contexts, Sighting};
@@ -37,9 +37,9 @@ pub use layout::{
     STOP_SIGNAL, STREAM_BYTES, Slot, SlotState, Stream, VERSION,
 };
 pub use options::{LeakCheck, LeakResolution, MAX_ALIGN_SHIFT, Options, TrackFds};
+pub use patterns::{NO_SONAME, PATTERN_BYTES, Subject};
 pub use record::{
     LossRecord, Module, Notice, NoticeKind, ProcessStart, Record, Scratch, StartKind, TEXT_MAX, decode,
     encode,
 };
-pub use skips::SKIP_BYTES;
 pub use words::Malformed;

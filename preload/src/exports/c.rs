@@ -19,6 +19,7 @@ with_caller! {
     reallocarray => reallocarray_for, "rcx", "r8";
     free => free_for, "rsi", "rdx";
     cfree => cfree_for, "rsi", "rdx";
+    memcheck_release => release_for, "rsi", "rdx";
     memalign => memalign_for, "rdx", "rcx";
     aligned_alloc => aligned_alloc_for, "rdx", "rcx";
     posix_memalign => posix_memalign_for, "rcx", "r8";
@@ -82,20 +83,24 @@ fn resize(old: u64, size: u64, call: &heap::Call) -> u64 {
 }
 
 extern "C" fn free_for(old: u64, entry_sp: u64, bp: u64) {
-    release(old, &call(Function::Free, entry_sp, bp));
+    release(old, &call(Function::Free, entry_sp, bp), DeleteTerms::default());
 }
 
 extern "C" fn cfree_for(old: u64, entry_sp: u64, bp: u64) {
-    release(old, &call(Function::Cfree, entry_sp, bp));
+    release(old, &call(Function::Cfree, entry_sp, bp), DeleteTerms::default());
+}
+
+extern "C" fn release_for(old: u64, entry_sp: u64, bp: u64) {
+    release(old, &call(Function::Free, entry_sp, bp), DeleteTerms::default().of_any());
 }
 
 #[inline]
-fn release(old: u64, call: &heap::Call) {
+fn release(old: u64, call: &heap::Call, said: DeleteTerms) {
     if old == 0 {
         return;
     }
     match heap::get() {
-        Some(heap) => heap::deallocate(heap, call, Addr(old), DeleteTerms::default()),
+        Some(heap) => heap::deallocate(heap, call, Addr(old), said),
         None => native::free(old),
     }
 }

@@ -18,6 +18,8 @@ use crate::{
     sys, with_caller,
 };
 
+/// How many forms there are.
+const OPERATORS: usize = 20;
 /// Larger than any region of the heap, and not negative.
 const IMPOSSIBLE_BYTES: u64 = 1 << 46;
 
@@ -78,6 +80,24 @@ with_caller! {
     _ZdaPvSt11align_val_tRKSt9nothrow_t => delete_array_aligned_nothrow, "rdx", "rcx";
     _ZdlPvmSt11align_val_t => delete_sized_aligned, "rcx", "r8";
     _ZdaPvmSt11align_val_t => delete_array_sized_aligned, "rcx", "r8";
+}
+
+/// Every form of `new` and `delete` with its address.
+pub fn allocator() -> [(&'static [u8], u64); OPERATORS] {
+    macro_rules! named {
+        ($($name:ident)*) => {
+            [$((stringify!($name).as_bytes(), $name as *const () as u64)),*]
+        };
+    }
+    named! {
+        _Znwm _Znam _ZnwmSt11align_val_t _ZnamSt11align_val_t
+        _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t
+        _ZnwmSt11align_val_tRKSt9nothrow_t _ZnamSt11align_val_tRKSt9nothrow_t
+        _ZdlPv _ZdaPv _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t _ZdlPvm _ZdaPvm
+        _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t
+        _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+        _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
+    }
 }
 
 extern "C" fn operator_new_or_end() -> u64 {

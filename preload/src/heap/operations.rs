@@ -29,6 +29,8 @@ pub struct DeleteTerms {
     pub size: Option<u64>,
     /// Its alignment, if it says so.
     pub align: Option<u64>,
+    /// Whether it may be any allocator function's: one function of the target stands for `free` and every `delete`.
+    pub of_any: bool,
 }
 
 impl DeleteTerms {
@@ -40,6 +42,11 @@ impl DeleteTerms {
     /// With this alignment.
     pub const fn align(self, align: u64) -> Self {
         Self { align: Some(align), ..self }
+    }
+
+    /// Of any allocator function.
+    pub const fn of_any(self) -> Self {
+        Self { of_any: true, ..self }
     }
 }
 
@@ -155,7 +162,7 @@ fn agrees(function: Function, freed: &Freed, said: DeleteTerms) -> bool {
     if (function, freed.allocated_by) == (Function::Free, Function::Malloc) {
         return true;
     }
-    family(function) == family(freed.allocated_by)
+    (said.of_any || family(function) == family(freed.allocated_by))
         && said.size.is_none_or(|size| size == freed.size)
         && said.align.is_none_or(|align| align.max(1 << options().align_shift) == 1u64 << freed.align_shift)
 }

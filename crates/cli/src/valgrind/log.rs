@@ -334,15 +334,16 @@ impl Display for ValgrindLog {
             }
         }
         if !self.shown.is_quiet {
-            if in_use.1 == 0 {
-                lines.push("All heap blocks were freed -- no leaks are possible".to_owned());
-                lines.push(String::new());
-            } else if self.shown.leak_check == LeakCheckFlag::No {
-                lines.push("For a detailed leak analysis, rerun with: --leak-check=full".to_owned());
-                lines.push(String::new());
-            } else if process.loss_sums.is_empty() {
+            let is_wanted = self.shown.leak_check != LeakCheckFlag::No;
+            if is_wanted && process.loss_sums.is_empty() {
                 // No zeros where nobody counted.
                 lines.push("Warning: leaks were not searched for".to_owned());
+                lines.push(String::new());
+            } else if in_use.1 == 0 {
+                lines.push("All heap blocks were freed -- no leaks are possible".to_owned());
+                lines.push(String::new());
+            } else if !is_wanted {
+                lines.push("For a detailed leak analysis, rerun with: --leak-check=full".to_owned());
                 lines.push(String::new());
             } else {
                 lines.extend(self.leak_summary(

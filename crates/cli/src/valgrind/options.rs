@@ -34,7 +34,7 @@ const SO_ANYWAY: [&str; 9] = [
 ];
 
 /// Options that have no effect here, with the value that asks for nothing.
-const WITHOUT_EFFECT: [(&str, &str); 39] = [
+const WITHOUT_EFFECT: [(&str, &str); 38] = [
     ("--aspace-minaddr", ""),
     ("--allow-mismatched-debuginfo", "no"),
     ("--avg-transtab-entry-size", "0"),
@@ -58,7 +58,6 @@ const WITHOUT_EFFECT: [(&str, &str); 39] = [
     ("--show-emwarns", "no"),
     ("--sim-hints", "none"),
     ("--smc-check", ""),
-    ("--soname-synonyms", ""),
     ("--track-origins", "no"),
     ("--undef-value-errors", "no"),
     ("--unw-stack-scan-frames", ""),
@@ -240,7 +239,7 @@ mod tests {
         assert_eq!(manner.markers, Some(("a".to_owned(), "b".to_owned())));
         assert!(manner.time_stamp && manner.full_paths == [""]);
         let named: Vec<&str> = manner.without_effect.iter().map(String::as_str).collect();
-        assert_eq!(named.join(" "), "--soname-synonyms --track-origins --smc-check");
+        assert_eq!(named.join(" "), "--track-origins --smc-check");
     }
 
     #[test]

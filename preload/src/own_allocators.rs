@@ -1,0 +1,74 @@
+//! Modules that carry an allocator of their own (a program linked with jemalloc or tcmalloc): its functions are led
+//! to the shim's, because such a module wins the search for symbols over a preloaded one, and calls itself directly.
+//!
+//! In: modules as they are loaded. Out: entries led elsewhere; a word to the launcher when the program's own
+//! allocator stays in use, so that nobody takes the silence of an empty heap for its health.
+//!
+//! A module with `__libc_malloc` among its imports wraps libc's allocator, which is the shim's: it is left alone.
+//! What an allocator gives out by names that only it has (`mallocx`) is not known to the shim.
+//!
+//! Runs in the thread that holds the loader's lock, before any code of the module can.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use memcheck_model::{Addr, Pc};
+use memcheck_wire::{Notice, NoticeKind, Record};
+
+use crate::{
+    channel, detour,
+    engine::install,
+    exports, heap,
+    libc_symbols::{Linked, Symbols},
+};
+
+/// Whether the program's calls of its allocator lead past the shim.
+static IS_PASSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether what the program allocates is not seen.
+pub fn is_heap_passed() -> bool {
+    IS_PASSED.load(Ordering::Relaxed)
+}
+
+/// Leads the allocator functions of a module here, if it has any, and if that is wanted.
+pub fn module_loaded(linked: &Linked) {
+    let name = linked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    if name.starts_with(b"libc.so")
+        || name.starts_with(b"ld-linux")
+        || name.starts_with(b"libmemcheck_preload")
+    {
+        return;
+    }
+    let Some(symbols) = Symbols::read(linked.bias, linked.dynamic) else { return };
+    // A module with `operator new` alone has it call somebody's malloc.
+    let is_allocator = symbols.find(b"malloc").is_some() && symbols.find(b"free").is_some();
+    if !is_allocator || symbols.imports(b"__libc_malloc") {
+        return;
+    }
+    let is_program = linked.path.is_empty();
+    let is_led = heap::get().is_some() && channel::takes_allocator(linked.soname()) && lead(&symbols);
+    if is_program && !is_led {
+        IS_PASSED.store(true, Ordering::Relaxed);
+        channel::send(&Record::Notice(Notice { kind: NoticeKind::OwnMalloc, text: b"the program" }));
+    }
+}
+
+/// Whether `malloc` and `free` are led here, and with them all functions that the module has.
+fn lead(symbols: &Symbols) -> bool {
+    // One function by two names cannot tell who calls it: no block is its mismatch then.
+    let entry_of = |name: &[u8]| symbols.find(name).map(|entry| entry.start);
+    let is_shared =
+        [(b"free".as_slice(), b"_ZdlPv".as_slice()), (b"_ZdlPv", b"_ZdaPv"), (b"_Znwm", b"_Znam")]
+            .into_iter()
+            .any(|(one, other)| entry_of(one).is_some() && entry_of(one) == entry_of(other));
+    let mut are_led = true;
+    for (name, handler) in exports::libc_allocator().into_iter().chain(exports::cxx::allocator()) {
+        let Some(entry) = symbols.find(name) else { continue };
+        let is_release = name == b"free" || name.starts_with(b"_Zd");
+        let handler = if is_shared && is_release { exports::release_of_any() } else { handler };
+        // SAFETY: the handler is the shim's function of that name; nothing of the module runs yet.
+        let is_led = unsafe { detour::install(entry, handler) }.is_ok();
+        install::detoured(Pc(entry.start), Addr(handler));
+        are_led &= is_led || !matches!(name, b"malloc" | b"free");
+    }
+    are_led
+}
