@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_model::{
     Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, Function, Holding,
-    LeakKind, ParameterName, Pc, Place, Root, RootKind, Size, Step, ThreadId,
+    LeakKind, ParameterName, Pc, Place, Root, RootKind, SearchScope, Size, Step, ThreadId,
 };
 use memcheck_report::{Finding, HeldBy, LeakRecord, Losses, Report, Traces, Trim};
 use memcheck_suppress::{Subject, generate};
@@ -140,6 +140,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let root = Root { kind: RootKind::Variable, address: Addr(0x40_3000), tid: ThreadId(7) };
     let loss = LossRecord {
+        number: 1,
+        of: 2,
         kind: LeakKind::Definite,
         allocated_by: Function::Calloc,
         blocks: 2,
@@ -161,7 +163,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Record::LossSum { kind: LeakKind::Possible, blocks: 3, bytes: Size(9) },
         Record::Notice(Notice { kind: NoticeKind::Coverage, text: b"3 undecodable bytes" }),
         Record::SearchBegins,
-        Record::SearchEnds,
+        Record::SearchEnds(SearchScope::Changed),
     ];
     seeds.extend(others.iter().map(words));
     seeds

@@ -126,9 +126,10 @@ pub fn send_and_wait(record: &Record<'_>) {
     });
 }
 
-/// How many errors this process had, those included that the launcher keeps out of the report.
+/// How many errors this process had, with those of leak searches that it asked for.
 pub fn error_count() -> u64 {
-    own_stream().map_or(0, |stream| stream.contexts.total())
+    let of_searches = counter(Counter::LossErrors).load(Ordering::Relaxed);
+    own_stream().map_or(0, |stream| stream.contexts.total()) + of_searches
 }
 
 /// Reports one error: counts its context and, when that is new, sends it and waits until the launcher has dealt

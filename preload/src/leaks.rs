@@ -14,11 +14,10 @@ mod stop;
 mod task;
 mod view;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
-use memcheck_leak::{Heuristics, MemoryView, OutOfMemory, Outcome, Resolution, SearchOptions, Sum, search};
-use memcheck_model::{Holding, LeakKind, MAX_FRAMES, Pc, Size};
-use memcheck_requests::Search;
+use memcheck_leak::{Heuristics, MemoryView, OutOfMemory, Outcome, Resolution, SearchOptions, search};
+use memcheck_model::{Holding, LeakKind, MAX_FRAMES, Pc, SearchScope, Size};
 use memcheck_wire::{Counter, LeakCheck, LeakResolution, LossRecord, Notice, NoticeKind, Options, Record};
 
 pub use asked::{after_failed_exec, before_exec, begin};
@@ -55,13 +54,13 @@ pub fn search_at_end(departure: &Departure) {
 /// A search on the target's own request, whose arguments are handed to it.
 struct Requested<'a> {
     departure: &'a Departure,
-    how: Search,
+    scope: SearchScope,
 }
 
 /// Searches because the target asks for it, and goes on.
-pub fn search_on_request(departure: &Departure, how: Search) {
+pub fn search_on_request(departure: &Departure, scope: SearchScope) {
     let mask = signal::set_mask(!STOP_MASK);
-    work_stack::run(search_requested, &Requested { departure, how });
+    work_stack::run(search_requested, &Requested { departure, scope });
     signal::set_mask(mask);
 }
 
@@ -72,21 +71,10 @@ extern "C" fn search_requested(requested: &Requested<'_>) {
     let Some(_turn) = asked::Turn::take() else { return };
     let mask = signal::set_mask(u64::MAX);
     channel::send(&Record::SearchBegins);
-    let leak_check = if requested.how == Search::Quick { LeakCheck::Summary } else { LeakCheck::Full };
-    search_now(requested.departure, &Options { leak_check, ..channel::connect() });
+    search_now(requested.departure, &on_demand(&channel::connect()));
     // So that its text stands before what the target says next.
-    channel::send_and_wait(&Record::SearchEnds);
+    channel::send_and_wait(&Record::SearchEnds(requested.scope));
     signal::set_mask(mask);
-}
-
-/// What the last search found, by `LeakKind as usize - 1`: blocks and bytes.
-static FOUND: [[AtomicU64; 2]; LeakKind::ALL.len()] =
-    [const { [const { AtomicU64::new(0) }; 2] }; LeakKind::ALL.len()];
-
-/// What the last search found of a kind.
-pub fn found_last(kind: LeakKind) -> Sum {
-    let [blocks, bytes] = &FOUND[kind as usize - 1];
-    Sum { blocks: blocks.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
 }
 
 /// The options for a search on demand, which is asked for whatever is done at the end.
@@ -165,9 +153,6 @@ fn search_with_paths(
 fn send(view: &impl MemoryView, roots: &Roots, outcome: &Outcome, options: &Options) {
     for kind in LeakKind::ALL {
         let total = outcome.total(kind);
-        let [blocks, bytes] = &FOUND[kind as usize - 1];
-        blocks.store(total.blocks, Ordering::Relaxed);
-        bytes.store(total.bytes, Ordering::Relaxed);
         channel::send(&Record::LossSum { kind, blocks: total.blocks, bytes: Size(total.bytes) });
     }
     channel::counter(Counter::LibraryBlocks).store(outcome.library.blocks, Ordering::Relaxed);
@@ -179,6 +164,8 @@ fn send(view: &impl MemoryView, roots: &Roots, outcome: &Outcome, options: &Opti
         let mut frames = [Pc(0); MAX_FRAMES];
         let path = outcome.path(view, record.sample);
         channel::send(&Record::Loss(LossRecord {
+            number: record.number,
+            of: outcome.records.len() as u32,
             kind: record.kind,
             allocated_by: record.allocated_by,
             blocks: record.direct.blocks,

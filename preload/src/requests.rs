@@ -11,10 +11,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, Block, BlockState, Detail, ErrorEvent, ErrorKind, Function,
-    LeakKind, MAX_FRAMES, Pc, StackId, ThreadId,
+    MAX_FRAMES, Pc, StackId, ThreadId,
 };
 use memcheck_requests::{Blocks, Check, ClientBlock, Given, Memory, Mistake, Origin, Request};
 use memcheck_stack::Registers;
+use memcheck_wire::Counter;
 
 use crate::{
     account::Account,
@@ -202,15 +203,17 @@ pub fn act(site: &Site, request: Request) -> Option<u64> {
     }
 }
 
-/// Stores what the last search found: lost (also indirectly), possibly lost, reachable, suppressed. What is
-/// suppressed is known to the launcher alone: it counts as what it is.
+/// Stores what the last search found, as the launcher counted it: lost (also indirectly), possibly lost, reachable,
+/// suppressed.
 fn count_leaks(to: [Addr; 4], blocks: bool) {
-    let of = |kind| {
-        let sum = leaks::found_last(kind);
-        if blocks { sum.blocks } else { sum.bytes }
+    use Counter as C;
+    let counters = if blocks {
+        [C::LostBlocks, C::PossibleBlocks, C::ReachableBlocks, C::SuppressedBlocks]
+    } else {
+        [C::LostBytes, C::PossibleBytes, C::ReachableBytes, C::SuppressedBytes]
     };
-    let lost = of(LeakKind::Definite) + of(LeakKind::Indirect);
-    for (to, sum) in to.into_iter().zip([lost, of(LeakKind::Possible), of(LeakKind::Reachable), 0]) {
+    for (to, counter) in to.into_iter().zip(counters) {
+        let sum = channel::counter(counter).load(Ordering::Relaxed);
         if to != Addr::NULL {
             // SAFETY: the target asked for the sums to be written there.
             unsafe { (to.0 as *mut u64).write_unaligned(sum) };

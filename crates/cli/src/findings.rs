@@ -10,17 +10,19 @@ use std::{
     path::Path,
 };
 
-use memcheck_model::{AddrRange, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place, RootKind};
+use memcheck_model::{
+    AddrRange, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place, RootKind, SearchScope,
+};
 use memcheck_report::{
-    Baseline, Color, Coverage, Exit, Finding, Frame, HeapUse, HeldBy, LeakRecord, Level, NamedAddress,
-    Process, Report, StaleRule, Suppressed, Traces, Trim, Verdict,
+    Baseline, Color, Coverage, Exit, Finding, Frame, HeapUse, HeldBy, LeakRecord, Level, LossTotal, Losses,
+    NamedAddress, Process, Report, StaleRule, Suppressed, Traces, Trim, Verdict,
 };
 use memcheck_suppress::{FrameNames, Rule, Stale, Subject, Suppressions};
-use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind};
+use memcheck_wire::{Contexts, Counter, LossRecord, NoticeKind, Stream};
 
 use crate::{
     collect::Collector,
-    demand::{Searches, losses},
+    demand::{Found, Loss, Searches, losses},
     names::{NamedFrame, Names, Top},
     own_operators,
     questions::Wanted,
@@ -35,27 +37,17 @@ pub trait Display {
     /// A finding that was just made. The thread that erred waits.
     fn finding(&mut self, finding: &Finding, occurrence: &Occurrence<'_>);
     /// A loss record of blocks from this function, which counts as an error or not.
-    fn leak(&mut self, leak: &LeakRecord, function: Option<&Frame>, is_error: bool);
+    fn leak(&mut self, loss: &Loss);
     /// A rule that would keep the last finding of the process out.
     fn rule(&mut self, pid: u32, rule: &str);
     /// Something to know about how the process is watched.
     fn remark(&mut self, process: &Watched, remark: &str);
     /// A leak search that the program itself asked for has ended.
-    fn searched(&mut self, process: &Watched, found: &SearchFound);
+    fn searched(&mut self, process: &Watched, scope: SearchScope, found: &Found);
     /// What the program itself wants to be told to the user, with the stack if it wants that.
     fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]);
     /// The process has ended, and not by becoming another program.
     fn ended(&mut self, ended: &Ended<'_>);
-}
-
-/// What a leak search that the program asked for found.
-pub struct SearchFound {
-    /// The loss records that are shown, with the functions that allocated.
-    pub losses: Vec<(LeakRecord, Option<Frame>)>,
-    /// The sums of each kind.
-    pub sums: Vec<LossSum>,
-    /// All of it as text of ours.
-    pub text: String,
 }
 
 /// What a finding was made of.
@@ -94,16 +86,18 @@ pub struct Tally {
     pub suppressed: u64,
     /// Distinct errors that rules kept out, with loss records.
     pub suppressed_contexts: u64,
-    /// Blocks of loss records that rules kept out.
-    pub suppressed_blocks: u64,
-    /// Bytes of loss records that rules kept out.
-    pub suppressed_bytes: u64,
+    /// Calls of free and its like that freed nothing.
+    pub bad_frees: u64,
+    /// The blocks of loss records that rules kept out, in the order of `LeakKind::ALL`.
+    pub suppressed_losses: [LossTotal; 4],
 }
 
 /// How findings are treated.
 pub struct Treatment {
     /// Which frames are kept.
     pub trim: Trim,
+    /// Whether loss records are wanted at all, or only their sums.
+    pub lists_leaks: bool,
     /// Which kinds of loss records are shown.
     pub shown_leaks: Vec<LeakKind>,
     /// Which kinds of loss records are errors.
@@ -197,7 +191,9 @@ impl<'a> Findings<'a> {
             let sums =
                 tree.all().iter().flat_map(|process| &process.loss_sums).filter(|sum| sum.kind == kind);
             let (blocks, bytes) = sum_up(sums);
-            if !self.treatment.shown_leaks.contains(&kind) && !self.treatment.error_leaks.contains(&kind) {
+            let is_listed =
+                self.treatment.shown_leaks.contains(&kind) || self.treatment.error_leaks.contains(&kind);
+            if !self.treatment.lists_leaks || !is_listed {
                 let total = self.report.summary.leaks.of_mut(kind);
                 (total.blocks, total.bytes) = (blocks, bytes);
             }
@@ -362,13 +358,13 @@ fn process(watched: &Watched) -> Process {
 }
 
 impl Collector for Findings<'_> {
-    fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) {
+    fn error(&mut self, process: &Watched, context: u32, event: &ErrorEvent<'_>) -> bool {
         let address = event.access.map_or(event.address, |access| access.addr);
         if self.treatment.hidden.contains(&event.kind)
             || self.is_silent(process)
             || self.treatment.ignored.iter().any(|range| range.contains(address))
         {
-            return;
+            return false;
         }
         if own_operators::explain(&mut self.names, process, event) {
             return;
@@ -384,7 +380,7 @@ impl Collector for Findings<'_> {
         if let Some(rule) = self.find_rule(&subject, event.function, &stack) {
             let index = self.suppressed(&rule);
             self.contexts.insert((process.serial, context), Kept::Suppressed(index));
-            return;
+            return false;
         }
         let kept = self.treatment.kept_stacks;
         let mut of_block = |stack: &[Pc], is_kept: bool| {
@@ -422,7 +418,9 @@ impl Collector for Findings<'_> {
             self.show_rule(process.pid, &subject, event.function, &stack);
         }
         self.contexts.insert((process.serial, context), Kept::Finding(self.report.errors.len()));
+        let is_error = finding.severity == Level::Error;
         self.report.errors.push(finding);
+        is_error
     }
 
     fn loss(&mut self, process: &Watched, loss: &LossRecord<'_>) {
@@ -440,8 +438,13 @@ impl Collector for Findings<'_> {
             let tally = self.tallies.entry(process.serial).or_default();
             tally.suppressed += 1;
             tally.suppressed_contexts += 1;
-            add(&mut tally.suppressed_blocks, loss.blocks);
-            add(&mut tally.suppressed_bytes, loss.bytes.0);
+            let kept_out = &mut tally.suppressed_losses[loss.kind as usize - 1];
+            add(&mut kept_out.blocks, loss.blocks);
+            add(&mut kept_out.bytes, loss.bytes.0);
+            return;
+        }
+        let kinds = [&self.treatment.shown_leaks, &self.treatment.error_leaks];
+        if !self.treatment.lists_leaks || !kinds.iter().any(|kinds| kinds.contains(&loss.kind)) {
             return;
         }
         let (record, is_known) = self.leak_record(process, loss, &stack);
@@ -453,7 +456,14 @@ impl Collector for Findings<'_> {
         tally.contexts += u64::from(is_error);
         if self.treatment.shown_leaks.contains(&loss.kind) && !is_known {
             self.display.about(process);
-            self.display.leak(&record, function.as_ref(), is_error);
+            self.display.leak(&Loss {
+                record: record.clone(),
+                number: (loss.number, loss.of),
+                is_error,
+                before: Losses::default(),
+                allocated_by: loss.allocated_by,
+                function,
+            });
             self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);
@@ -462,6 +472,7 @@ impl Collector for Findings<'_> {
     fn asked_loss(&mut self, process: &Watched, loss: &LossRecord<'_>) {
         let stack = self.names.frames(process, loss.stack, Top::Return);
         if self.find_rule(&Subject::Leak(loss.kind), Some(loss.allocated_by), &stack).is_some() {
+            self.searches.entry(process.serial).or_default().add_suppressed(loss);
             return;
         }
         let (record, is_known) = self.leak_record(process, loss, &stack);
@@ -473,20 +484,24 @@ impl Collector for Findings<'_> {
         self.searches.entry(process.serial).or_default().add_sum(sum);
     }
 
-    fn searched(&mut self, process: &Watched) {
+    fn searched(&mut self, process: &Watched, scope: SearchScope, stream: &Stream) {
         let searches = self.searches.entry(process.serial).or_default();
-        let (losses, sums) = searches.found(&self.treatment.shown_leaks);
-        let text = searches.tell(process, &self.treatment.shown_leaks, Wanted::All, Color::Plain);
-        let functions = self.functions(process, losses.iter().map(|(_, function)| *function));
-        let losses =
-            losses.into_iter().map(|(record, function)| (record, functions.get(function.name()).cloned()));
-        let found = SearchFound { losses: losses.collect(), sums, text };
-        self.display.searched(process, &found);
+        let mut found = searches.end(&self.treatment.shown_leaks, scope);
+        found.store_in(stream, searches.errors());
+        let functions = self.functions(process, found.losses.iter().map(|loss| loss.allocated_by));
+        for loss in &mut found.losses {
+            loss.function = functions.get(loss.allocated_by.name()).cloned();
+        }
+        self.display.searched(process, scope, &found);
     }
 
     fn answer(&mut self, process: &Watched, wanted: Wanted, color: Color) -> String {
+        let scope = match wanted {
+            Wanted::New => SearchScope::Increased,
+            Wanted::All => SearchScope::All,
+        };
         let searches = self.searches.entry(process.serial).or_default();
-        searches.tell(process, &self.treatment.shown_leaks, wanted, color)
+        searches.end(&self.treatment.shown_leaks, scope).tell(process, color)
     }
 
     fn notice(&mut self, process: &Watched, kind: NoticeKind, text: &str) {
@@ -519,6 +534,9 @@ impl Collector for Findings<'_> {
 
     fn counts(&mut self, process: &Watched, contexts: &Contexts) {
         let mut tally = self.tallies.remove(&process.serial).unwrap_or_default();
+        let of_searches = self.searches.get(&process.serial).map_or(0, Searches::errors);
+        tally.errors += of_searches;
+        tally.contexts += of_searches;
         let mut counts = BTreeMap::new();
         for ((serial, context), kept) in &self.contexts {
             if *serial == process.serial {
@@ -529,6 +547,12 @@ impl Collector for Findings<'_> {
                         let finding = &mut self.report.errors[*index];
                         finding.count = count;
                         counts.insert(*index, count);
+                        if [ErrorKind::BadFree, ErrorKind::DoubleFree]
+                            .iter()
+                            .any(|kind| kind.id() == finding.id)
+                        {
+                            add(&mut tally.bad_frees, count);
+                        }
                         if finding.severity == Level::Error {
                             add(&mut tally.errors, count);
                             tally.contexts += 1;

@@ -45,14 +45,14 @@ use clap::Parser;
 use memcheck_model::{ErrorKind, LeakKind};
 use memcheck_report::{Baseline, Trim, Verdict};
 use memcheck_suppress::{Date, Suppressions};
-use memcheck_wire::{CHANNEL_VARIABLE, Subject};
+use memcheck_wire::{CHANNEL_VARIABLE, LeakCheck, Subject};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::{
     config::Config,
     destination::Destination,
     findings::{Findings, Treatment},
-    flags::{Flags, GenSuppressions, StaleFlag, TrackFdsFlag, YesNo},
+    flags::{Flags, GenSuppressions, LeakCheckFlag, StaleFlag, TrackFdsFlag, YesNo},
     names::{NameStyle, Names},
     os::{Beginning, Channel, SpawnError},
     program::Program,
@@ -215,7 +215,15 @@ fn watch_program(
     let suppressions = read_suppressions(flags).map_err(|error| failed(&error))?;
     let baseline = read_baseline(flags).map_err(|error| failed(&error))?;
     let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
-    let channel = Channel::create(&flags.wire_options()).map_err(|error| failed(&error))?;
+    let mut options = flags.wire_options();
+    if suppressions.concern_leaks() {
+        // What rules keep out counts as suppressed, whether it would be listed or not.
+        options.leak_kinds = LeakKind::ALL.iter().fold(0, |set, &kind| set | 1 << kind as u8);
+        if options.leak_check == LeakCheck::Summary {
+            options.leak_check = LeakCheck::Full;
+        }
+    }
+    let channel = Channel::create(&options).map_err(|error| failed(&error))?;
     set_patterns(flags, &channel).map_err(|error| failed(&error))?;
     os::hold_lifeline(&channel.header().launcher);
     let environment = environment(&shim, &channel.path());
@@ -250,6 +258,7 @@ fn watch_program(
             show_below_main: flags.show_below_main == YesNo::Yes,
             num_callers: Some(flags.num_callers.into()),
         },
+        lists_leaks: flags.leak_check == LeakCheckFlag::Full,
         shown_leaks: flags.show_leak_kinds.0.clone(),
         error_leaks: flags.errors_for_leak_kinds.0.clone(),
         suppressions,

@@ -5,11 +5,13 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use memcheck_report::{Color, Finding, Frame, LeakRecord, Report, SourceRoot, Text, one_line};
+use memcheck_model::SearchScope;
+use memcheck_report::{Color, Finding, Frame, Report, SourceRoot, Text, one_line};
 use terminal_size::{Width, terminal_size_of};
 
 use crate::{
-    findings::{Display, Ended, Occurrence, SearchFound},
+    demand::{Found, Loss},
+    findings::{Display, Ended, Occurrence},
     flags::{ColorFlag, LogFormat},
     tree::Watched,
 };
@@ -153,10 +155,10 @@ impl Display for TextLog {
         self.write(&text);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, _function: Option<&Frame>, is_error: bool) {
+    fn leak(&mut self, loss: &Loss) {
         let text = match self.manner.format {
-            LogFormat::Text => self.text.leak(leak, is_error),
-            LogFormat::Oneline => one_line::leak(leak, is_error, &self.root),
+            LogFormat::Text => self.text.leak(&loss.record, loss.is_error),
+            LogFormat::Oneline => one_line::leak(&loss.record, loss.is_error, &self.root),
         };
         self.write(&text);
     }
@@ -169,8 +171,8 @@ impl Display for TextLog {
         self.notice(&format!("process {} ({}): {remark}", process.pid, process.name()));
     }
 
-    fn searched(&mut self, _process: &Watched, found: &SearchFound) {
-        self.write(&found.text);
+    fn searched(&mut self, process: &Watched, _scope: SearchScope, found: &Found) {
+        self.write(&found.tell(process, Color::Plain));
     }
 
     fn message(&mut self, process: &Watched, text: &str, stack: &[Frame]) {

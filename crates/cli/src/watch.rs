@@ -410,13 +410,13 @@ impl Watch {
         match record {
             Record::Start(_) => {}
             Record::SearchBegins => held.answering = Some(Ok(())),
-            Record::SearchEnds => {
+            Record::SearchEnds(scope) => {
                 let answer = held.answering.take().unwrap_or(Ok(()));
                 if let Some(question) = held.question.take() {
                     let text = collector.answer(watched, question.wanted, question.color);
                     question.answer(answer.map(|()| text));
                 } else {
-                    collector.searched(watched);
+                    collector.searched(watched, *scope, &self.channel.streams()[index]);
                 }
             }
             Record::ModuleLoaded(module) => watched.add_module(module),
@@ -439,7 +439,11 @@ impl Watch {
                     *sum = sum.saturating_add(count);
                 }
             }
-            Record::Error { context, event } => collector.error(watched, *context, event),
+            Record::Error { context, event } => {
+                if !collector.error(watched, *context, event) {
+                    self.channel.streams()[index].contexts.leave_out(*context);
+                }
+            }
             Record::Loss(loss) => collector.loss(watched, loss),
             Record::Message { text, stack } => {
                 collector.message(watched, &String::from_utf8_lossy(text), stack);

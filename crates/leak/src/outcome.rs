@@ -32,6 +32,8 @@ impl Sum {
 /// Chunks of one kind from one allocation stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossRecord {
+    /// Its number among all records by bytes, from 1 for the smallest.
+    pub number: u32,
     /// How they are held.
     pub kind: LeakKind,
     /// The function that allocated them.

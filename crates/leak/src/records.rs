@@ -199,6 +199,7 @@ pub(crate) fn collect<V: MemoryView>(
             outcome.totals[kind as usize - 1].add_sum(cell.direct);
             outcome.records.try_reserve(1).map_err(|_| OutOfMemory)?;
             outcome.records.push(LossRecord {
+                number: 0,
                 kind,
                 allocated_by: row.allocated_by,
                 stack: row.stack,
@@ -209,9 +210,13 @@ pub(crate) fn collect<V: MemoryView>(
             });
         }
     }
+    let bytes = |record: &LossRecord| record.direct.bytes.saturating_add(record.indirect.bytes);
+    outcome.records.sort_unstable_by_key(|record| (bytes(record), record.kind, record.stack.0));
+    for (number, record) in (1..).zip(&mut outcome.records) {
+        record.number = number;
+    }
     outcome.records.sort_unstable_by_key(|record| {
-        let bytes = record.direct.bytes.saturating_add(record.indirect.bytes);
-        (record.kind, core::cmp::Reverse(bytes), record.stack.0, record.allocated_by as u8)
+        (record.kind, core::cmp::Reverse(bytes(record)), record.stack.0, record.allocated_by as u8)
     });
     Ok(outcome)
 }

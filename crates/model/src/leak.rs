@@ -29,3 +29,28 @@ impl LeakKind {
         }
     }
 }
+
+/// What a leak search that the program asks for tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SearchScope {
+    /// Every loss record, and the sums.
+    All = 0,
+    /// The sums.
+    Sums = 1,
+    /// Loss records that grew since the search before, and the sums.
+    Increased = 2,
+    /// Loss records that grew or shrank, and the sums.
+    Changed = 3,
+}
+
+impl SearchScope {
+    /// Every scope.
+    pub const ALL: [Self; 4] = [Self::All, Self::Sums, Self::Increased, Self::Changed];
+
+    /// Whether the numbers are told beside those of the search before.
+    #[must_use]
+    pub const fn compares(self) -> bool {
+        matches!(self, Self::Increased | Self::Changed)
+    }
+}

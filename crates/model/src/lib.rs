@@ -26,5 +26,5 @@ pub use file_name::FileName;
 pub use function::Function;
 pub use holding::{Holding, PATH_STEPS, Root, RootKind, Step};
 pub use ids::{StackId, ThreadId};
-pub use leak::LeakKind;
+pub use leak::{LeakKind, SearchScope};
 pub use parameter::ParameterName;

@@ -17,4 +17,4 @@ mod blocks;
 mod request;
 
 pub use blocks::{Blocks, ClientBlock, Given, Memory, Mistake, Origin};
-pub use request::{Check, PoolFlags, Request, Search};
+pub use request::{Check, PoolFlags, Request};

@@ -3,7 +3,7 @@
 //! The words are the request's number and up to five arguments (`_zzq_args` of valgrind.h). Numbers of other tools
 //! (Callgrind's, Helgrind's) and of later versions are no request: their default stands.
 
-use memcheck_model::{Addr, AddrRange, Size};
+use memcheck_model::{Addr, AddrRange, SearchScope, Size};
 
 /// The requests of the core, and of Memcheck (`VG_USERREQ_TOOL_BASE('M', 'C')`).
 mod number {
@@ -63,15 +63,6 @@ pub enum Check {
     Defined,
 }
 
-/// What a leak search is to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Search {
-    /// The records and the sums.
-    Full,
-    /// The sums.
-    Quick,
-}
-
 /// What is asked. Addresses and ranges are the program's word and may be anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named as the headers name the arguments")]
@@ -123,7 +114,7 @@ pub enum Request {
     /// Whether there is such a pool.
     PoolExists { pool: Addr },
     /// Looks for leaks now.
-    SearchLeaks(Search),
+    SearchLeaks(SearchScope),
     /// Stores the sums of the last search at four addresses: lost, possibly lost, reachable, suppressed.
     CountLeaks { to: [Addr; 4], blocks: bool },
     /// Something that asks for nothing here, with the result that says it was done.
@@ -176,7 +167,12 @@ impl Request {
             n::DISCARD => Self::ForgetName(b),
             n::CHECK_MEM_IS_ADDRESSABLE => Self::Check { range: range(a, b)?, how: Check::Addressable },
             n::CHECK_MEM_IS_DEFINED => Self::Check { range: range(a, b)?, how: Check::Defined },
-            n::DO_LEAK_CHECK => Self::SearchLeaks(if a == 0 { Search::Full } else { Search::Quick }),
+            n::DO_LEAK_CHECK => Self::SearchLeaks(match (a, b) {
+                (0, 1) => SearchScope::Increased,
+                (0, 2) => SearchScope::Changed,
+                (0, _) => SearchScope::All,
+                _ => SearchScope::Sums,
+            }),
             n::COUNT_LEAKS => Self::CountLeaks { to: [a, b, c, d].map(Addr), blocks: false },
             n::COUNT_LEAK_BLOCKS => Self::CountLeaks { to: [a, b, c, d].map(Addr), blocks: true },
             n::GET_VBITS => Self::ReadValidity { range: range(a, c)?, to: Addr(b) },

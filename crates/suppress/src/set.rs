@@ -7,7 +7,7 @@ use std::{
 
 use memcheck_model::Function;
 
-use crate::rule::{FrameNames, Rule, Subject, replaced};
+use crate::rule::{FrameNames, Rule, Scope, Subject, replaced};
 use crate::{date::Date, own, valgrind};
 
 /// What memcheck brings along.
@@ -71,6 +71,13 @@ impl Suppressions {
     #[must_use]
     pub const fn new(today: Date) -> Self {
         Self { today, rules: Vec::new() }
+    }
+
+    /// Whether rules other than those that memcheck brings along are about leaks.
+    #[must_use]
+    pub fn concern_leaks(&self) -> bool {
+        let rules = self.rules.iter().map(|usage| &usage.rule).filter(|rule| rule.origin.file.is_some());
+        rules.into_iter().any(|rule| matches!(rule.scope, Scope::Leaks(_) | Scope::Either(..)))
     }
 
     /// Adds the rules that memcheck brings along, after those that were read before.

@@ -7,6 +7,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many contexts a process can have. Valgrind stops showing errors at 1,000 contexts.
 const ENTRIES: usize = 8192;
+/// The bit of a count that says that the context is no error for the user.
+const LEFT_OUT: u64 = 1 << 63;
 /// How far an entry may lie from its hash's place; the table refuses before it becomes slow.
 const PROBES: usize = 64;
 
@@ -42,9 +44,17 @@ impl Contexts {
     pub(crate) const NEW: Self =
         Self { entries: [const { Entry { key: AtomicU64::new(0), count: AtomicU64::new(0) } }; ENTRIES] };
 
-    /// How often all contexts together were seen.
+    /// How often all contexts together were seen, but for those that are left out.
     pub fn total(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.count.load(Ordering::Relaxed)).sum()
+        let counts = self.entries.iter().map(|entry| entry.count.load(Ordering::Relaxed));
+        counts.filter(|count| count & LEFT_OUT == 0).sum()
+    }
+
+    /// The launcher keeps the context with this index out of the report: it is not among the errors.
+    pub fn leave_out(&self, index: u32) {
+        if let Some(entry) = self.entries.get(index as usize) {
+            entry.count.fetch_or(LEFT_OUT, Ordering::Relaxed);
+        }
     }
 
     /// Counts one occurrence of the context with this hash.
@@ -72,7 +82,7 @@ impl Contexts {
     /// How often the context with this index occurred; hostile indices give zero.
     #[must_use]
     pub fn count(&self, index: u32) -> u64 {
-        self.entries.get(index as usize).map_or(0, |entry| entry.count.load(Ordering::Relaxed))
+        self.entries.get(index as usize).map_or(0, |entry| entry.count.load(Ordering::Relaxed) & !LEFT_OUT)
     }
 }
 
@@ -89,6 +99,11 @@ mod tests {
         assert_eq!(contexts.sight(1234), Sighting::Again);
         assert_eq!(contexts.count(index), 3);
         assert_eq!(contexts.count(u32::MAX), 0);
+        assert_eq!(contexts.total(), 3);
+        contexts.leave_out(index);
+        contexts.leave_out(u32::MAX);
+        assert_eq!(contexts.sight(1234), Sighting::Again);
+        assert_eq!((contexts.count(index), contexts.total()), (4, 0));
     }
 
     #[test]

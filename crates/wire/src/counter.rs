@@ -33,6 +33,25 @@ counters! {
     InUseBlocks = "in_use_blocks",
     /// Bytes in use at the end.
     InUseBytes = "in_use_bytes",
+    /// What the last search that the program asked for found lost, also indirectly; the launcher writes it, as the
+    /// seven that follow.
+    LostBlocks = "lost_blocks",
+    /// Their bytes.
+    LostBytes = "lost_bytes",
+    /// Possibly lost blocks.
+    PossibleBlocks = "possible_blocks",
+    /// Their bytes.
+    PossibleBytes = "possible_bytes",
+    /// Reachable blocks.
+    ReachableBlocks = "reachable_blocks",
+    /// Their bytes.
+    ReachableBytes = "reachable_bytes",
+    /// Blocks of suppressed loss records.
+    SuppressedBlocks = "suppressed_blocks",
+    /// Their bytes.
+    SuppressedBytes = "suppressed_bytes",
+    /// Loss records of such searches that count as errors; the launcher writes it.
+    LossErrors = "loss_errors",
     /// Whether accesses are checked (0 or 1).
     AccessChecks = "access_checks",
     /// Modules that were looked at.

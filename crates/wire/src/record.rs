@@ -7,8 +7,8 @@
 use core::sync::atomic::AtomicU64;
 use memcheck_model::{
     Access, AccessKind, Addr, Block, BlockState, Damage, Detail, ErrorEvent, ErrorKind, FileName, Function,
-    Holding, LeakKind, MAX_FRAMES, PATH_STEPS, ParameterName, Pc, Place, Root, RootKind, Size, Step,
-    ThreadId,
+    Holding, LeakKind, MAX_FRAMES, PATH_STEPS, ParameterName, Pc, Place, Root, RootKind, SearchScope, Size,
+    Step, ThreadId,
 };
 
 use crate::words::{Malformed, Reader, Writer};
@@ -56,6 +56,10 @@ pub struct Module<'a> {
 /// Blocks that were lost (or are still held) alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossRecord<'a> {
+    /// Its number among all records of the search by bytes, from 1 for the smallest.
+    pub number: u32,
+    /// How many records the search made.
+    pub of: u32,
     /// How they are held.
     pub kind: LeakKind,
     /// The function that allocated them.
@@ -160,7 +164,7 @@ pub enum Record<'a> {
     /// A leak search that was asked for begins: what follows, up to its end, is the answer.
     SearchBegins,
     /// It ends.
-    SearchEnds,
+    SearchEnds(SearchScope),
     /// What the program itself wants to be told to the user.
     Message {
         /// Its text, cut when it is long.
@@ -245,6 +249,8 @@ pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
         }
         Record::Loss(loss) => {
             to.word(LOSS);
+            to.word(loss.number);
+            to.word(loss.of);
             to.word(loss.kind as u64);
             to.word(loss.allocated_by as u64);
             to.word(loss.blocks);
@@ -279,7 +285,10 @@ pub fn encode(record: &Record<'_>, words: &[AtomicU64]) -> Option<usize> {
             to.bytes(cut(notice.text, TEXT_MAX));
         }
         Record::SearchBegins => to.word(SEARCH_BEGINS),
-        Record::SearchEnds => to.word(SEARCH_ENDS),
+        Record::SearchEnds(scope) => {
+            to.word(SEARCH_ENDS);
+            to.word(*scope as u64);
+        }
         Record::Message { text, stack } => {
             to.word(MESSAGE);
             to.bytes(cut(text, TEXT_MAX));
@@ -322,6 +331,8 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
         LOSS => {
             let [stack, ..] = &mut scratch.stacks;
             Ok(Record::Loss(LossRecord {
+                number: from.narrow("number")?,
+                of: from.narrow("number of records")?,
                 kind: from.choice("leak kind", leak_kind)?,
                 allocated_by: from.choice("function", Function::from_code)?,
                 blocks: from.word()?,
@@ -343,7 +354,7 @@ pub fn decode<'a>(words: &[u64], scratch: &'a mut Scratch) -> Result<Record<'a>,
             text: from.bytes_in("notice text", &mut scratch.text)?,
         })),
         SEARCH_BEGINS => Ok(Record::SearchBegins),
-        SEARCH_ENDS => Ok(Record::SearchEnds),
+        SEARCH_ENDS => Ok(Record::SearchEnds(from.choice("search scope", search_scope)?)),
         MESSAGE => Ok(Record::Message {
             text: from.bytes_in("message", &mut scratch.text)?,
             stack: from.stack_in("stack", &mut scratch.stacks[0])?,
@@ -371,6 +382,10 @@ fn decode_holding<'a>(
         *step = Step { into: from.word()?, at: from.word()? };
     }
     Ok(Some(Holding { root, steps, left_out }))
+}
+
+fn search_scope(code: u8) -> Option<SearchScope> {
+    SearchScope::ALL.into_iter().find(|&scope| scope as u8 == code)
 }
 
 fn leak_kind(code: u8) -> Option<LeakKind> {
@@ -670,9 +685,13 @@ mod tests {
         }));
         round_trip(&Record::ModuleUnloaded(Addr(1), 2));
         round_trip(&Record::SearchBegins);
-        round_trip(&Record::SearchEnds);
+        for scope in SearchScope::ALL {
+            round_trip(&Record::SearchEnds(scope));
+        }
         for kind in LeakKind::ALL {
             round_trip(&Record::Loss(LossRecord {
+                number: 6,
+                of: 7,
                 kind,
                 allocated_by: Function::New,
                 blocks: 1,
@@ -689,6 +708,8 @@ mod tests {
             let root = Root { kind, address: Addr(7), tid: ThreadId(8) };
             let steps = [Step { into: 1, at: u64::MAX }; PATH_STEPS];
             round_trip(&Record::Loss(LossRecord {
+                number: 6,
+                of: 7,
                 kind: LeakKind::Reachable,
                 allocated_by: Function::New,
                 blocks: 1,

@@ -16,6 +16,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use memcheck_model::SearchScope;
 use memcheck_wire::{Record, Requests, STOP_SIGNAL};
 
 use super::{restart::restart, stop};
@@ -86,7 +87,7 @@ extern "C" fn answer(departure: &Departure) {
     let Some(_turn) = Turn::take() else { return };
     channel::send(&Record::SearchBegins);
     super::search_now(departure, &super::on_demand(&channel::connect()));
-    channel::send(&Record::SearchEnds);
+    channel::send(&Record::SearchEnds(SearchScope::All));
 }
 
 /// The process is about to become another program.

@@ -12,20 +12,21 @@ use std::{
     time::Instant,
 };
 
-use memcheck_model::{ErrorKind, LeakKind};
-use memcheck_report::{Finding, Frame, LeakRecord, Report};
+use memcheck_model::{ErrorKind, LeakKind, SearchScope};
+use memcheck_report::{Finding, Frame, Report};
 use memcheck_wire::Counter;
 
 use super::{
     Manner, Sink, VERSION,
-    wording::{Frames, number},
+    wording::{Frames, change, number},
 };
 use crate::{
+    demand::{Found, Loss, Sum},
     destination::Destination,
-    findings::{Display, Ended, Occurrence, SearchFound, Tally, sum_up},
+    findings::{Display, Ended, Occurrence, Tally, sum_up},
     flags::{Flags, LeakCheckFlag},
     text_log::Log,
-    tree::{End, LossSum, Watched},
+    tree::{End, Watched},
 };
 
 /// The text as it grows.
@@ -40,7 +41,7 @@ pub struct ValgrindLog {
     start: Instant,
     shown: Shown,
     /// Loss records to be shown when their process has ended.
-    losses: BTreeMap<u32, Vec<Loss>>,
+    losses: BTreeMap<u32, Vec<Waiting>>,
     /// Whether what was told last is a loss record.
     last_is_loss: bool,
     /// Descriptors left open, to be shown when their process has ended.
@@ -59,9 +60,8 @@ struct OpenDescriptor {
 }
 
 /// A loss record that waits for the end of its process.
-struct Loss {
-    leak: LeakRecord,
-    function: Option<Frame>,
+struct Waiting {
+    loss: Loss,
     /// The rule that would keep it out, when that is wanted.
     rule: String,
 }
@@ -194,32 +194,49 @@ impl ValgrindLog {
         marker(begin).into_iter().chain(lines).chain(marker(end)).chain([String::new()]).collect()
     }
 
-    fn leak_summary(&self, sums: &[LossSum], suppressed: (u64, u64)) -> Vec<String> {
-        let line = |what: &str, (bytes, blocks): (u64, u64)| {
-            format!("{what:>18}: {} bytes in {} blocks", number(bytes), number(blocks))
+    /// The sums of the kinds and of what is suppressed.
+    fn leak_summary(&self, sums: &[Sum; 4], suppressed: Sum, scope: SearchScope) -> Vec<String> {
+        let line = |what: &str, sum: Sum| {
+            let before = scope.compares().then_some(sum.before);
+            let [bytes, blocks] = [
+                (sum.now.bytes, before.map(|before| before.bytes)),
+                (sum.now.blocks, before.map(|before| before.blocks)),
+            ]
+            .map(|(now, before)| format!("{}{}", number(now), change(now, before)));
+            format!("{what:>18}: {bytes} bytes in {blocks} blocks")
         };
-        let sum = |kind| {
-            let (blocks, bytes) = sum_up(sums.iter().filter(|sum| sum.kind == kind));
-            (bytes, blocks)
-        };
-        let definite = sum(LeakKind::Definite);
-        let definite = (definite.0.saturating_sub(suppressed.0), definite.1.saturating_sub(suppressed.1));
+        let [definite, indirect, possible, reachable] = *sums;
         let mut lines = vec![
             "LEAK SUMMARY:".to_owned(),
             line("definitely lost", definite),
-            line("indirectly lost", sum(LeakKind::Indirect)),
-            line("possibly lost", sum(LeakKind::Possible)),
-            line("still reachable", sum(LeakKind::Reachable)),
+            line("indirectly lost", indirect),
+            line("possibly lost", possible),
+            line("still reachable", reachable),
             line("suppressed", suppressed),
         ];
-        if self.shown.leak_check == LeakCheckFlag::Summary {
+        if scope == SearchScope::Sums {
             lines.push("Rerun with --leak-check=full to see details of leaked memory".to_owned());
-        } else if sum(LeakKind::Reachable).1 > 0 && !self.shown.reachable {
+        } else if reachable.now.blocks > 0 && !self.shown.reachable {
             lines.push("Reachable blocks (those to which a pointer was found) are not shown.".to_owned());
             lines.push("To see them, rerun with: --leak-check=full --show-leak-kinds=all".to_owned());
         }
         lines.push(String::new());
         lines
+    }
+
+    /// The sums at the end of a process, without what rules kept out.
+    fn sums_at_end(ended: &Ended<'_>) -> ([Sum; 4], Sum) {
+        let mut sums = [Sum::default(); 4];
+        let mut suppressed = Sum::default();
+        let kept_out = ended.tally.suppressed_losses;
+        for ((sum, kind), kept_out) in sums.iter_mut().zip(LeakKind::ALL).zip(kept_out) {
+            let (blocks, bytes) = sum_up(ended.process.loss_sums.iter().filter(|sum| sum.kind == kind));
+            sum.now.blocks = blocks.saturating_sub(kept_out.blocks);
+            sum.now.bytes = bytes.saturating_sub(kept_out.bytes);
+            suppressed.now.blocks = suppressed.now.blocks.saturating_add(kept_out.blocks);
+            suppressed.now.bytes = suppressed.now.bytes.saturating_add(kept_out.bytes);
+        }
+        (sums, suppressed)
     }
 }
 
@@ -245,9 +262,9 @@ impl Display for ValgrindLog {
         self.say(finding.pid, &lines);
     }
 
-    fn leak(&mut self, leak: &LeakRecord, function: Option<&Frame>, _is_error: bool) {
-        let loss = Loss { leak: leak.clone(), function: function.cloned(), rule: String::new() };
-        self.losses.entry(leak.pid).or_default().push(loss);
+    fn leak(&mut self, loss: &Loss) {
+        let waiting = Waiting { loss: loss.clone(), rule: String::new() };
+        self.losses.entry(loss.record.pid).or_default().push(waiting);
         self.last_is_loss = true;
     }
 
@@ -259,14 +276,12 @@ impl Display for ValgrindLog {
         }
     }
 
-    fn searched(&mut self, process: &Watched, found: &SearchFound) {
+    fn searched(&mut self, process: &Watched, scope: SearchScope, found: &Found) {
         let mut losses: Vec<_> = found.losses.iter().collect();
-        losses.sort_by_key(|(leak, _)| leak.all_bytes());
-        let record = |(index, (leak, function)): (usize, &&(LeakRecord, Option<Frame>))| {
-            self.framed(self.frames.leak(leak, function.as_ref(), index + 1, losses.len()))
-        };
-        let mut lines: Vec<String> = losses.iter().enumerate().flat_map(record).collect();
-        lines.extend(self.leak_summary(&found.sums, (0, 0)));
+        losses.sort_by_key(|loss| loss.number);
+        let record = |loss: &Loss| self.framed(self.frames.leak(loss, scope.compares()));
+        let mut lines: Vec<String> = losses.into_iter().flat_map(record).collect();
+        lines.extend(self.leak_summary(&found.sums, found.suppressed, scope));
         self.say(process.pid, &lines);
     }
 
@@ -302,7 +317,7 @@ impl Display for ValgrindLog {
             descriptors.sort();
             lines.extend(descriptors.into_iter().flat_map(|open| open.lines));
         }
-        // Valgrind makes the runtime libraries free what they keep for themselves before it looks.
+        // Valgrind counts calls that free nothing, and makes the runtime libraries free what they keep for themselves before it looks.
         let library = (count(Counter::LibraryBytes), count(Counter::LibraryBlocks));
         let in_use = (
             count(Counter::InUseBytes).saturating_sub(library.0),
@@ -316,21 +331,19 @@ impl Display for ValgrindLog {
                 format!(
                     "  total heap usage: {} allocs, {} frees, {} bytes allocated",
                     number(count(Counter::Allocs)),
-                    number(count(Counter::Frees) + library.1),
+                    number(count(Counter::Frees) + library.1 + ended.tally.bad_frees),
                     number(count(Counter::AllocatedBytes))
                 ),
                 String::new(),
             ]);
         }
         let mut losses = self.losses.remove(&pid).unwrap_or_default();
-        losses.sort_by_key(|loss| loss.leak.all_bytes());
-        let all = losses.len();
-        for (index, loss) in losses.iter().enumerate() {
-            let record = self.frames.leak(&loss.leak, loss.function.as_ref(), index + 1, all);
-            lines.extend(self.framed(record));
-            if !loss.rule.is_empty() {
+        losses.sort_by_key(|waiting| waiting.loss.number);
+        for Waiting { loss, rule } in &losses {
+            lines.extend(self.framed(self.frames.leak(loss, false)));
+            if !rule.is_empty() {
                 self.say(pid, &std::mem::take(&mut lines));
-                self.write(pid, &loss.rule);
+                self.write(pid, rule);
             }
         }
         if !self.shown.is_quiet {
@@ -346,10 +359,10 @@ impl Display for ValgrindLog {
                 lines.push("For a detailed leak analysis, rerun with: --leak-check=full".to_owned());
                 lines.push(String::new());
             } else {
-                lines.extend(self.leak_summary(
-                    &process.loss_sums,
-                    (ended.tally.suppressed_bytes, ended.tally.suppressed_blocks),
-                ));
+                let is_full = self.shown.leak_check == LeakCheckFlag::Full;
+                let scope = if is_full { SearchScope::All } else { SearchScope::Sums };
+                let (sums, suppressed) = Self::sums_at_end(ended);
+                lines.extend(self.leak_summary(&sums, suppressed, scope));
             }
             if !self.shown.error_list {
                 lines.push("For lists of detected and suppressed errors, rerun with: -s".to_owned());

@@ -4,9 +4,9 @@
 //! tools look for with regular expressions.
 
 use memcheck_model::{AccessKind, BlockState, Detail, ErrorEvent, ErrorKind, Function, LeakKind, Place};
-use memcheck_report::{Finding, Frame, LeakRecord};
+use memcheck_report::{Finding, Frame};
 
-use crate::findings::Occurrence;
+use crate::{demand::Loss, findings::Occurrence};
 
 /// A number with commas between its thousands.
 pub fn number(value: u64) -> String {
@@ -216,11 +216,16 @@ impl Frames {
         lines
     }
 
-    /// A loss record, the `index`th of `all`.
-    pub fn leak(&self, leak: &LeakRecord, function: Option<&Frame>, index: usize, all: usize) -> Vec<String> {
-        let (bytes, blocks) = (leak.all_bytes(), leak.all_blocks());
+    /// A loss record, beside the search before if that is wanted.
+    pub fn leak(&self, loss: &Loss, compares: bool) -> Vec<String> {
+        let (leak, before) = (&loss.record, compares.then_some(&loss.before));
+        let count = |now: u64, before: Option<u64>| format!("{}{}", number(now), change(now, before));
+        let direct = count(leak.bytes, before.map(|before| before.bytes));
+        let indirect = count(leak.indirect_bytes, before.map(|before| before.indirect_bytes));
+        let all =
+            count(leak.all_bytes(), before.map(|before| before.bytes.saturating_add(before.indirect_bytes)));
         let parts = if leak.indirect_blocks > 0 {
-            format!(" ({} direct, {} indirect)", number(leak.bytes), number(leak.indirect_bytes))
+            format!(" ({direct} direct, {indirect} indirect)")
         } else {
             String::new()
         };
@@ -230,17 +235,25 @@ impl Frames {
             LeakKind::Possible => "possibly lost",
             LeakKind::Reachable => "still reachable",
         };
-        // Valgrind counts the blocks of the record itself.
-        let blocks = if leak.indirect_blocks > 0 { leak.blocks } else { blocks };
+        // The blocks of the record itself.
+        let blocks = count(leak.blocks, before.map(|before| before.blocks));
+        let (at, of) = loss.number;
         let mut lines = vec![format!(
-            "{}{parts} bytes in {} blocks are {what} in loss record {} of {}",
-            number(bytes),
-            number(blocks),
-            number(index as u64),
-            number(all as u64)
+            "{all}{parts} bytes in {blocks} blocks are {what} in loss record {} of {}",
+            number(at.into()),
+            number(of.into())
         )];
-        lines.extend(self.stack(function, &leak.stack));
+        lines.extend(self.stack(loss.function.as_ref(), &leak.stack));
         lines
+    }
+}
+
+/// ` (+12)`: how a number differs from the one before.
+pub fn change(now: u64, before: Option<u64>) -> String {
+    match before {
+        None => String::new(),
+        Some(before) if now >= before => format!(" (+{})", number(now - before)),
+        Some(before) => format!(" (-{})", number(before - now)),
     }
 }
 
