@@ -194,12 +194,7 @@ fn a_hundred_megabytes_of_findings_lose_nothing_and_show_progress_on_a_terminal_
     report["errors"] = errors.collect();
     fs::write(folder.join("large.json"), serde_json::to_vec(&report).unwrap()).unwrap();
     let command = format!("{} convert large.json --oneline=lines", env!("CARGO_BIN_EXE_memcheck"));
-    let terminal = Command::new("timeout")
-        .args(["-k", "5", "300", "script", "-qec", &command, "/dev/null"])
-        .current_dir(folder)
-        .env("TERM", "xterm")
-        .output()
-        .unwrap();
+    let terminal = on_terminal(folder, &command, 200);
     let text = String::from_utf8_lossy(&terminal.stdout);
     assert!(terminal.status.success() && text.contains("reading the report"), "{text}");
     let lines = fs::read_to_string(folder.join("lines")).unwrap();
@@ -216,6 +211,39 @@ fn a_hundred_megabytes_of_findings_lose_nothing_and_show_progress_on_a_terminal_
     assert!(refused.status.code() == Some(125) && text.lines().count() == 1, "{text}");
 }
 
+/// Runs a command with a terminal on all three streams; what takes longer than `patience` milliseconds shows progress.
+fn on_terminal(folder: &Path, command: &str, patience: u32) -> Output {
+    Command::new("timeout")
+        .args(["-k", "5", "300", "script", "-qec", command, "/dev/null"])
+        .current_dir(folder)
+        .env("TERM", "xterm")
+        .env("MEMCHECK_PATIENCE", patience.to_string())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_long_search_for_names_shows_progress_on_a_terminal_and_nothing_in_a_log() {
+    let scratch = scratch();
+    let folder = scratch.path();
+    // So many functions that their debugging information takes a while to read.
+    let functions =
+        (0..5000).map(|number| format!("int f{number}(int a) {{ int b = a + {number}; return b; }}\n"));
+    let main = "int main(void) { volatile char *p = malloc(8); p[8] = 1; }\n";
+    let source = format!("#include <stdlib.h>\n{}{main}", functions.collect::<String>());
+    fs::write(folder.join("many.c"), source).unwrap();
+    let compiled = Command::new("cc").args(["-g", "many.c", "-o", "many"]).current_dir(folder).status();
+    assert!(compiled.unwrap().success());
+    let command = format!("{} --log-file=log ./many", env!("CARGO_BIN_EXE_memcheck"));
+    let terminal = on_terminal(folder, &command, 1);
+    let (text, log) =
+        (String::from_utf8_lossy(&terminal.stdout), fs::read_to_string(folder.join("log")).unwrap());
+    assert!(text.contains("looking up names"), "{text}");
+    assert!(log.contains("heap-buffer-overflow") && !log.contains("looking up"), "{log}");
+    let piped = memcheck(folder, ["./many"]);
+    assert!(!String::from_utf8_lossy(&piped.stderr).contains("looking up"));
+}
+
 #[test]
 fn a_long_leak_search_shows_progress_on_a_terminal_and_nothing_in_a_log() {
     let scratch = scratch();
@@ -227,13 +255,7 @@ fn a_long_leak_search_shows_progress_on_a_terminal_and_nothing_in_a_log() {
     let compiled = Command::new("cc").args(["-O1", "list.c", "-o", "list"]).current_dir(folder).status();
     assert!(compiled.unwrap().success());
     let command = format!("{} --log-file=log ./list", env!("CARGO_BIN_EXE_memcheck"));
-    let terminal = Command::new("timeout")
-        .args(["-k", "5", "300", "script", "-qec", &command, "/dev/null"])
-        .current_dir(folder)
-        .env("TERM", "xterm")
-        .env("MEMCHECK_PATIENCE", "1")
-        .output()
-        .unwrap();
+    let terminal = on_terminal(folder, &command, 1);
     let (text, log) =
         (String::from_utf8_lossy(&terminal.stdout), fs::read_to_string(folder.join("log")).unwrap());
     assert!(text.contains("searching for leaks"), "{text}");

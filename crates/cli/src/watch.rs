@@ -295,6 +295,7 @@ impl Watch {
             }
         }
         let all: Vec<usize> = self.held.keys().copied().collect();
+        let mut ended = Vec::new();
         for index in all {
             let has_ended = match self.held.get(&index) {
                 // Asked before reading: what is read afterwards is all there will be.
@@ -303,8 +304,12 @@ impl Watch {
             };
             self.read_stream(index, collector);
             if has_ended {
-                self.let_end(index, collector);
+                ended.push(index);
             }
+        }
+        // Children before their parents, as most end.
+        for index in ended.into_iter().rev() {
+            self.let_end(index, collector);
         }
         while let Ok(question) = self.questions.try_recv() {
             self.ask(question);

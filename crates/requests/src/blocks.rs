@@ -11,7 +11,7 @@
 //! that overlaps an older one counts, as the older one's memory was given out again.
 
 use alloc::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
 
@@ -78,10 +78,12 @@ pub enum Mistake {
     NoPool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Pool {
     redzone: Size,
     flags: PoolFlags,
+    /// Where its pieces begin. Some may be no piece of it any more: given out again otherwise, or by `FREELIKE_BLOCK`.
+    starts: BTreeSet<u64>,
 }
 
 /// All that is known.
@@ -251,7 +253,7 @@ impl Blocks {
 
     /// `CREATE_MEMPOOL`. A pool of that address is another one from now on.
     pub fn create_pool(&mut self, pool: Addr, redzone: Size, flags: PoolFlags) {
-        self.pools.insert(pool.0, Pool { redzone, flags });
+        self.pools.insert(pool.0, Pool { redzone, flags, starts: BTreeSet::new() });
     }
 
     /// `MEMPOOL_EXISTS`.
@@ -260,17 +262,19 @@ impl Blocks {
         self.pools.contains_key(&pool.0)
     }
 
-    fn pool(&self, pool: Addr) -> Result<Pool, Mistake> {
-        self.pools.get(&pool.0).copied().ok_or(Mistake::NoPool)
+    fn pool(&mut self, pool: Addr) -> Result<&mut Pool, Mistake> {
+        self.pools.get_mut(&pool.0).ok_or(Mistake::NoPool)
     }
 
     fn pieces_of(&mut self, flags: PoolFlags) -> &mut BTreeMap<u64, ClientBlock> {
         if flags.is_metapool { &mut self.metapieces } else { &mut self.live }
     }
 
-    fn starts_of(&mut self, pool: Addr, flags: PoolFlags) -> Vec<u64> {
-        let pieces = self.pieces_of(flags).iter().filter(|(_, piece)| piece.pool == Some(pool));
-        pieces.map(|(start, _)| *start).collect()
+    /// The piece of the pool that begins there, which is one no more.
+    fn take_piece(&mut self, pool: Addr, flags: PoolFlags, start: u64) -> Option<ClientBlock> {
+        let pieces = self.pieces_of(flags);
+        let is_its = pieces.get(&start).is_some_and(|piece| piece.pool == Some(pool));
+        if is_its { pieces.remove(&start) } else { None }
     }
 
     /// `DESTROY_MEMPOOL`: its pieces are taken back.
@@ -278,13 +282,12 @@ impl Blocks {
     /// # Errors
     /// When there is no such pool.
     pub fn destroy_pool(&mut self, memory: &impl Memory, pool: Addr, by: Origin) -> Result<(), Mistake> {
-        let Pool { flags, .. } = self.pool(pool)?;
-        for start in self.starts_of(pool, flags) {
-            if let Some(piece) = self.pieces_of(flags).remove(&start) {
+        let Pool { flags, starts, .. } = self.pools.remove(&pool.0).ok_or(Mistake::NoPool)?;
+        for start in starts {
+            if let Some(piece) = self.take_piece(pool, flags, start) {
                 self.retire(memory, piece, by);
             }
         }
-        self.pools.remove(&pool.0);
         Ok(())
     }
 
@@ -299,7 +302,9 @@ impl Blocks {
         range: AddrRange,
         by: Origin,
     ) -> Result<(), Mistake> {
-        let Pool { redzone, flags } = self.pool(pool)?;
+        let Pool { redzone, flags, starts } = self.pool(pool)?;
+        let (redzone, flags) = (*redzone, *flags);
+        starts.insert(range.start().0);
         let piece = ClientBlock { range, allocated: by, freed: None, redzone, pool: Some(pool) };
         self.insert(memory, piece, flags.is_metapool);
         Ok(())
@@ -316,10 +321,10 @@ impl Blocks {
         start: Addr,
         by: Origin,
     ) -> Result<(), Mistake> {
-        let Pool { flags, .. } = self.pool(pool)?;
-        let is_its = self.pieces_of(flags).get(&start.0).is_some_and(|piece| piece.pool == Some(pool));
-        let piece = if is_its { self.pieces_of(flags).remove(&start.0) } else { None };
-        let piece = piece.ok_or_else(|| self.missing(start))?;
+        let Pool { flags, starts, .. } = self.pool(pool)?;
+        let flags = *flags;
+        starts.remove(&start.0);
+        let piece = self.take_piece(pool, flags, start.0).ok_or_else(|| self.missing(start))?;
         if flags.frees_blocks {
             let blocks: Vec<u64> = self
                 .live
@@ -345,9 +350,11 @@ impl Blocks {
         kept: AddrRange,
         by: Origin,
     ) -> Result<(), Mistake> {
-        let Pool { flags, .. } = self.pool(pool)?;
-        for start in self.starts_of(pool, flags) {
-            let Some(piece) = self.pieces_of(flags).remove(&start) else { continue };
+        let Pool { flags, starts, .. } = self.pool(pool)?;
+        let (flags, starts) = (*flags, core::mem::take(starts));
+        let mut kept_starts = BTreeSet::new();
+        for start in starts {
+            let Some(piece) = self.take_piece(pool, flags, start) else { continue };
             let from = piece.range.start().max(kept.start());
             let to = piece.range.end().min(kept.end());
             match AddrRange::between(from, to).filter(|range| !range.is_empty()) {
@@ -356,11 +363,13 @@ impl Blocks {
                         memory.forbid(piece.range);
                         memory.allow(range);
                     }
+                    kept_starts.insert(range.start().0);
                     self.pieces_of(flags).insert(range.start().0, ClientBlock { range, ..piece });
                 }
                 None => self.retire(memory, piece, by),
             }
         }
+        self.pool(pool)?.starts = kept_starts;
         Ok(())
     }
 
@@ -370,8 +379,11 @@ impl Blocks {
     /// When there is no such pool.
     pub fn move_pool(&mut self, from: Addr, to: Addr) -> Result<(), Mistake> {
         let pool = self.pools.remove(&from.0).ok_or(Mistake::NoPool)?;
-        for piece in self.pieces_of(pool.flags).values_mut().filter(|piece| piece.pool == Some(from)) {
-            piece.pool = Some(to);
+        for start in &pool.starts {
+            let piece = self.pieces_of(pool.flags).get_mut(start);
+            if let Some(piece) = piece.filter(|piece| piece.pool == Some(from)) {
+                piece.pool = Some(to);
+            }
         }
         self.pools.insert(to.0, pool);
         Ok(())
@@ -382,13 +394,12 @@ impl Blocks {
     /// # Errors
     /// When there is no such pool, or none of its pieces begins there.
     pub fn change_piece(&mut self, pool: Addr, from: Addr, range: AddrRange) -> Result<(), Mistake> {
-        let Pool { flags, .. } = self.pool(pool)?;
-        let missing = self.missing(from);
-        let pieces = self.pieces_of(flags);
-        let is_its = pieces.get(&from.0).is_some_and(|piece| piece.pool == Some(pool));
-        let piece = if is_its { pieces.remove(&from.0) } else { None };
-        let piece = piece.ok_or(missing)?;
-        pieces.insert(range.start().0, ClientBlock { range, ..piece });
+        let Pool { flags, starts, .. } = self.pool(pool)?;
+        let flags = *flags;
+        starts.remove(&from.0);
+        starts.insert(range.start().0);
+        let piece = self.take_piece(pool, flags, from.0).ok_or_else(|| self.missing(from))?;
+        self.pieces_of(flags).insert(range.start().0, ClientBlock { range, ..piece });
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use memcheck_model::{ErrorKind, LeakKind, SearchScope};
-use memcheck_report::{Finding, Frame, Report};
+use memcheck_report::{Finding, Frame, Level, Report};
 use memcheck_wire::Counter;
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     demand::{Found, Loss, Sum},
     destination::Destination,
     findings::{Display, Ended, Occurrence, Tally, sum_up},
-    flags::{Flags, LeakCheckFlag},
+    flags::{Flags, LeakCheckFlag, YesNo},
     text_log::Log,
     tree::{End, Watched},
 };
@@ -72,6 +72,7 @@ struct Shown {
     is_quiet: bool,
     error_list: bool,
     leak_check: LeakCheckFlag,
+    exits_on_first_error: bool,
     reachable: bool,
 }
 
@@ -112,11 +113,13 @@ impl ValgrindLog {
             Some(file) if pattern.is_some() => drop(outputs.insert(main, file)),
             file => output = file,
         }
-        let frames = Frames { full_paths: manner.full_paths.clone() };
+        let frames =
+            Frames { full_paths: manner.full_paths.clone(), most: usize::from(flags.num_callers).max(1) };
         let shown = Shown {
             is_quiet: flags.quiet,
             error_list: flags.show_suppressed,
             leak_check: flags.leak_check,
+            exits_on_first_error: flags.exit_on_first_error == YesNo::Yes,
             reachable: flags.show_leak_kinds.0.contains(&LeakKind::Reachable),
         };
         Self {
@@ -191,7 +194,7 @@ impl ValgrindLog {
     fn framed(&self, lines: Vec<String>) -> Vec<String> {
         let (begin, end) = self.manner.markers.clone().unwrap_or_default();
         let marker = |marker: String| (!marker.is_empty()).then_some(marker);
-        marker(begin).into_iter().chain(lines).chain(marker(end)).chain([String::new()]).collect()
+        marker(begin).into_iter().chain(lines).chain([String::new()]).chain(marker(end)).collect()
     }
 
     /// The sums of the kinds and of what is suppressed.
@@ -258,7 +261,11 @@ impl Display for ValgrindLog {
         if self.shown.error_list {
             self.errors.entry(finding.pid).or_default().push((occurrence.index, lines.clone()));
         }
-        let lines = self.framed(lines);
+        let mut lines = self.framed(lines);
+        if self.shown.exits_on_first_error && finding.severity == Level::Error {
+            lines.push(String::new());
+            lines.push("Exit program on first error (--exit-on-first-error=yes)".to_owned());
+        }
         self.say(finding.pid, &lines);
     }
 
@@ -311,11 +318,14 @@ impl Display for ValgrindLog {
         let count = |counter| process.counter(counter);
         if count(Counter::DescriptorsTracked) != 0 {
             let (open, standard) = (count(Counter::OpenDescriptors), count(Counter::StandardDescriptors));
-            lines.push(String::new());
+            if !self.shown.is_quiet {
+                lines.push(String::new());
+            }
             lines.push(format!("FILE DESCRIPTORS: {open} open ({standard} std) at exit."));
             let mut descriptors = self.descriptors.remove(&pid).unwrap_or_default();
             descriptors.sort();
             lines.extend(descriptors.into_iter().flat_map(|open| open.lines));
+            lines.push(String::new());
         }
         // Valgrind counts calls that free nothing, and makes the runtime libraries free what they keep for themselves before it looks.
         let library = (count(Counter::LibraryBytes), count(Counter::LibraryBlocks));
@@ -367,18 +377,24 @@ impl Display for ValgrindLog {
             if !self.shown.error_list {
                 lines.push("For lists of detected and suppressed errors, rerun with: -s".to_owned());
             }
+        }
+        if !self.shown.is_quiet || self.shown.error_list {
             lines.push(error_summary(&ended.tally));
         }
         if self.shown.error_list {
             let errors = self.errors.remove(&pid).unwrap_or_default();
-            for (index, error) in &errors {
-                let times = ended.counts.get(index).copied().unwrap_or(1);
+            let times = |index| ended.counts.get(index).copied().unwrap_or(1);
+            let mut errors: Vec<_> =
+                errors.iter().map(|(index, error)| (times(index), index, error)).collect();
+            // The rarest first, and of these the newest.
+            errors.sort_by_key(|&(times, index, _)| (times, Reverse(index)));
+            for (place, &(times, _, error)) in (1..).zip(&errors) {
                 lines.push(String::new());
-                lines.push(format!("{} errors in context {} of {}:", number(times), index + 1, errors.len()));
+                lines.push(format!("{} errors in context {place} of {}:", number(times), errors.len()));
                 lines.extend(error.iter().cloned());
+                lines.push(String::new());
             }
             if !errors.is_empty() {
-                lines.push(String::new());
                 lines.push(error_summary(&ended.tally));
             }
         }

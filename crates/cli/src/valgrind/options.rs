@@ -11,12 +11,14 @@ use super::{Manner, Request, Sink, VERSION};
 use crate::flags::Flags;
 
 /// What Valgrind does where nothing is said.
-const DEFAULTS: [&str; 5] = [
+const DEFAULTS: [&str; 6] = [
     "--leak-check=summary",
     "--num-callers=12",
     "--error-exitcode=0",
     "--trace-children=no",
     "--running-on-valgrind=yes",
+    // Valgrind 3.19 does not know of it, later ones report it.
+    "--show-realloc-size-zero=no",
 ];
 
 /// Options that ask for what is so anyway, whatever their value.

@@ -22,10 +22,12 @@ pub fn number(value: u64) -> String {
 }
 
 /// How frames are written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Frames {
     /// What is cut from the front of full paths; none: base names only.
     pub full_paths: Vec<String>,
+    /// How many a stack has at most.
+    pub most: usize,
 }
 
 impl Frames {
@@ -56,6 +58,7 @@ impl Frames {
         function
             .into_iter()
             .chain(frames)
+            .take(self.most)
             .enumerate()
             .map(|(index, frame)| {
                 format!("   {} {}", if index == 0 { "at" } else { "by" }, self.describe(frame))
@@ -314,8 +317,10 @@ mod tests {
 
     #[test]
     fn paths_are_base_names_unless_asked_for() {
-        let frames =
-            |paths: &[&str]| Frames { full_paths: paths.iter().map(|&path| path.to_owned()).collect() };
+        let frames = |paths: &[&str]| Frames {
+            full_paths: paths.iter().map(|&path| path.to_owned()).collect(),
+            most: 1,
+        };
         let file = "/home/joe/proj/src/a.c";
         assert_eq!(frames(&[]).path(file), "a.c");
         assert_eq!(frames(&[""]).path(file), file);
