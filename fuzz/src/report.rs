@@ -136,6 +136,7 @@ fn report() -> Report {
             fingerprint: format!("{index:016x}"),
             notes: vec!["a note".into()],
             help: "try this".into(),
+            suppression: None,
         });
     }
     for (index, kind) in LeakKind::ALL.into_iter().enumerate() {

@@ -268,19 +268,23 @@ impl<'a> Findings<'a> {
         (record, is_known)
     }
 
+    /// The rule that would keep this out, shown, if rules are wanted.
     fn show_rule(
         &mut self,
         pid: u32,
         subject: &Subject<'_>,
         function: Option<Function>,
         stack: &[NamedFrame],
-    ) {
-        if self.treatment.generates_rules {
-            // What is below main differs from one C library to the next.
-            let shown = self.treatment.trim.apply(self.names.shown(stack)).len();
-            let names: Vec<FrameNames<'_>> = stack.iter().take(shown).map(NamedFrame::names).collect();
-            self.display.rule(pid, &memcheck_suppress::generate(subject, function, &names));
+    ) -> Option<String> {
+        if !self.treatment.generates_rules {
+            return None;
         }
+        // What is below main differs from one C library to the next.
+        let shown = self.treatment.trim.apply(self.names.shown(stack)).len();
+        let names: Vec<FrameNames<'_>> = stack.iter().take(shown).map(NamedFrame::names).collect();
+        let rule = memcheck_suppress::generate(subject, function, &names);
+        self.display.rule(pid, &rule);
+        Some(rule)
     }
 }
 
@@ -415,7 +419,7 @@ impl Collector for Findings<'_> {
             let occurrence = Occurrence { event, named: named.as_ref(), functions, index };
             self.display.about(process);
             self.display.finding(&finding, &occurrence);
-            self.show_rule(process.pid, &subject, event.function, &stack);
+            finding.suppression = self.show_rule(process.pid, &subject, event.function, &stack);
         }
         self.contexts.insert((process.serial, context), Kept::Finding(self.report.errors.len()));
         let is_error = finding.severity == Level::Error;
@@ -447,7 +451,7 @@ impl Collector for Findings<'_> {
         if !self.treatment.lists_leaks || !kinds.iter().any(|kinds| kinds.contains(&loss.kind)) {
             return;
         }
-        let (record, is_known) = self.leak_record(process, loss, &stack);
+        let (mut record, is_known) = self.leak_record(process, loss, &stack);
         let functions = self.functions(process, [loss.allocated_by]);
         let function = functions.get(loss.allocated_by.name()).cloned();
         let is_error = self.treatment.error_leaks.contains(&loss.kind) && !is_known;
@@ -464,7 +468,7 @@ impl Collector for Findings<'_> {
                 allocated_by: loss.allocated_by,
                 function,
             });
-            self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
+            record.suppression = self.show_rule(process.pid, &subject, Some(loss.allocated_by), &stack);
         }
         self.report.leaks.push(record);
     }

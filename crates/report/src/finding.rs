@@ -43,6 +43,9 @@ pub struct Finding {
     pub notes: Vec<String>,
     /// The likely cause and what to try: one sentence.
     pub help: String,
+    /// The rule that would keep it out, in Valgrind's syntax, where rules are generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppression: Option<String>,
 }
 
 /// How bad a finding is.
@@ -178,6 +181,7 @@ impl Finding {
             freed: trim.apply(traces.freed),
             notes,
             help: help::help(event, traces.named.as_ref()),
+            suppression: None,
         }
     }
 

@@ -40,6 +40,9 @@ pub struct LeakRecord {
     pub message: String,
     /// The cause in one sentence, and what to try in another.
     pub help: String,
+    /// The rule that would keep it out, in Valgrind's syntax, where rules are generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppression: Option<String>,
 }
 
 /// The numbers of a loss record.
@@ -73,6 +76,7 @@ impl LeakRecord {
             fingerprint,
             message: String::new(),
             help: help(kind).to_owned(),
+            suppression: None,
         };
         record.update_message();
         record

@@ -37,6 +37,9 @@ fn finding(id: &str, message: &str) -> Finding {
         fingerprint: "00112233aabbccdd".into(),
         notes: vec!["a note with <markup> & more".into()],
         help: "try this".into(),
+        suppression: Some(
+            "{\n   <a rule>\n   Memcheck:Free\n   fun:free\n   obj:*/lib.so\n   ...\n}\n".into(),
+        ),
     }
 }
 
@@ -155,6 +158,11 @@ fn valgrind_xml_has_only_kinds_that_its_readers_know() {
     assert_eq!(kinds, ["InvalidWrite", "InvalidFree", "Leak_DefinitelyLost"]);
     assert!(text.contains("<leakedbytes>10</leakedbytes>") && text.contains("<count>3</count>"));
     assert!(text.contains("<dir>src</dir>") && text.contains("<file>a b.c</file>"));
+    let rule: String =
+        text.lines().skip_while(|line| !line.contains("<suppression>")).take(11).map(str::trim).collect();
+    let expected = "<suppression><sname>a rule</sname><skind>Memcheck:Free</skind><sframe><fun>free</fun></sframe>\
+        <sframe><obj>*/lib.so</obj></sframe>";
+    assert!(rule.starts_with(expected), "{rule}");
 }
 
 #[test]

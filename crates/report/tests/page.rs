@@ -49,6 +49,7 @@ fn report(file: &str, findings: usize) -> Report {
             fingerprint: format!("{index:016x}"),
             notes: Vec::new(),
             help: "check the index".into(),
+            suppression: None,
         });
     }
     for (function, bytes) in [("parse", 300), ("load", 700)] {

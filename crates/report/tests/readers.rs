@@ -52,6 +52,9 @@ fn report() -> Report {
             fingerprint: format!("{index:016x}"),
             notes: vec!["a note".into()],
             help: "try this".into(),
+            suppression: Some(
+                "{\n   <a rule>\n   Memcheck:Free\n   fun:free\n   obj:*/lib.so\n   ...\n}\n".into(),
+            ),
         });
     }
     for (index, kind) in LeakKind::ALL.into_iter().enumerate() {
@@ -238,6 +241,27 @@ struct Error {
     #[serde(default)]
     auxwhat: Vec<String>,
     stack: Vec<Stack>,
+    suppression: Option<Rule>,
+}
+
+/// `suppression`, as protocol 4 defines it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "fields say what must be there")]
+struct Rule {
+    sname: String,
+    skind: String,
+    skaux: Option<String>,
+    sframe: Vec<RuleFrame>,
+    rawtext: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "fields say what must be there")]
+struct RuleFrame {
+    obj: Option<String>,
+    fun: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -141,6 +141,25 @@ fn error(xml: &mut Xml, report: &Report, index: usize, finding: &Finding, thread
                 stack(xml, function(called), frames);
             }
         }
+        suppression(xml, finding.suppression.as_deref());
+    });
+}
+
+/// The rule that would keep an error out, taken apart and whole.
+fn suppression(xml: &mut Xml, rule: Option<&str>) {
+    let Some(rule) = rule else { return };
+    let mut lines = rule.lines().map(str::trim).filter(|line| !matches!(*line, "{" | "}"));
+    xml.element("suppression", |xml| {
+        xml.leaf("sname", lines.next().unwrap_or_default().trim_matches(['<', '>']));
+        xml.leaf("skind", lines.next().unwrap_or_default());
+        for line in lines {
+            match line.split_once(':') {
+                Some((tag @ ("fun" | "obj"), name)) => xml.element("sframe", |xml| xml.leaf(tag, name)),
+                _ if line == "..." => {}
+                _ => xml.leaf("skaux", line),
+            }
+        }
+        xml.leaf("rawtext", rule);
     });
 }
 
@@ -155,6 +174,7 @@ fn loss(xml: &mut Xml, report: &Report, index: usize, leak: &LeakRecord) {
             xml.number("leakedblocks", leak.all_blocks());
         });
         stack(xml, function(report, leak.pid, leak.allocated_by.as_ref()), &leak.stack);
+        suppression(xml, leak.suppression.as_deref());
     });
 }
 
