@@ -4,12 +4,12 @@
 //! as syntax goes; a report compared with itself has nothing new, merged with itself it has the same findings, and
 //! held against itself as the baseline it is clean.
 
-use memcheck_model::{Addr, ErrorKind, LeakKind};
-use memcheck_report::{
-    AccessRecord, BlockRecord, BlockStatus, Comparison, Exit, Finding, Format, Frame, LeakRecord, Level,
-    Losses, Operation, Process, Report, SourceRoot, StaleRule, Suppressed, Verdict, merge, read,
-    step_summary,
-};
+use memcheck_model::LeakKind;
+use memcheck_report::{Comparison, Format, Report, SourceRoot, Verdict, merge, read, step_summary};
+
+/// The report that tests of the formats have.
+#[path = "../../crates/report/tests/sample/mod.rs"]
+mod sample;
 
 /// The whole input is the report.
 pub fn run(data: &[u8]) {
@@ -93,80 +93,10 @@ fn check_xml(name: &str, text: &str) {
     assert_eq!(depth, 0, "{name}: {text}");
 }
 
-fn report() -> Report {
-    let frame = |function: &str, line: u32| Frame {
-        pc: Addr(0x40_1136),
-        module: Some("/home/u/a.out".into()),
-        offset: Some(0x1136),
-        function: Some(function.into()),
-        file: Some("src/a b.c".into()),
-        line: Some(line),
-        column: Some(7),
-        inlined: false,
-    };
-    let stacks = [vec![frame("fill", 9), frame("main", 20)], Vec::new(), vec![Frame::default()]];
-    let mut report = Report::new(vec!["./a.out".into(), "]]> <x>".into()]);
-    for (index, kind) in ErrorKind::ALL.iter().take(6).enumerate() {
-        report.errors.push(Finding {
-            id: kind.id().into(),
-            severity: if index == 4 { Level::Note } else { Level::Error },
-            message: format!("finding {index} <of> \"{}\"", kind.id()),
-            pid: 12,
-            tid: 13,
-            count: index as u64 + 1,
-            function: (index == 3).then(|| "free".into()),
-            access: (index % 2 == 0).then_some(AccessRecord {
-                op: Operation::Write,
-                size: 4,
-                address: Addr(0x2000),
-            }),
-            block: (index == 1).then(|| BlockRecord {
-                address: Addr(0x2000),
-                size: 40,
-                offset: -1,
-                state: BlockStatus::Freed,
-                allocated_by: "malloc".into(),
-                allocated_tid: 12,
-                freed_by: Some("free".into()),
-                freed_tid: Some(13),
-            }),
-            stack: stacks[index % 3].clone(),
-            allocated: stacks[(index + 1) % 3].clone(),
-            freed: stacks[(index + 2) % 3].clone(),
-            fingerprint: format!("{index:016x}"),
-            notes: vec!["a note".into()],
-            help: "try this".into(),
-            suppression: None,
-        });
-    }
-    for (index, kind) in LeakKind::ALL.into_iter().enumerate() {
-        let losses = Losses { blocks: 2, bytes: 10, indirect_blocks: 1, indirect_bytes: 5 };
-        report.leaks.push(LeakRecord::new(kind, losses, 12, stacks[index % 3].clone()));
-    }
-    report.suppressed.push(Suppressed { name: "known".into(), count: 2, ..Suppressed::default() });
-    report.stale.push(StaleRule {
-        name: "old".into(),
-        file: "x.supp".into(),
-        line: 3,
-        why: "never needed".into(),
-    });
-    report.processes.push(Process {
-        pid: 12,
-        ppid: 1,
-        command: report.command.clone(),
-        exit: Some(Exit::Signal(6)),
-        heap: Default::default(),
-        coverage: Default::default(),
-        functions: Default::default(),
-    });
-    report.summarize(&[LeakKind::Definite]);
-    report
-}
-
 /// A report with something of everything, one with little, and one with nothing.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let full = report();
+    let full = sample::report();
     let mut small = full.clone();
     small.errors.truncate(1);
     small.leaks.truncate(1);

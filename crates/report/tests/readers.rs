@@ -1,82 +1,16 @@
 //! What each format's own readers insist on: the published schemas, and a reader of Valgrind's XML that knows nothing of
 //! ours and refuses what the protocol does not name.
 
+mod sample;
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use memcheck_model::{Addr, ErrorKind, LeakKind};
-use memcheck_report::{
-    AccessRecord, Coverage, Exit, Finding, Format, Frame, HeapUse, LeakRecord, Level, Losses, Operation,
-    Process, Protocol, Report, SourceRoot, Suppressed,
-};
+use memcheck_model::LeakKind;
+use memcheck_report::{Format, Level, Protocol, SourceRoot};
+use sample::report;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// A report with a finding and a loss record of every kind, names that are no names, and places that are unknown.
-fn report() -> Report {
-    let frame = |function: &str, file: Option<&str>| Frame {
-        pc: Addr(0x40_1136),
-        module: Some("/home/u/a.out".into()),
-        offset: Some(0x1136),
-        function: Some(function.into()),
-        file: file.map(str::to_owned),
-        line: file.map(|_| 7),
-        column: file.map(|_| 3),
-        inlined: false,
-    };
-    let stacks = [
-        vec![frame("fill", Some("src/a b.c")), frame("main", Some("/home/u/m.c"))],
-        vec![frame("operator<<<int> \u{1}\u{fffd}\"&", None)],
-        Vec::new(),
-        vec![Frame::default()],
-    ];
-    let mut report = Report::new(vec!["./a.out".into(), "]]> <x>".into(), "\u{7}".into()]);
-    for (index, kind) in ErrorKind::ALL.iter().enumerate() {
-        report.errors.push(Finding {
-            id: kind.id().into(),
-            severity: if index % 7 == 6 { Level::Note } else { Level::Error },
-            message: format!("finding {index} <of> \"{}\" \u{b} & \u{1f980}", kind.id()),
-            pid: 12,
-            tid: 12 + (index as u32 % 3),
-            count: index as u64 + 1,
-            function: None,
-            access: (index % 2 == 0).then_some(AccessRecord {
-                op: if index % 4 == 0 { Operation::Write } else { Operation::Read },
-                size: 4,
-                address: Addr(0x2000),
-            }),
-            block: None,
-            stack: stacks[index % stacks.len()].clone(),
-            allocated: stacks[(index + 1) % stacks.len()].clone(),
-            freed: stacks[(index + 2) % stacks.len()].clone(),
-            fingerprint: format!("{index:016x}"),
-            notes: vec!["a note".into()],
-            help: "try this".into(),
-            suppression: Some(
-                "{\n   <a rule>\n   Memcheck:Free\n   fun:free\n   obj:*/lib.so\n   ...\n}\n".into(),
-            ),
-        });
-    }
-    for (index, kind) in LeakKind::ALL.into_iter().enumerate() {
-        let losses = Losses { blocks: 2, bytes: 10, indirect_blocks: 1, indirect_bytes: 5 };
-        report.leaks.push(LeakRecord::new(kind, losses, 12, stacks[index % stacks.len()].clone()));
-    }
-    report.suppressed.push(Suppressed { name: "known".into(), count: 2, ..Suppressed::default() });
-    for (pid, exit) in [(12, Some(Exit::Signal(6))), (13, Some(Exit::Code(0)))] {
-        report.processes.push(Process {
-            pid,
-            ppid: 1,
-            command: report.command.clone(),
-            exit,
-            heap: HeapUse::default(),
-            coverage: Coverage::default(),
-            functions: Default::default(),
-        });
-    }
-    report.comment = Some("build <7>".into());
-    report.summarize(&[LeakKind::Definite]);
-    report
-}
 
 fn rendered(format: Format) -> String {
     format.render(&report(), &SourceRoot::new(std::path::Path::new("/home/u")))
