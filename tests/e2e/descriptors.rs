@@ -142,10 +142,10 @@ fn valgrind_text() -> Result<(), String> {
         " Originally opened",
         "by main (closed.c:14)",
         "",
-        "",
         "FILE DESCRIPTORS: 4 open (3 std) at exit.",
         "Open file descriptor 3: /dev/null",
         "by main (closed.c:23)",
+        "",
         "",
     ];
     must("text", lines.join("\n"), expected.join("\n"))?;

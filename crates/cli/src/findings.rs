@@ -86,7 +86,7 @@ pub struct Tally {
     pub suppressed: u64,
     /// Distinct errors that rules kept out, with loss records.
     pub suppressed_contexts: u64,
-    /// Calls of free and its like that freed nothing.
+    /// Calls of free and its like, those for pools apart, that freed nothing.
     pub bad_frees: u64,
     /// The blocks of loss records that rules kept out, in the order of `LeakKind::ALL`.
     pub suppressed_losses: [LossTotal; 4],
@@ -551,10 +551,9 @@ impl Collector for Findings<'_> {
                         let finding = &mut self.report.errors[*index];
                         finding.count = count;
                         counts.insert(*index, count);
-                        if [ErrorKind::BadFree, ErrorKind::DoubleFree]
-                            .iter()
-                            .any(|kind| kind.id() == finding.id)
-                        {
+                        let is_of_pool = finding.function.as_deref() == Some(Function::MempoolFree.name());
+                        let kinds = [ErrorKind::BadFree, ErrorKind::DoubleFree];
+                        if !is_of_pool && kinds.iter().any(|kind| kind.id() == finding.id) {
                             add(&mut tally.bad_frees, count);
                         }
                         if finding.severity == Level::Error {
