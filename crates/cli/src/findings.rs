@@ -371,7 +371,7 @@ impl Collector for Findings<'_> {
             return false;
         }
         if own_operators::explain(&mut self.names, process, event) {
-            return;
+            return false;
         }
         let top = if event.exact_top { Top::Exact } else { Top::Return };
         let stack = self.names.frames(process, event.stack, top);
