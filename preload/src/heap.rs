@@ -31,7 +31,7 @@ pub use errors::report;
 pub use operations::{Call, Content, DeleteTerms, allocate, deallocate, reallocate, usable_size};
 pub use threads::ThreadHeap;
 
-const HEAP_BASE: Addr = Addr(0x2000_0000_0000);
+const HEAP_BASE: Addr = Addr(0x200b_e160_0000);
 
 static STATE: AtomicU32 = AtomicU32::new(UNTRIED);
 const UNTRIED: u32 = 0;
