@@ -235,6 +235,11 @@ fn original(pc: u64, kind: PcKind) -> u64 {
     }
 }
 
+/// The return address in the program's own code that this one stands for.
+pub fn original_return(pc: u64) -> u64 {
+    original(pc, PcKind::Return)
+}
+
 /// The frames with what stands for each in the program's own code. The first is an instruction or not.
 fn originals(frames: &mut [Pc], first: PcKind) {
     if !install::is_on() {

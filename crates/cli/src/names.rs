@@ -3,7 +3,7 @@
 use memcheck_model::{Addr, Function, Pc};
 use memcheck_report::{Frame, NamedAddress, PathMap, Symbol};
 use memcheck_suppress::FrameNames;
-use memcheck_symbolize::{Location, ModuleFile, SymbolKind, Symbolizer, demangle};
+use memcheck_symbolize::{Location, ModuleFile, NamedSymbol, SymbolKind, Symbolizer, demangle};
 
 use crate::{
     progress::Spinner,
@@ -167,15 +167,26 @@ impl Names {
     pub fn named(&mut self, process: &Watched, address: Addr) -> Option<NamedAddress> {
         let module = process.find_module(address)?;
         let named = self.symbolizer.named(file(module), address.0.wrapping_sub(module.bias))?;
-        Some(NamedAddress {
-            symbol: match named.kind {
-                SymbolKind::Function => Symbol::Function,
-                SymbolKind::Variable => Symbol::Variable,
-            },
-            name: named.name,
-            offset: named.offset,
-            size: named.size,
-            module: module.path.to_string_lossy().into_owned(),
-        })
+        Some(named_in(module, named))
+    }
+
+    /// The thread-local variable that a root of that kind stands in (see `memcheck_model::Root`).
+    pub fn thread_local(&mut self, process: &Watched, address: Addr) -> Option<NamedAddress> {
+        let module = process.find_module(address)?;
+        let named = self.symbolizer.thread_local(file(module), address.0 - module.start.0)?;
+        Some(named_in(module, named))
+    }
+}
+
+fn named_in(module: &MappedModule, named: NamedSymbol) -> NamedAddress {
+    NamedAddress {
+        symbol: match named.kind {
+            SymbolKind::Function => Symbol::Function,
+            SymbolKind::Variable => Symbol::Variable,
+        },
+        name: named.name,
+        offset: named.offset,
+        size: named.size,
+        module: module.path.to_string_lossy().into_owned(),
     }
 }

@@ -43,7 +43,8 @@ impl RootKind {
 pub struct Root {
     /// Of what kind.
     pub kind: RootKind,
-    /// Where.
+    /// Where. For a thread-local variable the first address of its module, and so many bytes further as it lies from
+    /// the start of the module's thread-local storage; null when that is not known.
     pub address: Addr,
     /// Whose, for those of threads; else zero.
     pub tid: ThreadId,

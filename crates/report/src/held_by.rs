@@ -51,20 +51,27 @@ impl HeldBy {
                 named.name.rsplit_once('.').filter(|(_, tail)| tail.bytes().all(|b| b.is_ascii_digit()));
             name.map_or(named.name.as_str(), |(name, _)| name).to_owned()
         });
+        let place = named.zip(variable.as_ref()).map(|(named, variable)| match named.offset {
+            0 => variable.clone(),
+            offset => format!("{variable}+{offset}"),
+        });
         let (root, mut path) = match holding.root.kind {
             RootKind::Variable => {
-                let path = match (named, &variable) {
-                    (Some(named), Some(variable)) => match named.offset {
-                        0 => format!("global {variable}"),
-                        offset => format!("global {variable}+{offset}"),
-                    },
-                    _ => format!("the variable at {}", holding.root.address),
+                let path = match &place {
+                    Some(place) => format!("global {place}"),
+                    None => format!("the variable at {}", holding.root.address),
                 };
                 (RootPlace::Global, path)
             }
             RootKind::Register => (RootPlace::Register, format!("a register of {thread}")),
             RootKind::Stack => (RootPlace::Stack, format!("the stack of {thread}")),
-            RootKind::ThreadLocal => (RootPlace::ThreadLocal, format!("a thread-local variable of {thread}")),
+            RootKind::ThreadLocal => {
+                let path = match &place {
+                    Some(place) => format!("thread-local {place} of {thread}"),
+                    None => format!("a thread-local variable of {thread}"),
+                };
+                (RootPlace::ThreadLocal, path)
+            }
             RootKind::ThreadData => (RootPlace::ThreadData, format!("thread-specific data of {thread}")),
             RootKind::Mapping => {
                 (RootPlace::Mapping, format!("memory that the program mapped, at {}", holding.root.address))
@@ -83,7 +90,7 @@ impl HeldBy {
             }
         }
         let tid = (tid != 0).then_some(tid);
-        Self { path, root, variable: variable.filter(|_| root == RootPlace::Global), tid }
+        Self { path, root, variable, tid }
     }
 }
 
@@ -113,6 +120,9 @@ mod tests {
         assert_eq!(path(global, &[(0, 0)], 0, Some(("held.3", 8))), "global held+8");
         assert_eq!(path(global, &[(4, 8), (0, 0)], 0, None), "the variable at 0x1000 → +4 [8]");
         assert_eq!(path(RootKind::Stack, &[(0, 0)], 0, None), "the stack of the main thread");
+        let local = RootKind::ThreadLocal;
+        assert_eq!(path(local, &[(0, 0)], 0, Some(("held", 8))), "thread-local held+8 of the main thread");
+        assert_eq!(path(local, &[(0, 0)], 0, None), "a thread-local variable of the main thread");
         let long = path(global, &[(0, 8); PATH_STEPS], 84, Some(("list", 0)));
         assert_eq!(long.matches("[8]").count(), PATH_STEPS - 1);
         assert!(long.contains("[8] → … 84 more … → [8]"), "{long}");

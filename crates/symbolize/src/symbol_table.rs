@@ -54,17 +54,27 @@ pub(crate) struct SymbolTable {
 }
 
 impl SymbolTable {
-    /// Adds the symbols of `elf`.
+    /// Adds the functions and variables of `elf`.
     pub(crate) fn add(&mut self, elf: &Elf<'_>) {
+        self.add_kinds(elf, |kind| match kind {
+            sym::STT_FUNC | sym::STT_GNU_IFUNC => Some(SymbolKind::Function),
+            sym::STT_OBJECT => Some(SymbolKind::Variable),
+            _ => None,
+        });
+    }
+
+    /// Adds the thread-local variables of `elf`, whose addresses are from the start of its thread-local storage.
+    pub(crate) fn add_thread_locals(&mut self, elf: &Elf<'_>) {
+        self.add_kinds(elf, |kind| (kind == sym::STT_TLS).then_some(SymbolKind::Variable));
+    }
+
+    fn add_kinds(&mut self, elf: &Elf<'_>, kind: impl Fn(u8) -> Option<SymbolKind>) {
         let tables = [(&elf.syms, &elf.strtab), (&elf.dynsyms, &elf.dynstrtab)];
         for (symbols, strings) in tables {
             for symbol in symbols.iter() {
-                let kind = match symbol.st_type() {
-                    sym::STT_FUNC | sym::STT_GNU_IFUNC => SymbolKind::Function,
-                    sym::STT_OBJECT => SymbolKind::Variable,
-                    _ => continue,
-                };
-                if symbol.is_import() || symbol.st_shndx == 0 {
+                let Some(kind) = kind(symbol.st_type()) else { continue };
+                // Undefined here: another module's. (The first thread-local variable is at zero.)
+                if symbol.st_shndx == 0 {
                     continue;
                 }
                 let Some(name) = strings.get_at(symbol.st_name).filter(|name| !name.is_empty()) else {

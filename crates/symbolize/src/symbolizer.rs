@@ -45,9 +45,11 @@ pub struct Location {
 /// `std::bad_alloc`'s name in its type information (Itanium C++ ABI, 2.9.5), which is defined where its code is.
 const BAD_ALLOC: &[u8] = b"\0St9bad_alloc\0";
 
+#[derive(Default)]
 struct Module {
     dwarf: Option<Loader>,
     symbols: SymbolTable,
+    thread_locals: SymbolTable,
     has_own_operators: OnceCell<bool>,
 }
 
@@ -67,6 +69,11 @@ impl Symbolizer {
     /// The function or variable that `address` (as the file states it) lies in.
     pub fn named(&mut self, file: ModuleFile<'_>, address: u64) -> Option<NamedSymbol> {
         self.module(file).symbols.find(address)
+    }
+
+    /// The thread-local variable that lies so many bytes from the start of the file's thread-local storage.
+    pub fn thread_local(&mut self, file: ModuleFile<'_>, offset: u64) -> Option<NamedSymbol> {
+        self.module(file).thread_locals.find(offset)
     }
 
     /// Where the function or variable of this name, as the linker knows it, begins in the file.
@@ -113,11 +120,7 @@ impl Symbolizer {
 impl Module {
     /// What can be had of the module's file and its debug files; nothing when the file is another one by now.
     fn open(path: &Path, build_id: &[u8]) -> Self {
-        Self::try_open(path, build_id).unwrap_or(Self {
-            dwarf: None,
-            symbols: SymbolTable::default(),
-            has_own_operators: OnceCell::new(),
-        })
+        Self::try_open(path, build_id).unwrap_or_default()
     }
 
     fn try_open(path: &Path, loaded_id: &[u8]) -> Option<Self> {
@@ -128,19 +131,22 @@ impl Module {
         if debug_file::build_id(&elf, &bytes).is_some_and(|id| !loaded_id.is_empty() && id != loaded_id) {
             return None;
         }
-        let mut symbols = SymbolTable::default();
+        let (mut symbols, mut thread_locals) = (SymbolTable::default(), SymbolTable::default());
         symbols.add(&elf);
+        thread_locals.add_thread_locals(&elf);
         let separate = debug_file::find(path, &elf, &bytes);
         let dwarf = match &separate {
             None => load(path, &elf, &bytes),
             Some(path) => fs::read(path).ok().and_then(|bytes| {
                 let elf = Elf::parse(&bytes).ok()?;
                 symbols.add(&elf);
+                thread_locals.add_thread_locals(&elf);
                 load(path, &elf, &bytes)
             }),
         };
         symbols.finish();
-        Some(Self { dwarf, symbols, has_own_operators: OnceCell::new() })
+        thread_locals.finish();
+        Some(Self { dwarf, symbols, thread_locals, has_own_operators: OnceCell::new() })
     }
 
     fn locations(&self, address: u64) -> Vec<Location> {

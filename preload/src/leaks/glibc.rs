@@ -12,7 +12,12 @@
 //!
 //! Reads the target's memory, which may be trampled: every pointer is tried before it is followed.
 
-use crate::{libc_symbols, sys::memory};
+use alloc::vec::Vec;
+
+use crate::{
+    libc_symbols::{self, Symbols},
+    sys::memory,
+};
 
 /// Lists longer than this are rings by accident.
 const MOST_THREADS: usize = 1 << 20;
@@ -55,13 +60,7 @@ impl ThreadLists {
         let modules = libc_symbols::find_loader()?;
         let libc = modules.symbols_of(b"libc.so.6")?;
         let loader = modules.symbols_of(b"ld-linux-x86-64.so.2")?;
-        let number = |name: &[u8], index: u64| {
-            let entry = libc.find(name)?;
-            memory::try_read((entry.start + index * 4) & !7).map(|word| {
-                let shift = if (entry.start + index * 4) % 8 == 4 { 32 } else { 0 };
-                word >> shift & u64::from(u32::MAX)
-            })
-        };
+        let number = |name: &[u8], index: u64| debug_number(&libc, name, index);
         let offset = |name: &[u8]| number(name, 2);
         let global = loader.find(b"_rtld_global")?.start;
         let user = global + offset(b"_thread_db_rtld_global__dl_stack_user")?;
@@ -104,6 +103,42 @@ impl ThreadLists {
             }
         }
     }
+}
+
+/// One of the numbers that libc exports for debuggers.
+fn debug_number(libc: &Symbols, name: &[u8], index: u64) -> Option<u64> {
+    let at = libc.find(name)?.start + index * 4;
+    let shift = if at % 8 == 4 { 32 } else { 0 };
+    memory::try_read(at & !7).map(|word| word >> shift & u64::from(u32::MAX))
+}
+
+/// The thread-local storage of a module that was there when the program started.
+///
+/// ```text
+///  | …  | a library's | the program's | thread pointer       start = thread pointer − distance
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// How far below the thread pointer it begins.
+    pub distance: u64,
+    /// The module's dynamic section.
+    pub dynamic: u64,
+}
+
+/// All of them, the nearest first; none where libc does not say where the loader notes them.
+pub fn storages() -> Vec<Storage> {
+    let loader = libc_symbols::find_loader();
+    let libc = loader.and_then(|loader| loader.symbols_of(b"libc.so.6"));
+    let place = libc.and_then(|libc| debug_number(&libc, b"_thread_db_link_map_l_tls_offset", 2));
+    let Some((loader, place)) = loader.zip(place) else { return Vec::new() };
+    let storage = |linked: libc_symbols::Linked| {
+        let distance = memory::try_read(linked.entry + place)?;
+        // The loader's numbers for none, and for one that is elsewhere, are 0 and −1.
+        (distance != 0 && distance != u64::MAX).then_some(Storage { distance, dynamic: linked.dynamic })
+    };
+    let mut storages: Vec<Storage> = loader.modules().filter_map(storage).collect();
+    storages.sort_unstable_by_key(|storage| storage.distance);
+    storages
 }
 
 /// The start of the block that holds a thread's table of TLS blocks, if the thread has one: `dtv` points to its

@@ -5,6 +5,7 @@
 //!   − the heap, the shadow and everything else that the shim mapped, the shim's own data
 //!   − each thread's storage of the shim's
 //!   − stacks below their thread's stack pointer (and the 128 bytes that a leaf function may use below it)
+//!   − what `exit` keeps on the stack: mostly what earlier functions left there
 //!   − stacks and TLS of threads that have ended
 //!   − pages that nobody touched
 //!   + registers
@@ -14,14 +15,14 @@
 
 use alloc::vec::Vec;
 
-use memcheck_model::{Addr, AddrRange, Root, RootKind, Size, ThreadId};
+use memcheck_model::{Addr, AddrRange, Pc, Root, RootKind, Size, ThreadId};
 
-use super::glibc::{Descriptor, Life, ThreadLists, table_of};
+use super::glibc::{self, Descriptor, Life, Storage, ThreadLists, table_of};
 use super::{runtime_library::RuntimeLibraries, stop::Stand};
 use crate::{
     lifecycle::end::Departure,
     maps::{self, Mapping, Source},
-    modules,
+    modules, stacks,
     sys::{file::File, memory, owned, process},
     thread,
 };
@@ -48,13 +49,28 @@ pub struct Roots {
     threads: Vec<Thread>,
     /// Where the registers of threads are saved, and whose.
     registers: Vec<(AddrRange, u32)>,
+    storages: Vec<Storage>,
 }
 
 impl Roots {
     /// What kind of place in the root set this is.
     pub fn describe(&self, address: Addr) -> Root {
         let (kind, tid) = self.owner(address);
+        let is_local = kind == RootKind::ThreadLocal;
+        let thread = self.threads.iter().find(|thread| is_local && thread.tid == tid);
+        let address = thread.map_or(address, |thread| self.place_of_local(thread.thread_pointer - address.0));
         Root { kind, address, tid: ThreadId(tid) }
+    }
+
+    /// The place of the thread-local variable that lies so far below a thread pointer (see `Root`).
+    fn place_of_local(&self, distance: u64) -> Addr {
+        let storage = self.storages.iter().find(|storage| distance <= storage.distance);
+        let place = storage.and_then(|storage| {
+            let module = modules::find(storage.dynamic)?.range;
+            let place = module.start().checked_add(Size(storage.distance - distance))?;
+            module.contains(place).then_some(place)
+        });
+        place.unwrap_or(Addr::NULL)
     }
 
     fn owner(&self, address: Addr) -> (RootKind, u32) {
@@ -67,7 +83,8 @@ impl Roots {
         // The nearest thread pointer above or just below tells whose storage it is, the nearest stack pointer below
         // whose stack.
         let storage = |thread: &&Thread| {
-            let start = thread.thread_pointer.saturating_add_signed(thread::block_offset() as i64);
+            let storage_bytes = self.storages.last().map_or(0, |storage| storage.distance);
+            let start = thread.thread_pointer.saturating_sub(storage_bytes);
             thread.thread_pointer != 0 && (start..thread.thread_pointer + DESCRIPTOR_MAX).contains(&address.0)
         };
         if let Some(thread) = self.threads.iter().find(storage) {
@@ -126,6 +143,7 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
         excluded.extend(thread_storage(thread.thread_pointer));
         ranges.extend(spilled(thread));
     }
+    excluded.extend(exit_frames(departure, &libraries));
     for mapping in &mappings {
         exclude_stacks(mapping, &threads, &descriptors, &mut excluded);
     }
@@ -150,7 +168,7 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
     let tables: Vec<u64> =
         pointers.chain(descriptors.iter().map(|descriptor| descriptor.start)).filter_map(table_of).collect();
     library.extend(AddrRange::new(Addr(tables.as_ptr() as u64), Size(tables.len() as u64 * 8)));
-    Roots { program: ranges, library, tables, libraries, threads, registers }
+    Roots { program: ranges, library, tables, libraries, threads, registers, storages: glibc::storages() }
 }
 
 fn is_root(mapping: &Mapping) -> bool {
@@ -198,6 +216,33 @@ fn exclude_stacks(
         };
         excluded.extend(AddrRange::between(Addr(bottom(descriptor.start)), Addr(end)));
     }
+}
+
+/// From the place of the red zone to the registers that `__run_exit_handlers` saved for its caller, in a thread that
+/// came to `_exit` by way of it.
+///
+/// ```text
+///  rsp → [ return to __run_exit_handlers | its variables | six registers | return to exit | … ]
+///        └─────────────── left out ──────────────────────┘
+/// ```
+/// A function that has just been called uses no red zone, and the variables point to no block of the program; where
+/// they have no value yet, words of frames that ended before would.
+fn exit_frames(departure: &Departure, libraries: &RuntimeLibraries) -> Option<AddrRange> {
+    const MOST_WORDS: u64 = 64;
+    const SAVED_BYTES: u64 = 6 * 8;
+    let is_in_exit = |pc: u64| {
+        // The call is the last instruction: it does not return.
+        let call = Addr(Pc(stacks::original_return(pc)).call_site().0);
+        libraries.exits.iter().any(|function| function.contains(call))
+    };
+    // Another function's call of `_exit`, or a signal in the middle of something.
+    let caller = memory::try_read(departure.rsp).map(stacks::original_return);
+    if departure.pc != 0 || !caller.is_some_and(|pc| libraries.contain(Addr(pc))) {
+        return None;
+    }
+    let returns = |&at: &u64| memory::try_read(at).is_some_and(is_in_exit);
+    let at = (1..MOST_WORDS).map(|index| departure.rsp + index * 8).find(returns)?;
+    AddrRange::between(Addr(departure.rsp - RED_ZONE), Addr(at - SAVED_BYTES))
 }
 
 /// The shim's storage in a thread.

@@ -207,9 +207,7 @@ impl MemoryView for HeapView<'_> {
     }
 
     fn is_library_stack(&self, stack: StackId) -> bool {
-        let mut frames = [Pc(0); 1];
-        // Without a frame it was allocated before the shim began: by constructors of libraries, who then hold it.
-        self.stack_in(stack, &mut frames).first().is_none_or(|pc| self.libraries.contain(Addr(pc.0)))
+        self.libraries.made(self.stack_in(stack, &mut [Pc(0); 2]))
     }
 
     fn is_start_by_convention(&self, chunk: Chunk, offset: Size) -> bool {
