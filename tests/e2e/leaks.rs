@@ -66,6 +66,7 @@ pub fn trials() -> Vec<Trial> {
         .map(|case| trial(format!("leaks::{}{}", case.0, case.1.join("")), move || options(case)))
         .collect();
     trials.push(trial("leaks::hundred_threads_stop_at_the_end", crowd));
+    trials.push(trial("leaks::exec_tells_what_it_drops_on_request", replaced));
     trials.push(trial("leaks::unprivileged_user_without_ptrace_is_told", unprivileged));
     trials
 }
@@ -95,6 +96,23 @@ fn crowd() -> Result<(), String> {
         let run = exec::checked(&[], &program, &["return"])?;
         if run.outcome.status != "exit 0" || run.text.contains("not searched") {
             return Err(format!("{}: {}", run.outcome.status, run.text));
+        }
+    }
+    Ok(())
+}
+
+/// What a program had when it became another one is a line where reachable blocks are shown, and in the JSON report.
+fn replaced() -> Result<(), String> {
+    let program = program("programs", "replaced.c")?;
+    let told = "it became another program with 150 bytes in 2 blocks in use, not searched for leaks";
+    for (options, is_told) in [(&[][..], false), (&["--show-leak-kinds=all"], true)] {
+        let run = exec::checked(options, &program, &[])?;
+        if run.outcome.status != "exit 0" || run.text.contains(told) != is_told {
+            return Err(format!("{options:?}: {}: {}", run.outcome.status, run.text));
+        }
+        let in_use = run.report.processes.iter().map(|process| process.heap.in_use_bytes).collect::<Vec<_>>();
+        if in_use != [150, 0] {
+            return Err(format!("{in_use:?} bytes in use"));
         }
     }
     Ok(())

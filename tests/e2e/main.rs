@@ -52,6 +52,7 @@ fn main() {
             trials.extend(injected::trials());
             trials.extend(matrix::trials());
             trials.extend(programs::trials());
+            trials.extend(programs::leak_trials());
             trials.extend(robustness::trials());
             trials.extend(traps::trials());
             trials.extend(refusals::trials());

@@ -15,7 +15,15 @@ pub struct Report {
 /// One process of the tree.
 #[derive(Debug, Deserialize)]
 pub struct Process {
+    pub pid: i64,
+    pub heap: HeapUse,
     pub exit: Option<serde_json::Value>,
+}
+
+/// What its heap did.
+#[derive(Debug, Deserialize)]
+pub struct HeapUse {
+    pub in_use_bytes: u64,
 }
 
 /// One finding that is no leak.
@@ -59,6 +67,7 @@ pub struct Frame {
 /// One loss record.
 #[derive(Debug, Deserialize)]
 pub struct Leak {
+    pub pid: i64,
     pub kind: String,
     pub blocks: i64,
     pub bytes: i64,

@@ -259,13 +259,26 @@ impl<'a> Findings<'a> {
         let mut record = LeakRecord::new(loss.kind, losses(loss), process.pid, shown);
         record.allocated_by = Some(loss.allocated_by.name().to_owned());
         record.held_by = loss.held_by.as_ref().map(|holding| {
-            let named = (holding.root.kind == RootKind::Variable)
-                .then(|| self.names.named(process, holding.root.address))
-                .flatten();
+            let named = match holding.root.kind {
+                RootKind::Variable => self.names.named(process, holding.root.address),
+                RootKind::ThreadLocal => self.names.thread_local(process, holding.root.address),
+                _ => None,
+            };
             HeldBy::new(holding, process.pid, named.as_ref())
         });
         let is_known = self.report.is_known(&record.fingerprint);
         (record, is_known)
+    }
+
+    /// What a process had in use when it became another program. Like blocks that are still reachable, which most of
+    /// these are, it is shown on request. What a forked process had is mostly its parent's.
+    fn describe_dropped(&self, process: &Watched) -> Option<String> {
+        let (bytes, blocks) = (process.counter(Counter::InUseBytes), process.counter(Counter::InUseBlocks));
+        let is_told = self.treatment.shown_leaks.contains(&LeakKind::Reachable);
+        (is_told && blocks > 0 && !process.is_forked).then(|| {
+            let blocks = if blocks == 1 { "1 block".to_owned() } else { format!("{blocks} blocks") };
+            format!("it became another program with {bytes} bytes in {blocks} in use, not searched for leaks")
+        })
     }
 
     /// The rule that would keep this out, shown, if rules are wanted.
@@ -574,8 +587,13 @@ impl Collector for Findings<'_> {
         if refused > 0 {
             self.display.remark(process, &format!("{refused} further errors were not told apart any more"));
         }
-        if process.end != Some(End::Exec) && !self.is_silent(process) {
+        if self.is_silent(process) {
+            return;
+        }
+        if process.end != Some(End::Exec) {
             self.display.ended(&Ended { process, counts, tally });
+        } else if let Some(dropped) = self.describe_dropped(process) {
+            self.display.remark(process, &dropped);
         }
     }
 }

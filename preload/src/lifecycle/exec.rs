@@ -14,7 +14,7 @@ use memcheck_wire::{CHANNEL_VARIABLE, Notice, NoticeKind, Record};
 
 use super::{libc_entries::answer, program_file};
 use crate::{
-    channel, leaks,
+    channel, heap, leaks,
     sys::{self, Errno, file::File, target_syscall},
     thread,
 };
@@ -106,6 +106,8 @@ unsafe fn become_program(number: i64, args: [u64; 6]) -> i32 {
     let is_own = !channel::is_vfork_child();
     if is_own {
         leaks::before_exec();
+        // What is in use now is dropped, and the report tells how much that was.
+        heap::store_statistics();
     }
     // SAFETY: the caller's word.
     let result = unsafe { target_syscall(number, args) };
