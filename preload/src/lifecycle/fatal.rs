@@ -20,9 +20,12 @@ const SIGILL: i32 = 4;
 const SIGBUS: i32 = 7;
 const SIGFPE: i32 = 8;
 const SIGSEGV: i32 = 11;
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGTERM: i32 = 15;
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
+const SIGSYS: i32 = 31;
+
+/// The signals that tell of an error of the program's; by the others it is told to end.
+const TELLING: [i32; 7] = [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
 
 /// `SEGV_MAPERR`: nothing is mapped at the address.
 const NOTHING_MAPPED: i32 = 1;
@@ -117,7 +120,7 @@ extern "C" fn act(signal: &Signal) {
         return;
     }
     if !channel::is_vfork_child() {
-        if ![SIGHUP, SIGINT, SIGTERM].contains(&signal.number) {
+        if TELLING.contains(&signal.number) {
             report(signal);
         }
         let departure = Context::new(signal.context).departure();

@@ -53,9 +53,10 @@ const SA_RESETHAND: u64 = 0x8000_0000;
 /// The action names a restorer.
 pub const SA_RESTORER: u64 = 0x0400_0000;
 
-/// The signals whose default action is preceded by a report or the last work: SIGHUP, SIGINT, SIGILL, SIGTRAP,
-/// SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGTERM, SIGSYS.
-const ENDING: [i32; 10] = [1, 2, 4, 5, 6, 7, 8, 11, 15, 31];
+/// The signals whose default action is preceded by a report or the last work, because it ends the process: SIGHUP,
+/// SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM,
+/// SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO, SIGSYS.
+const ENDING: [i32; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 29, 31];
 
 /// What the target set, where the kernel has one of our entries.
 struct Disposition {
