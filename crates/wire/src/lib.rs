@@ -24,6 +24,7 @@
 
 mod contexts;
 mod counter;
+mod event;
 mod layout;
 mod options;
 mod patterns;

@@ -34,6 +34,11 @@ impl fmt::Display for Malformed {
 
 impl core::error::Error for Malformed {}
 
+/// The first `most` bytes.
+pub fn cut(bytes: &[u8], most: usize) -> &[u8] {
+    &bytes[..bytes.len().min(most)]
+}
+
 /// Writes words one after the other; what does not fit is noted and dropped.
 pub struct Writer<'a> {
     words: &'a [AtomicU64],
