@@ -25,8 +25,8 @@ pub(crate) fn help(event: &ErrorEvent<'_>, named: Option<&NamedAddress>) -> Stri
             if is_made_of(FREED_FILL, event.address) =>
         {
             format!(
-                "the pointer was read from memory after it was freed, which is filled with {FREED_FILL:#x}; the error \
-                 before this one may tell where"
+                "the pointer was read from memory that was freed, or that was allocated and never set: both are filled \
+                 with {FREED_FILL:#x}; an error before this one may tell where"
             )
         }
         ErrorKind::BadFree | ErrorKind::BadRealloc | ErrorKind::WildAccess
@@ -191,24 +191,40 @@ mod tests {
     use super::*;
     use memcheck_model::{Addr, Pc, ThreadId};
 
+    fn event(kind: ErrorKind, address: Addr) -> ErrorEvent<'static> {
+        ErrorEvent {
+            kind,
+            tid: ThreadId(1),
+            function: None,
+            access: None,
+            address,
+            place: Place::None,
+            detail: Detail::Signal { number: 11, code: 1 },
+            exact_top: true,
+            stack: &[Pc(1)],
+            allocated: &[],
+            freed: &[],
+        }
+    }
+
     #[test]
     fn every_kind_has_a_cause_and_an_advice() {
         for &kind in ErrorKind::ALL {
-            let event = ErrorEvent {
-                kind,
-                tid: ThreadId(1),
-                function: None,
-                access: None,
-                address: Addr(0x1000),
-                place: Place::None,
-                detail: Detail::Signal { number: 11, code: 1 },
-                exact_top: true,
-                stack: &[Pc(1)],
-                allocated: &[],
-                freed: &[],
-            };
-            let help = help(&event, None);
+            let help = help(&event(kind, Addr(0x1000)), None);
             assert_eq!(help.matches("; ").count(), 1, "{}: {help}", kind.id());
+        }
+    }
+
+    #[test]
+    fn pointers_made_of_a_fill_are_known() {
+        for (address, is_known) in [
+            (0xd9d9_d9d9_d9d9_d9d9, true),
+            (0xd9d9_d9d9_d9d9_da00, true),
+            (0xb7b7_b7b7_b7b7_b7b7, true),
+            (0xd9d9_d9d9, false),
+        ] {
+            let help = help(&event(ErrorKind::WildAccess, Addr(address)), None);
+            assert_eq!(help.contains("filled with") || help.contains("bytes are"), is_known, "{address:#x}");
         }
     }
 }
