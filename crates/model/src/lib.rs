@@ -1,5 +1,6 @@
 //! The vocabulary that every part of memcheck shares: addresses, identifiers, what a finding is called and
-//! what an error event says. Plain data, no behaviour beyond arithmetic that cannot overflow silently.
+//! what an error event says. Plain data, no behaviour beyond arithmetic that cannot overflow silently and how text
+//! matches a pattern.
 //!
 //! Runs anywhere: no allocation, no locks, no system calls.
 #![no_std]
@@ -16,6 +17,7 @@ mod holding;
 mod ids;
 mod leak;
 mod parameter;
+mod wildcard;
 
 pub use access::{Access, AccessKind};
 pub use addr::{Addr, AddrRange, Pc, Size};
@@ -28,3 +30,4 @@ pub use holding::{Holding, PATH_STEPS, Root, RootKind, Step};
 pub use ids::{StackId, ThreadId};
 pub use leak::{LeakKind, SearchScope};
 pub use parameter::ParameterName;
+pub use wildcard::is_wildcard_match;

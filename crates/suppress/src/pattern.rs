@@ -1,5 +1,7 @@
 //! Text with wildcards, and lists of frames with wildcards.
 
+use memcheck_model::is_wildcard_match;
+
 use crate::rule::FrameNames;
 
 /// What stands for a name that is not known, as in Valgrind's reports.
@@ -14,31 +16,9 @@ impl Pattern {
         Self(text.to_owned())
     }
 
-    /// Whether the whole of `text` matches. Bytes are compared, so `?` is one byte of a longer character.
+    /// Whether the whole of `text` matches.
     pub(crate) fn matches(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        let (mut at_pattern, mut at_text) = (0, 0);
-        // The last star, and the text that it has swallowed up to: where to go on after a mismatch.
-        let mut retry: Option<(usize, usize)> = None;
-        while at_text < text.len() {
-            match pattern.get(at_pattern) {
-                Some(b'*') => {
-                    retry = Some((at_pattern, at_text));
-                    at_pattern += 1;
-                }
-                Some(&byte) if byte == b'?' || byte == text[at_text] => {
-                    at_pattern += 1;
-                    at_text += 1;
-                }
-                _ => {
-                    let Some((star, swallowed)) = retry else { return false };
-                    retry = Some((star, swallowed + 1));
-                    at_pattern = star + 1;
-                    at_text = swallowed + 1;
-                }
-            }
-        }
-        pattern[at_pattern..].iter().all(|&byte| byte == b'*')
+        is_wildcard_match(self.0.as_bytes(), text.as_bytes())
     }
 }
 
