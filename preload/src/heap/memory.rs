@@ -111,7 +111,8 @@ impl Lanes {
         // SAFETY: SSE2 is part of x86-64.
         let (low, high) =
             unsafe { (_mm_cvtsi128_si64(self.0), _mm_cvtsi128_si64(_mm_unpackhi_epi64(self.0, self.0))) };
-        low.cast_unsigned() ^ high.cast_unsigned().rotate_left(32)
+        // Not by shifts: a byte may stand in both words, as the last sixteen bytes overlap those before.
+        low.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(high.cast_unsigned())
     }
 }
 
@@ -168,7 +169,8 @@ impl Backend for Memory {
         let at = range.start().0 as *const u8;
         let len = range.size().0 as usize;
         if len < 16 {
-            return (range.start().0..range.end().0).fold(0, |sum, addr| sum << 8 | u64::from(byte_at(addr)));
+            return (range.start().0..range.end().0)
+                .fold(0, |sum: u64, addr| sum.rotate_left(8) ^ u64::from(byte_at(addr)));
         }
         // SAFETY: committed memory of the heap (module invariant): its last sixteen bytes.
         let mut sum = unsafe { Lanes::read(at.add(len - 16)) };
@@ -277,5 +279,27 @@ pub fn copy(from: Addr, to: Addr, size: u64) {
     unsafe {
         asm!("rep movsb", inout("rcx") size => _, inout("rsi") from.0 => _, inout("rdi") to.0 => _,
             options(nostack, preserves_flags));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memcheck_model::Size;
+
+    #[test]
+    fn every_byte_counts_in_a_sum() {
+        let mut bytes: [u8; 64] = core::array::from_fn(|at| at as u8);
+        let sum = |bytes: &[u8]| {
+            Memory.sum(AddrRange::new(Addr(bytes.as_ptr() as u64), Size(bytes.len() as u64)).unwrap())
+        };
+        for len in 1..=bytes.len() {
+            let before = sum(&bytes[..len]);
+            for at in 0..len {
+                bytes[at] ^= 0x40;
+                assert_ne!(sum(&bytes[..len]), before, "byte {at} of {len}");
+                bytes[at] ^= 0x40;
+            }
+        }
     }
 }
