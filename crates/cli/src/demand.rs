@@ -74,7 +74,8 @@ pub struct Searches {
     sums: [LossTotal; 4],
     suppressed: LossTotal,
     before: HashMap<Key, Loss>,
-    last: Option<Found>,
+    /// The sums of the search before, and what was suppressed.
+    last: Option<([LossTotal; 4], LossTotal)>,
     /// How many of the records told so far are errors.
     errors: u64,
 }
@@ -114,19 +115,15 @@ impl Searches {
 
     /// The search has ended: what is to be told of it. Shown are records of these kinds.
     pub fn end(&mut self, shown: &[LeakKind], scope: SearchScope) -> Found {
-        let last = self.last.take();
-        let of_last = last.clone().unwrap_or_default();
-        let compare = |now, before: Sum| Sum { now, before: before.now };
+        let now = (std::mem::take(&mut self.sums), std::mem::take(&mut self.suppressed));
+        let last = self.last.replace(now);
+        let before = last.unwrap_or_default();
         let mut found = Found {
-            suppressed: compare(std::mem::take(&mut self.suppressed), of_last.suppressed),
+            sums: std::array::from_fn(|kind| Sum { now: now.0[kind], before: before.0[kind] }),
+            suppressed: Sum { now: now.1, before: before.1 },
             is_first: last.is_none(),
             ..Found::default()
         };
-        for ((sum, now), before) in
-            found.sums.iter_mut().zip(std::mem::take(&mut self.sums)).zip(of_last.sums)
-        {
-            *sum = compare(now, before);
-        }
         let mut before = std::mem::take(&mut self.before);
         for (key, mut loss) in std::mem::take(&mut self.found) {
             if let Some(before) = before.remove(&key) {
@@ -161,7 +158,6 @@ impl Searches {
                 },
             ));
         }
-        self.last = Some(Found { losses: Vec::new(), ..found.clone() });
         found
     }
 

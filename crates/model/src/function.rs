@@ -140,7 +140,7 @@ impl Function {
     /// Whether it is a form of C++'s `operator new` or `operator delete`.
     #[must_use]
     pub const fn is_operator(self) -> bool {
-        matches!(self as u8, 20..=41)
+        matches!(self.linkage_name().as_bytes(), [b'_', b'Z', b'n' | b'd', ..])
     }
 
     /// The name that the linker knows it by: mangled (Itanium C++ ABI, 5.1.3) for the operators.
