@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 use memcheck_model::ErrorKind;
 
+use crate::words::wrap;
+
 /// One kind of finding.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -311,8 +313,9 @@ pub fn find_entry(id: &str) -> Option<&'static Entry> {
 pub fn explain(id: &str) -> Option<String> {
     let entry = find_entry(id)?;
     let mut text = format!("{}: {}.\n\n", entry.id, entry.title);
-    wrap(&mut text, entry.cause);
-    wrap(&mut text, &format!("What to try: {}", entry.remedy));
+    for paragraph in [entry.cause, &format!("What to try: {}", entry.remedy)] {
+        let _ = writeln!(text, "{}\n", wrap(paragraph, 80, 0));
+    }
     text.push_str("Example:\n\n");
     for line in entry.example.lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
@@ -327,24 +330,6 @@ pub fn explain(id: &str) -> Option<String> {
         None => text.push_str("\nThis version has no example output of it.\n"),
     }
     Some(text)
-}
-
-/// A paragraph, in lines of at most 80 columns.
-fn wrap(text: &mut String, paragraph: &str) {
-    let mut column = 0;
-    for word in paragraph.split(' ') {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > 80 {
-            text.push('\n');
-            column = 0;
-        } else if column > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += width;
-    }
-    text.push_str("\n\n");
 }
 
 /// docs/FINDINGS.md.

@@ -23,7 +23,7 @@ use crate::frame::{Frame, primary};
 use crate::leak_record::LeakRecord;
 use crate::report::{LossTotal, Report, Verdict};
 use crate::source::Sources;
-use crate::words::{blocks, bytes, plural};
+use crate::words::{blocks, bytes, plural, wrap};
 
 /// Whether text has colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,24 +327,8 @@ impl Text {
 
     /// Breaks a sentence that begins in column `indent` so that each line fits, if its words allow.
     fn wrap(&self, sentence: &str, indent: usize) -> String {
-        let Some(most) = self.width.and_then(|width| width.checked_sub(indent)) else {
-            return sentence.to_owned();
-        };
-        let mut wrapped = String::new();
-        let mut column = 0;
-        for word in sentence.split(' ') {
-            let len = word.chars().count();
-            if column > 0 && column + 1 + len > most {
-                let _ = write!(wrapped, "\n{:indent$}", "");
-                column = 0;
-            } else if column > 0 {
-                wrapped.push(' ');
-                column += 1;
-            }
-            wrapped.push_str(word);
-            column += len;
-        }
-        wrapped
+        let most = self.width.and_then(|width| width.checked_sub(indent));
+        most.map_or_else(|| sentence.to_owned(), |most| wrap(sentence, most, indent))
     }
 }
 

@@ -121,6 +121,27 @@ pub(crate) fn dump(content: &[u8]) -> String {
     text
 }
 
+/// A text broken between words into lines of at most `most` columns, those after the first behind `indent` spaces.
+/// Longer words stand alone.
+pub(crate) fn wrap(text: &str, most: usize, indent: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        if column > 0 && column + 1 + len > most {
+            wrapped.push('\n');
+            wrapped.extend(std::iter::repeat_n(' ', indent));
+            column = 0;
+        } else if column > 0 {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped.push_str(word);
+        column += len;
+    }
+    wrapped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
