@@ -27,7 +27,7 @@ use crate::{
     own_operators,
     questions::Wanted,
     rare_flags::KeptStacks,
-    tree::{End, LossSum, Tree, Watched},
+    tree::{End, LossSum, Watched},
 };
 
 /// Where findings are shown while the program runs.
@@ -172,9 +172,9 @@ impl<'a> Findings<'a> {
     }
 
     /// The report, when all processes have ended or are watched no longer.
-    pub fn finish(mut self, tree: &Tree) -> Report {
-        self.report.processes = tree.all().iter().map(process).collect();
-        for (watched, process) in tree.all().iter().zip(&mut self.report.processes) {
+    pub fn finish(mut self, processes: &[Watched]) -> Report {
+        self.report.processes = processes.iter().map(process).collect();
+        for (watched, process) in processes.iter().zip(&mut self.report.processes) {
             process.functions = self.functions.remove(&watched.serial).unwrap_or_default();
         }
         self.report.stale = self.treatment.suppressions.stale().map(stale).collect();
@@ -182,14 +182,13 @@ impl<'a> Findings<'a> {
         if self.treatment.stale_is_error && !self.report.stale.is_empty() {
             self.report.summary.verdict = Verdict::Findings;
         }
-        let is_unchecked = tree.all().first().is_some_and(|main| self.unchecked.contains(&main.pid));
+        let is_unchecked = processes.first().is_some_and(|main| self.unchecked.contains(&main.pid));
         if is_unchecked && self.report.summary.verdict == Verdict::Clean {
             self.report.summary.verdict = Verdict::Failed;
         }
         // The searches' own sums hold what was not listed too; those of suppressed records stay out.
         for kind in LeakKind::ALL {
-            let sums =
-                tree.all().iter().flat_map(|process| &process.loss_sums).filter(|sum| sum.kind == kind);
+            let sums = processes.iter().flat_map(|process| &process.loss_sums).filter(|sum| sum.kind == kind);
             let (blocks, bytes) = sum_up(sums);
             let is_listed =
                 self.treatment.shown_leaks.contains(&kind) || self.treatment.error_leaks.contains(&kind);

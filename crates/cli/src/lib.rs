@@ -285,7 +285,7 @@ fn watch_program(
     });
     let mut findings = Findings::new(words, treatment, names, &mut *text);
     let outcome = watch.run(&mut findings);
-    let mut report = findings.finish(&outcome.tree);
+    let mut report = findings.finish(&outcome.processes);
     report.comment.clone_from(&flags.rare.xml_user_comment);
     for remark in &outcome.remarks {
         text.notice(remark);
@@ -298,7 +298,7 @@ fn watch_program(
         End::Code(code) => Status::Code(code as u8),
         End::Exec | End::Unknown => Status::Code(FAILED),
     };
-    if outcome.tree.all().is_empty() {
+    if outcome.processes.is_empty() {
         text.failure(&format!(
             "{}: the checker was not loaded into the program: nothing was checked",
             program.path.display()

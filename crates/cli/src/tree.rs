@@ -199,7 +199,7 @@ impl Watched {
     }
 }
 
-/// All processes of a run, in the order in which they began.
+/// All processes of a run, in the order in which the launcher heard of them.
 #[derive(Debug, Default)]
 pub struct Tree {
     processes: Vec<Watched>,
@@ -232,9 +232,10 @@ impl Tree {
         &mut self.processes[index]
     }
 
-    /// All of them.
-    pub fn all(&self) -> &[Watched] {
-        &self.processes
+    /// All of them, in the order in which they began. Their streams may have been read in another one.
+    pub fn into_order(mut self) -> Vec<Watched> {
+        self.processes.sort_by_key(|process| process.serial);
+        self.processes
     }
 }
 
@@ -284,6 +285,15 @@ mod tests {
         assert_eq!(process.find_module_of(pc.in_unloaded(2)), None);
         assert_eq!(process.find_module(Addr(0x1800)).unwrap().path, "old");
         assert_eq!(process.find_module(Addr(0x4000)), None);
+    }
+
+    #[test]
+    fn processes_are_told_in_the_order_in_which_they_began() {
+        let mut tree = Tree::default();
+        for serial in [2, 3, 1] {
+            tree.begin(9, &start(StartKind::Exec, serial));
+        }
+        assert_eq!(tree.into_order().iter().map(|process| process.serial).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::{
     os::{Channel, PidWatch, forward, session_of},
     progress::Spinner,
     questions::{self, Question},
-    tree::{End, LossSum, Tree},
+    tree::{End, LossSum, Tree, Watched},
 };
 
 /// How long processes that outlive the main one are waited for. Long enough for a pipeline's last stage, short
@@ -112,7 +112,7 @@ pub struct Watch {
 /// What is known when nothing runs any more.
 pub struct Outcome {
     /// The processes.
-    pub tree: Tree,
+    pub processes: Vec<Watched>,
     /// How the main process ended.
     pub end: End,
     /// What the user should know.
@@ -176,7 +176,7 @@ impl Watch {
             remarks.push(format!("{unwatched} processes were not watched: too many ran at once"));
         }
         let end = self.child_end.unwrap_or(End::Unknown);
-        Outcome { tree: self.tree, end, remarks }
+        Outcome { processes: self.tree.into_order(), end, remarks }
     }
 
     /// Waits for the processes that remain.
