@@ -50,6 +50,8 @@ const CASES: &[Case] = &[
         &["--leak-check-heuristics=multipleinheritance"],
         &["possible 108 in 1", "possible 45 in 1", "possible 48 in 1", "reachable 40 in 1"],
     ),
+    ("pool.c", &[], &["reachable 24 in 1", "reachable 512 in 1"]),
+    ("pool.c", &["--leak-check-heuristics=length64"], &["possible 512 in 1", "reachable 24 in 1"]),
     ("resolution.c", &["--leak-resolution=low"], &["definite 30 in 3"]),
     ("resolution.c", &["--leak-resolution=med"], &["definite 10 in 1", "definite 20 in 2"]),
     (

@@ -56,7 +56,7 @@ pub struct Flags {
     pub leak_resolution: ResolutionFlag,
 
     /// Which interior pointers count as pointers to the start: stdstring, length64, newarray,
-    /// multipleinheritance, all, none
+    /// multipleinheritance, pool, all, none
     #[arg(long, value_name = "SET", default_value = "all", require_equals = true)]
     pub leak_check_heuristics: Heuristics,
 
@@ -285,9 +285,9 @@ impl std::str::FromStr for Heuristics {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const NAMES: [&str; 4] = ["stdstring", "length64", "newarray", "multipleinheritance"];
+        const NAMES: [&str; 5] = ["stdstring", "length64", "newarray", "multipleinheritance", "pool"];
         match text {
-            "all" => return Ok(Self(0b1111)),
+            "all" => return Ok(Self(0b1_1111)),
             "none" => return Ok(Self(0)),
             _ => {}
         }

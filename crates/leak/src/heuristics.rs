@@ -1,8 +1,8 @@
 //! Interior pointers that count as start pointers, because well-known code points to its blocks that way.
 //!
-//! The rules are those that Valgrind's manual gives for `--leak-check-heuristics`. Each looks at the chunk's
-//! own words, so it can be wrong about arbitrary data; all that follows is a block called reachable instead of
-//! possibly lost.
+//! The rules are those that Valgrind's manual gives for `--leak-check-heuristics`, and one more
+//! (`crate::pools`). Each of Valgrind's looks at the chunk's own words, so it can be wrong about arbitrary data;
+//! all that follows is a block called reachable instead of possibly lost.
 
 use core::sync::atomic::Ordering;
 
@@ -32,8 +32,10 @@ impl Heuristics {
     pub const NEWARRAY: Self = Self(4);
     /// A pointer to a base class inside an object, seen by a pointer to a virtual table at both.
     pub const MULTIPLE_INHERITANCE: Self = Self(8);
+    /// Pointers from other chunks to several elements of a pool; ours, not Valgrind's.
+    pub const POOL: Self = Self(16);
     /// All of them.
-    pub const ALL: Self = Self(15);
+    pub const ALL: Self = Self(31);
 
     /// The set of these bits; bits that mean nothing are dropped.
     #[must_use]
@@ -41,7 +43,7 @@ impl Heuristics {
         Self(bits & Self::ALL.0)
     }
 
-    const fn has(self, one: Self) -> bool {
+    pub(crate) const fn has(self, one: Self) -> bool {
         self.0 & one.0 != 0
     }
 

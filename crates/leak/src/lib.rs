@@ -55,6 +55,7 @@ mod fake;
 mod heuristics;
 mod marks;
 mod outcome;
+mod pools;
 mod records;
 mod search;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The search itself: mark what the root set reaches, then split the rest into cliques.
 //!
 //! Invariants:
-//! - A chunk enters the queue at most once in marking, when its mark leaves `Unreached` or `InteriorSeen`; so
-//!   the queue never outgrows the number of live chunks, which it was made for.
+//! - A chunk enters the queue at most once before it is next empty, when its mark leaves `Unreached`,
+//!   `InteriorSeen` or `Possible`; so the queue never outgrows the number of live chunks, which it was made for.
 //! - The queue is first in, first out, and begins anew when it is empty: paths to chunks are among the shortest, and what is scanned next is
 //!   known early enough to be fetched.
 
@@ -15,6 +15,7 @@ use crate::cliques;
 use crate::heuristics::Heuristics;
 use crate::marks::{ASK, Mark, Marks, filled, reserved};
 use crate::outcome::Outcome;
+use crate::pools::Pools;
 use crate::records::{self, Resolution};
 use crate::view::{Chunk, ChunkIndex, MemoryView};
 
@@ -74,7 +75,8 @@ pub fn search<V: MemoryView>(
         marks,
         queue: reserved(live)?,
         holders: filled(if options.holders { view.slot_count() } else { 0 }, 0)?,
-        interior: Vec::new(),
+        aside: Vec::new(),
+        pools: Pools::default(),
         pending: Pending::new(),
         scanned: 0,
         is_out_of_memory: false,
@@ -187,8 +189,11 @@ struct Marking<'v, V> {
     /// How many of the queue are scanned.
     scanned: usize,
     holders: Vec<u64>,
-    /// Chunks that an interior pointer was found to, each once, before a start pointer was.
-    interior: Vec<ChunkIndex>,
+    /// Chunks that begin the next round, each once: those that an interior pointer was found to before a start
+    /// pointer was, then the pools among what is possibly lost.
+    aside: Vec<ChunkIndex>,
+    /// Where in them other chunks point to.
+    pools: Pools,
     pending: Pending,
     is_out_of_memory: bool,
 }
@@ -200,8 +205,10 @@ enum Round {
     Reachable,
     /// The same, from the variables of runtime libraries.
     Library,
-    /// Any pointer leads to possibly lost chunks.
+    /// Any pointer leads to possibly lost chunks; pools are put aside.
     Possible,
+    /// From pools, start pointers lead on from possibly lost to reachable chunks.
+    Pools,
 }
 
 impl<V: MemoryView> Marking<'_, V> {
@@ -212,14 +219,17 @@ impl<V: MemoryView> Marking<'_, V> {
             }
             self.drain(round);
         }
-        let interior = core::mem::take(&mut self.interior);
-        for index in interior {
+        for index in core::mem::take(&mut self.aside) {
             if self.marks.get(index) == Mark::InteriorSeen {
                 self.marks.set(index, Mark::Possible);
                 self.push(self.view.get_chunk(index));
             }
         }
         self.drain(Round::Possible);
+        for index in core::mem::take(&mut self.aside) {
+            self.push(self.view.get_chunk(index));
+        }
+        self.drain(Round::Pools);
         if self.is_out_of_memory { Err(OutOfMemory) } else { Ok(()) }
     }
 
@@ -280,7 +290,12 @@ impl<V: MemoryView> Marking<'_, V> {
     fn settle(&mut self, candidate: Candidate, round: Round) {
         let Candidate { value, holder, index, at_start } = candidate;
         let (mark, words) = self.marks.entry(index);
-        let undecided = mark == Mark::Unreached || (mark == Mark::InteriorSeen && round != Round::Possible);
+        let undecided = match mark {
+            Mark::Unreached => true,
+            Mark::InteriorSeen => round != Round::Possible,
+            Mark::Possible => round == Round::Pools || !at_start,
+            _ => false,
+        };
         if !undecided {
             return;
         }
@@ -298,30 +313,44 @@ impl<V: MemoryView> Marking<'_, V> {
         let Candidate { value, holder, index, .. } = candidate;
         let chunk = self.view.get_chunk(index);
         let Some(offset) = pointed_offset(chunk, value) else { return };
-        if round != Round::Possible && !self.is_start(chunk, offset) {
+        if round == Round::Possible {
             if mark == Mark::Unreached {
-                self.marks.set(index, Mark::InteriorSeen);
-                self.note_holder(index, holder);
-                match self.interior.try_reserve(1) {
-                    Ok(()) => self.interior.push(index),
-                    Err(_) => self.is_out_of_memory = true,
-                }
+                self.hold(index, round, holder);
+                self.push(chunk);
             }
-            return;
+            if self.is_pool(candidate, chunk, offset) {
+                self.marks.set(index, Mark::Reachable);
+                self.put_aside(index);
+            }
+        } else if self.is_start(chunk, offset) || self.is_pool(candidate, chunk, offset) {
+            self.hold(index, round, holder);
+            self.push(chunk);
+        } else if mark == Mark::Unreached {
+            self.marks.set(index, Mark::InteriorSeen);
+            self.note_holder(index, holder);
+            self.put_aside(index);
         }
-        self.hold(index, round, holder);
-        self.push(chunk);
+    }
+
+    fn put_aside(&mut self, index: ChunkIndex) {
+        match self.aside.try_reserve(1) {
+            Ok(()) => self.aside.push(index),
+            Err(_) => self.is_out_of_memory = true,
+        }
     }
 
     #[inline]
     fn hold(&mut self, index: ChunkIndex, round: Round, holder: u64) {
         let held = match round {
-            Round::Reachable => Mark::Reachable,
+            Round::Reachable | Round::Pools => Mark::Reachable,
             Round::Library => Mark::Library,
             Round::Possible => Mark::Possible,
         };
         self.marks.set(index, held);
-        self.note_holder(index, holder);
+        // What pools hold is held already, and what holds a pool may hang on that.
+        if round != Round::Pools {
+            self.note_holder(index, holder);
+        }
     }
 
     fn push(&mut self, chunk: Chunk) {
@@ -342,6 +371,15 @@ impl<V: MemoryView> Marking<'_, V> {
         offset <= self.tag_mask
             || self.options.heuristics.accept(self.view, chunk, offset)
             || self.view.is_start_by_convention(chunk, Size(offset))
+    }
+
+    /// Whether the pointer shows that the chunk is a pool: it must stand in another chunk.
+    fn is_pool(&mut self, candidate: Candidate, chunk: Chunk, offset: u64) -> bool {
+        let holder = Addr(candidate.holder);
+        self.options.heuristics.has(Heuristics::POOL)
+            && self.view.heap().contains(holder)
+            && !chunk.range().is_some_and(|range| range.contains(holder))
+            && self.pools.is_shown_by(candidate.index, chunk, offset)
     }
 
     fn note_holder(&mut self, index: ChunkIndex, holder: u64) {

@@ -207,6 +207,75 @@ fn multipleinheritance_needs_virtual_tables_at_both_ends() {
     assert_eq!(heuristic(set, 20, &[table, 0, other], 16), Possible, "the object ends before the table");
 }
 
+/// The kinds of a chunk that holds pointers to `elements` of a pool, of the pool, and of what its first word points
+/// to.
+fn pool(set: Heuristics, elements: &[u64]) -> Vec<LeakKind> {
+    let mut memory = Fake::new();
+    let (table, pool, held) = (memory.chunk(64), memory.chunk(256), memory.chunk(8));
+    let [to_table, to_pool, to_held] = [table, pool, held].map(|chunk| memory.addr(chunk));
+    memory.root(to_table);
+    for (word, element) in elements.iter().enumerate() {
+        memory.store(table, word, to_pool + element * 32);
+    }
+    memory.store(pool, 0, to_held);
+    let outcome = memory.search_with(SearchOptions { heuristics: set, ..OPTIONS });
+    kinds(&outcome, 3).into_iter().flatten().collect()
+}
+
+#[test]
+fn a_pool_is_in_use_when_chunks_point_to_several_of_its_elements() {
+    assert_eq!(pool(Heuristics::POOL, &[5, 2, 7]), [Reachable; 3]);
+    assert_eq!(pool(Heuristics::POOL, &[5, 2, 2]), [Reachable, Possible, Possible]);
+    assert_eq!(pool(Heuristics::MULTIPLE_INHERITANCE, &[5, 2, 7]), [Reachable, Possible, Possible]);
+}
+
+#[test]
+fn what_leads_to_a_pool_may_itself_be_possibly_lost() {
+    let mut memory = Fake::new();
+    let chunks = [memory.chunk(256), memory.chunk(256), memory.chunk(8)];
+    let [to_a, to_b, to_c] = chunks.map(|chunk| memory.addr(chunk));
+    let [a, b, _] = chunks;
+    memory.root(to_a + 32);
+    for element in 1..4 {
+        memory.store(a, 4 * element as usize, to_b + element * 64);
+    }
+    memory.store(b, 0, to_c);
+    let options = SearchOptions { heuristics: Heuristics::POOL, ..OPTIONS };
+    let outcome = memory.search_with(options);
+    assert_eq!(kinds(&outcome, 3), [Possible, Reachable, Reachable].map(Some));
+    assert_eq!(outcome.path(&memory, ChunkIndex(2)).unwrap().steps.len(), 3);
+    // A free list that goes to and fro between two pools.
+    for element in 1..4 {
+        memory.store(b, 8 * element as usize, to_a + element * 32);
+    }
+    assert_eq!(kinds(&memory.search_with(options), 3), [Some(Reachable); 3]);
+}
+
+#[test]
+fn what_points_to_itself_is_no_pool() {
+    let mut memory = Fake::new();
+    let ring = memory.chunk(256);
+    let to_ring = memory.addr(ring);
+    memory.root(to_ring + 32);
+    for element in 1..8 {
+        memory.store(ring, 4 * element as usize, to_ring + element * 32);
+    }
+    let outcome = memory.search_with(SearchOptions { heuristics: Heuristics::ALL, ..OPTIONS });
+    assert_eq!(kinds(&outcome, 1), [Some(Possible)]);
+}
+
+#[test]
+fn roots_that_point_to_elements_show_no_pool() {
+    let mut memory = Fake::new();
+    let pool = memory.chunk(256);
+    let to_pool = memory.addr(pool);
+    for element in 1..8 {
+        memory.root(to_pool + element * 32);
+    }
+    let outcome = memory.search_with(SearchOptions { heuristics: Heuristics::ALL, ..OPTIONS });
+    assert_eq!(kinds(&outcome, 1), [Some(Possible)]);
+}
+
 #[test]
 fn a_conventional_interior_pointer_counts_as_start() {
     assert_eq!(heuristic(Heuristics::NONE, 224, &[], 16), Reachable);

@@ -65,7 +65,8 @@ pub struct Options {
     pub leak_resolution: LeakResolution,
     /// The kinds of leaks to send, one bit for each `LeakKind as u8`.
     pub leak_kinds: u8,
-    /// The leak heuristics in use, one bit each: stdstring, length64, newarray, multipleinheritance.
+    /// The leak heuristics in use, one bit each: stdstring, length64, newarray, multipleinheritance,
+    /// pool.
     pub leak_heuristics: u8,
     /// How many low bits of a pointer are looked through.
     pub leak_tag_bits: u8,
@@ -103,7 +104,7 @@ impl Default for Options {
             leak_check: LeakCheck::Full,
             leak_resolution: LeakResolution::High,
             leak_kinds: (1 << LeakKind::Definite as u8) | (1 << LeakKind::Possible as u8),
-            leak_heuristics: 0b1111,
+            leak_heuristics: 0b1_1111,
             leak_tag_bits: 0,
             quarantine_bytes: None,
             malloc_fill: None,

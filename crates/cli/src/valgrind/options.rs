@@ -10,9 +10,13 @@ use clap::{CommandFactory as _, Parser as _};
 use super::{Manner, Request, Sink, VERSION};
 use crate::flags::Flags;
 
+/// All that Valgrind has: without `pool`.
+const ALL_HEURISTICS: &str = "--leak-check-heuristics=stdstring,length64,newarray,multipleinheritance";
+
 /// What Valgrind does where nothing is said.
-const DEFAULTS: [&str; 6] = [
+const DEFAULTS: [&str; 7] = [
     "--leak-check=summary",
+    ALL_HEURISTICS,
     "--num-callers=12",
     "--error-exitcode=0",
     "--trace-children=no",
@@ -124,6 +128,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Parsed {
                     "--tool={value}: only memcheck is here; start Valgrind itself for its other tools"
                 ));
             }
+            "--leak-check-heuristics" if value == "all" => handed_on.push(ALL_HEURISTICS.into()),
             "--show-reachable" => shows_reachable = Some(value == "yes"),
             "--show-possibly-lost" => shows_possible = Some(value == "yes"),
             "--num-callers" => {
@@ -218,8 +223,10 @@ mod tests {
         let flags = request(&[]).flags;
         assert_eq!((flags.leak_check, flags.num_callers), (LeakCheckFlag::Summary, 12));
         assert_eq!((flags.error_exitcode, flags.trace_children), (0, YesNo::No));
+        assert_eq!(flags.leak_check_heuristics.0, 0b1111);
         let flags = request(&["--leak-check=no", "--leak-check=yes", "--num-callers=500"]).flags;
         assert_eq!((flags.leak_check, flags.num_callers), (LeakCheckFlag::Full, 64));
+        assert_eq!(request(&["--leak-check-heuristics=all"]).flags.leak_check_heuristics.0, 0b1111);
     }
 
     #[test]
