@@ -440,7 +440,6 @@ impl<'a> Emitter<'a> {
         self.stats.flags_saved += u32::from(check.save_flags);
         self.stats.spilled += u32::from(check.spill_scratch);
         let [slot0, slot1] = [0, 1].map(|index| self.slot(index));
-        let shadow = self.config.shadow_base.cast_signed();
         let asm = &mut self.asm;
         let [start, resume] = [(); 2].map(|()| asm.new_label());
         if check.spill_scratch {
@@ -482,20 +481,10 @@ impl<'a> Emitter<'a> {
                 // The three lowest bits are zero.
                 asm.rotate3(scratch, looked_at);
             }
-            let shadow = shadow + direct.map_or(0, |(_, granules)| granules);
-            let [first, last] = compares(check.granules);
-            let at = |offset: u8| Mem::at(scratch, shadow + i32::from(offset));
-            if let Some((offset, size)) = first {
-                asm.cmp_mem_zero(size, at(offset));
-                asm.jcc(Cond::NotEqual, start);
-            }
-            // A load and a test, which processors fuse with the jump, take less than a comparison with memory.
-            if let Some((offset, size)) = last {
-                asm.load_extended(size, scratch, at(offset));
-                asm.test(scratch);
-                asm.jcc(Cond::NotEqual, start);
-            }
+            let offset = direct.map_or(0, |(_, granules)| granules);
+            self.compare_granules(scratch, offset, check.granules, start);
         }
+        let asm = &mut self.asm;
         asm.bind(resume);
         if check.save_flags {
             asm.restore_flags();
@@ -521,19 +510,10 @@ impl<'a> Emitter<'a> {
             }
         }
         let done = self.asm.new_label();
-        if let Crossing::Covered { inside: Some(mask) } = check.crossing {
-            // If only the granule more is bad, that is the end of a block.
-            self.mark(&self.code.insns[self.site(check).insn as usize], Part::Check);
-            let (asm, scratch) = (&mut self.asm, Gpr(check.scratch));
-            let crosses = asm.new_label();
-            asm.lea(scratch, check.mem);
-            asm.test_low(scratch, mask);
-            asm.jcc(Cond::NotEqual, crosses);
-            asm.shr3(scratch);
-            asm.load_u8(scratch, Mem::at(scratch, self.config.shadow_base.cast_signed()));
-            asm.test(scratch);
-            asm.jcc(Cond::Equal, done);
-            asm.bind(crosses);
+        match check.crossing {
+            Crossing::Covered { inside: Some(mask) } => self.pass_inside(check, mask, done),
+            Crossing::Tested(_) => self.pass_unaligned(check, done),
+            Crossing::Covered { inside: None } | Crossing::Never | Crossing::Always => {}
         }
         for &member in &check.members {
             let site = &self.code.sites[member as usize];
@@ -555,6 +535,54 @@ impl<'a> Emitter<'a> {
         self.asm.jmp(stub.resume);
     }
 
+    /// Goes to `done` if an access that stays in its first granule may be made: then only the granule more that the filter
+    /// looked at is bad, which is the end of a block.
+    fn pass_inside(&mut self, check: &Check, mask: u8, done: Label) {
+        let crosses = self.asm.new_label();
+        let scratch = self.address(check);
+        self.asm.test_low(scratch, mask);
+        self.asm.jcc(Cond::NotEqual, crosses);
+        self.asm.shr3(scratch);
+        self.compare_granules(scratch, 0, 1, crosses);
+        self.asm.jmp(done);
+        self.asm.bind(crosses);
+    }
+
+    /// Goes to `done` if wherever in its granule the address begins, no granule that the accesses may lie in is bad:
+    /// what made the filter fail is that it is not aligned, as much of packed data is not.
+    fn pass_unaligned(&mut self, check: &Check, done: Label) {
+        let is_bad = self.asm.new_label();
+        let scratch = self.address(check);
+        self.asm.shr3(scratch);
+        self.compare_granules(scratch, 0, check.granules + 1, is_bad);
+        self.asm.jmp(done);
+        self.asm.bind(is_bad);
+    }
+
+    /// Computes the check's address out of line.
+    fn address(&mut self, check: &Check) -> Gpr {
+        self.mark(&self.code.insns[self.site(check).insn as usize], Part::Check);
+        self.asm.lea(Gpr(check.scratch), check.mem);
+        Gpr(check.scratch)
+    }
+
+    /// Goes to `bad` unless `count` granules are addressable, from number `scratch + first` on; `scratch` is lost.
+    fn compare_granules(&mut self, scratch: Gpr, first: i32, count: u8, bad: Label) {
+        let shadow = self.config.shadow_base.cast_signed() + first;
+        let [first, last] = compares(count);
+        let at = |offset: u8| Mem::at(scratch, shadow + i32::from(offset));
+        if let Some((offset, size)) = first {
+            self.asm.cmp_mem_zero(size, at(offset));
+            self.asm.jcc(Cond::NotEqual, bad);
+        }
+        // A load and a test, which processors fuse with the jump, take less than a comparison with memory.
+        if let Some((offset, size)) = last {
+            self.asm.load_extended(size, scratch, at(offset));
+            self.asm.test(scratch);
+            self.asm.jcc(Cond::NotEqual, bad);
+        }
+    }
+
     /// Calls a settle routine for the address in `register`; flags are lost.
     fn settle(&mut self, register: Gpr, settle: Settle) {
         self.asm.move_rsp(-128);
@@ -565,9 +593,9 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// Offset and size of the one or two comparisons that look at exactly `granules` shadow bytes, at most eight.
+/// Offset and size of the one or two comparisons that look at exactly `granules` shadow bytes, at most sixteen.
 fn compares(granules: u8) -> [Option<(u8, u8)>; 2] {
-    let largest = 1 << granules.ilog2();
+    let largest = 1 << granules.ilog2().min(3);
     let rest = granules - largest;
     // The second may look at some of the first's again, never beyond the end.
     let second = rest.next_power_of_two();

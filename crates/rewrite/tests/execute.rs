@@ -352,6 +352,37 @@ fn each_bad_access_is_reported_once_and_no_good_one() {
     }
 }
 
+/// What `fields` of `access.c` reads: offsets and sizes.
+const FIELDS: [(i64, u64); 5] = [(0, 4), (4, 8), (13, 2), (17, 1), (24, 8)];
+
+#[test]
+fn each_access_of_a_group_is_settled_on_its_own() {
+    let _guard = exclusive();
+    for (number, flags) in [&["-O0"][..], &["-O2"], &["-Os"]].into_iter().enumerate() {
+        for stress in [Stress::Off, Stress::On] {
+            let name = format!("fields{number}{}", u8::from(stress == Stress::On));
+            let library = Library::build(&name, include_str!("execute/access.c"), flags, stress);
+            for size in 1..=48 {
+                let start = block(size);
+                for offset in -40..=size as i64 + 8 {
+                    library.call(true, "fields", [start.wrapping_add_signed(offset), 0, 0]);
+                    let mut bad: Vec<(u64, u64)> = FIELDS
+                        .iter()
+                        .map(|&(at, width)| (offset + at, width))
+                        .filter(|&(at, width)| at < 0 || at + width as i64 > size as i64)
+                        .map(|(at, width)| (start.wrapping_add_signed(at), width))
+                        .collect();
+                    let mut told: Vec<(u64, u64)> =
+                        library.reports().iter().map(|&(_, at, width)| (at, width)).collect();
+                    told.sort_unstable();
+                    bad.sort_unstable();
+                    assert_eq!(told, bad, "{offset} in {size}, {flags:?} {stress:?}");
+                }
+            }
+        }
+    }
+}
+
 /// Builds the functions of `spans.c`, in and out of stress mode, for as much of the processor as there is.
 fn spans() -> [Library; 2] {
     let flags: &[&str] =

@@ -13,3 +13,7 @@ u64 load16(v16 *p) { v16 v = *(volatile v16 *)p; return v[0]; }
 void store16(v16 *p, u64 v) { v16 x = {v, v}; *(volatile v16 *)p = x; }
 u64 load32(v32 *p) { v32 v = *(volatile v32 *)p; return v[0]; }
 void store32(v32 *p, u64 v) { v32 x = {v, v, v, v}; *(volatile v32 *)p = x; }
+// Several accesses from one address: a group with one filter.
+u64 fields(char *p) {
+  return *(t4 *)p + *(t8 *)(p + 4) + *(t2 *)(p + 13) + *(t1 *)(p + 17) + *(t8 *)(p + 24);
+}
