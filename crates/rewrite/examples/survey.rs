@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, time::Instant};
 use gimli::UnwindSection;
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Checks, Config, Extent, Module, Place, Processor, Resolver, Segment, Stats, Stress, Syscalls,
-    discover, find_group, is_linkage_stub, translate,
+    CallTarget, Callees, Checks, Config, Extent, Module, Place, Processor, Resolver, Segment, Stats, Stress,
+    Syscalls, discover, find_group, is_linkage_stub, translate,
 };
 
 struct AllOriginal;
@@ -76,7 +76,7 @@ fn main() {
             .collect();
         let extents = discover(&text, &unwind_extents(&elf, &bytes), &symbols);
         let text_bytes: usize = text.iter().map(|segment| segment.bytes.len()).sum();
-        let module = Module { text, constants, extents };
+        let module = Module { text, constants, extents, callees: Callees::default() };
         let top = module.extents.last().map_or(0, |extent| extent.end.0) + 0x1000_0000;
         let place = |used: usize| Place { code: Addr(top + 4096 + used as u64), prelude: Addr(top) };
         let begun = Instant::now();

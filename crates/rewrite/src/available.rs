@@ -10,8 +10,8 @@ use memcheck_model::AccessKind;
 
 use crate::{
     asm::Mem,
-    decode::{Decoded, Flow, Insn, Set, Shape, Site},
-    flow::{Block, Graph},
+    decode::{Decoded, Flow, Set, Shape, Site},
+    flow::Graph,
 };
 
 /// How many bits all sets of one function together may have.
@@ -45,13 +45,32 @@ impl Fact {
     }
 }
 
-type Bits = Vec<u64>;
+/// One set of facts for each block, in one piece of memory.
+struct Rows {
+    words: usize,
+    bits: Vec<u64>,
+}
 
-fn set(bits: &mut Bits, index: usize) {
+impl Rows {
+    fn filled(words: usize, rows: impl Iterator<Item = bool>) -> Self {
+        let bits = rows.flat_map(|all| core::iter::repeat_n(if all { u64::MAX } else { 0 }, words)).collect();
+        Self { words, bits }
+    }
+
+    fn row(&self, index: usize) -> &[u64] {
+        &self.bits[index * self.words..(index + 1) * self.words]
+    }
+
+    fn row_mut(&mut self, index: usize) -> &mut [u64] {
+        &mut self.bits[index * self.words..(index + 1) * self.words]
+    }
+}
+
+fn set(bits: &mut [u64], index: usize) {
     bits[index / 64] |= 1 << (index % 64);
 }
 
-fn has(bits: &Bits, index: usize) -> bool {
+fn has(bits: &[u64], index: usize) -> bool {
     bits[index / 64] >> (index % 64) & 1 != 0
 }
 
@@ -63,14 +82,12 @@ pub(crate) fn find_repeats(code: &Decoded, graph: &Graph, skipped: &[bool]) -> V
         return repeats;
     }
     let analysis = Analysis::new(code, graph, skipped, facts);
-    let before = analysis.solve();
-    for (block, before) in graph.blocks.iter().zip(before) {
-        analysis.walk(block, before, |site, available| {
-            let Some(fact) = Fact::of(&code.sites[site]) else { return };
-            let same_mem = analysis.facts.partition_point(|known| known.mem < fact.mem);
-            repeats[site] = (same_mem..analysis.facts.len())
-                .take_while(|&index| analysis.facts[index].mem == fact.mem)
-                .any(|index| analysis.facts[index].covers(&fact) && has(available, index));
+    let mut known = analysis.solve();
+    for block in 0..graph.blocks.len() {
+        analysis.walk(block, known.row_mut(block), |site, fact, known| {
+            repeats[site] = analysis
+                .same_mem(fact)
+                .any(|other| has(known, other) && analysis.facts[other].covers(&analysis.facts[fact]));
         });
     }
     repeats
@@ -92,48 +109,94 @@ fn shared_facts(code: &Decoded, graph: &Graph, skipped: &[bool]) -> Vec<Fact> {
     facts
 }
 
+/// What an instruction does to the facts: its accesses tell some, then what it writes or calls ends some.
+struct Step {
+    /// The first site; the next step's first is behind the last.
+    sites: u32,
+    ends_all: bool,
+    /// The registers that it writes, among those of facts.
+    writes: Set,
+}
+
 struct Analysis<'a> {
-    code: &'a Decoded,
     graph: &'a Graph,
     facts: Vec<Fact>,
-    /// For each site its fact.
-    fact_of: Vec<Option<usize>>,
+    /// For each site that is not skipped and has one, its fact.
+    fact_of: Vec<Option<u32>>,
+    /// The instructions that matter, and for each block where its own start; one entry more for the end.
+    steps: Vec<Step>,
+    starts: Vec<u32>,
     /// For each register the facts that end when it is written.
-    uses: [Bits; 16],
-    /// The registers that have such facts.
-    used: Set,
+    uses: Rows,
 }
 
 impl<'a> Analysis<'a> {
-    fn new(code: &'a Decoded, graph: &'a Graph, skipped: &[bool], facts: Vec<Fact>) -> Self {
-        let words = facts.len().div_ceil(64);
-        let mut uses: [Bits; 16] = core::array::from_fn(|_| alloc::vec![0; words]);
+    fn new(code: &Decoded, graph: &'a Graph, skipped: &[bool], facts: Vec<Fact>) -> Self {
+        let mut uses = Rows::filled(facts.len().div_ceil(64), core::iter::repeat_n(false, 16));
+        let mut used = 0;
         for (index, fact) in facts.iter().enumerate() {
-            for register in (0..16).filter(|&register| fact.mem.uses(register)) {
-                set(&mut uses[usize::from(register)], index);
-            }
+            let registers = fact.mem.registers();
+            used |= registers;
+            (0..16).filter(|&register| registers >> register & 1 != 0).for_each(|register| {
+                set(uses.row_mut(register), index);
+            });
         }
         let find = |(site, skipped): (&Site, &bool)| {
-            if *skipped { None } else { facts.binary_search(&Fact::of(site)?).ok() }
+            if *skipped { None } else { facts.binary_search(&Fact::of(site)?).ok().map(|fact| fact as u32) }
         };
-        let fact_of = code.sites.iter().zip(skipped).map(find).collect();
-        let used = facts.iter().fold(0, |used, fact| used | fact.mem.registers());
-        Self { code, graph, facts, fact_of, uses, used }
+        let fact_of: Vec<Option<u32>> = code.sites.iter().zip(skipped).map(find).collect();
+        let (mut steps, mut starts) = (Vec::new(), Vec::with_capacity(graph.blocks.len() + 1));
+        let mut site = 0;
+        for block in &graph.blocks {
+            starts.push(steps.len() as u32);
+            for at in block.first..block.end {
+                let insn = &code.insns[at as usize];
+                let (sites, mut tells) = (site, false);
+                while code.sites.get(site).is_some_and(|site| site.insn == at) {
+                    tells |= fact_of[site].is_some();
+                    site += 1;
+                }
+                let ends_all =
+                    matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request);
+                let writes = insn.writes & used;
+                if tells || ends_all || writes != 0 {
+                    steps.push(Step { sites: sites as u32, ends_all, writes });
+                }
+            }
+        }
+        starts.push(steps.len() as u32);
+        steps.push(Step { sites: site as u32, ends_all: false, writes: 0 });
+        Self { graph, facts, fact_of, steps, starts, uses }
+    }
+
+    /// The facts about the same address as one's.
+    fn same_mem(&self, fact: usize) -> impl Iterator<Item = usize> {
+        let mem = self.facts[fact].mem;
+        let first = self.facts[..fact].iter().rposition(|other| other.mem != mem).map_or(0, |last| last + 1);
+        (first..self.facts.len()).take_while(move |&other| self.facts[other].mem == mem)
     }
 
     /// What is known before each block.
-    fn solve(&self) -> Vec<Bits> {
-        let words = self.facts.len().div_ceil(64);
-        let start = |block: &Block| alloc::vec![if block.entered { 0 } else { u64::MAX }; words];
-        let mut before: Vec<Bits> = self.graph.blocks.iter().map(start).collect();
+    fn solve(&self) -> Rows {
+        let words = self.uses.words;
+        let blocks = &self.graph.blocks;
+        // A block's effect: known after = made | known before & kept.
+        let [made, kept] = [false, true].map(|all| {
+            let mut after = Rows::filled(words, core::iter::repeat_n(all, blocks.len()));
+            (0..blocks.len()).for_each(|block| self.walk(block, after.row_mut(block), |_, _, _| {}));
+            after
+        });
+        let mut before = Rows::filled(words, blocks.iter().map(|block| !block.entered));
         loop {
             let mut changed = false;
-            for (index, block) in self.graph.blocks.iter().enumerate() {
-                let after = self.walk(block, before[index].clone(), |_, _| {});
-                for &next in &block.next {
-                    for (met, &word) in before[next as usize].iter_mut().zip(&after) {
-                        changed |= *met & !word != 0;
-                        *met &= word;
+            for (index, block) in blocks.iter().enumerate() {
+                let effect = made.row(index).iter().zip(kept.row(index));
+                for (word, (&made, &kept)) in effect.enumerate() {
+                    let after = made | before.row(index)[word] & kept;
+                    for &next in &block.next {
+                        let met = &mut before.row_mut(next as usize)[word];
+                        changed |= *met & !after != 0;
+                        *met &= after;
                     }
                 }
             }
@@ -143,33 +206,24 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Goes through a block, shows each site with what is known before it, and gives what is known behind.
-    fn walk(&self, block: &Block, mut known: Bits, mut show: impl FnMut(usize, &Bits)) -> Bits {
-        let mut site = self.code.sites.partition_point(|site| site.insn < block.first);
-        for at in block.first..block.end {
-            let first = site;
-            while self.code.sites.get(site).is_some_and(|site| site.insn == at) {
-                show(site, &known);
-                site += 1;
+    /// Goes through a block, with what is known before it; shows each site with its fact and what is known before
+    /// it. Leaves what is known behind the block.
+    fn walk(&self, block: usize, known: &mut [u64], mut show: impl FnMut(usize, usize, &[u64])) {
+        for step in self.starts[block]..self.starts[block + 1] {
+            let step = step as usize;
+            let sites = self.steps[step].sites as usize..self.steps[step + 1].sites as usize;
+            let facts = sites.filter_map(|site| Some((site, self.fact_of[site]? as usize)));
+            facts.clone().for_each(|(site, fact)| show(site, fact, known));
+            facts.for_each(|(_, fact)| set(known, fact));
+            if self.steps[step].ends_all {
+                known.fill(0);
             }
-            for fact in self.fact_of[first..site].iter().flatten() {
-                set(&mut known, *fact);
+            let mut written = self.steps[step].writes;
+            while written != 0 {
+                let ended = self.uses.row(written.trailing_zeros() as usize);
+                known.iter_mut().zip(ended).for_each(|(known, ended)| *known &= !ended);
+                written &= written - 1;
             }
-            self.kill(&mut known, &self.code.insns[at as usize]);
-        }
-        known
-    }
-
-    fn kill(&self, known: &mut Bits, insn: &Insn) {
-        if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request) {
-            known.fill(0);
-        }
-        let mut written = insn.writes & self.used;
-        while written != 0 {
-            for (known, used) in known.iter_mut().zip(&self.uses[written.trailing_zeros() as usize]) {
-                *known &= !used;
-            }
-            written &= written - 1;
         }
     }
 }

@@ -8,8 +8,8 @@
 use alloc::vec::Vec;
 
 use iced_x86::{
-    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
-    Mnemonic, OpAccess, OpKind, Register, RflagsBits, UsedMemory,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    OpKind, Register, RflagsBits, UsedMemory,
 };
 use memcheck_model::{AccessKind, Pc};
 
@@ -125,6 +125,26 @@ pub(crate) struct Decoded {
     pub unsupported: u32,
     /// Addresses of data and code that the function takes (`lea` from rip, displacements of tables).
     pub taken: Vec<u64>,
+    /// The extents that were decoded, in order.
+    extents: Vec<Starts>,
+}
+
+/// Where the instructions of an extent start.
+#[derive(Debug)]
+struct Starts {
+    start: u64,
+    /// For each byte one more than the index of the instruction that starts there, or zero.
+    index: Vec<u32>,
+}
+
+impl Decoded {
+    /// The index of the instruction that starts at `pc`.
+    pub fn find(&self, pc: u64) -> Option<usize> {
+        let after = self.extents.partition_point(|extent| extent.start <= pc);
+        let extent = &self.extents[after.checked_sub(1)?];
+        let number = *extent.index.get((pc - extent.start) as usize)?;
+        (number as usize).checked_sub(1)
+    }
 }
 
 /// The number of a general-purpose register, if it is one.
@@ -303,6 +323,9 @@ pub(crate) fn decode_in(
     let mut decoder = Decoder::with_ip(64, bytes, start.0, DecoderOptions::NONE);
     let mut factory = InstructionInfoFactory::new();
     let mut instruction = Instruction::default();
+    let mut index = alloc::vec![0; len];
+    // x86-64 code has about four bytes an instruction.
+    out.insns.reserve(len / 4);
     while decoder.can_decode() {
         decoder.decode_out(&mut instruction);
         let pc = instruction.ip();
@@ -312,9 +335,12 @@ pub(crate) fn decode_in(
         if matches!(instruction.code(), Code::Xbegin_rel16 | Code::Xbegin_rel32) {
             return Err(Skip { pc: Pc(pc), reason: SkipReason::Transaction });
         }
-        // Valid only right after decoding this instruction.
-        let offsets = decoder.get_constant_offsets(&instruction);
-        let mut insn = describe(out, &mut factory, &instruction, &offsets, want_sites);
+        let mut insn = describe(out, &mut factory, &instruction, want_sites);
+        if instruction.is_ip_rel_memory_operand() {
+            // Valid only right after decoding this instruction.
+            insn.rip = decoder.get_constant_offsets(&instruction).displacement_offset() as u8;
+            insn.rip_target = instruction.ip_rel_memory_address();
+        }
         if bytes
             .get(..(pc - start.0) as usize + instruction.len())
             .is_some_and(|read| read.ends_with(&REQUEST))
@@ -322,7 +348,9 @@ pub(crate) fn decode_in(
             insn = Insn { flow: Flow::Request, reads: ALL, kills: 0, writes: insn.writes | RDX, ..insn };
         }
         out.insns.push(insn);
+        index[(pc - start.0) as usize] = out.insns.len() as u32;
     }
+    out.extents.push(Starts { start: start.0, index });
     Ok(())
 }
 
@@ -376,62 +404,58 @@ fn pushed_by(instruction: &Instruction) -> Option<u8> {
 const CALLEE_LOOK: usize = 12;
 const CALLEE_READ: usize = 256;
 
-/// The registers among `asked` that the function at `at` takes as its input, going by the order of its instructions:
-/// what it pushes or overwrites first is none. Compilers save each of the callee-saved registers before its first use;
-/// hand-written helpers do take values in them.
-pub(crate) fn inputs_among(
-    asked: Set,
+/// What the instructions at a function's entry tell its callers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Callee {
+    /// The callee-saved registers that it takes as its input, going by the order of its instructions: what it pushes
+    /// or overwrites first is none. Compilers save each of them before its first use; hand-written helpers do take
+    /// values in them.
+    pub inputs: Set,
+    /// What it overwrites before reading it, as far as its first instructions show.
+    pub overwritten: Set,
+}
+
+/// What the function at `at` tells; `saved` are the callee-saved registers.
+pub(crate) fn look_at_callee(
+    saved: Set,
     module: &Module<'_>,
     at: Pc,
     factory: &mut InstructionInfoFactory,
-) -> Set {
+) -> Callee {
+    let Some(bytes) = module.find_text(at) else { return Callee { inputs: saved, overwritten: 0 } };
     let end = module.find_extent(at).map(|index| module.extents[index].end.0);
-    let Some(bytes) = module.find_text(at) else { return asked };
-    let bytes = bytes.get(..end.map_or(0, |end| (end - at.0) as usize)).unwrap_or(bytes);
+    let len = end.map_or(bytes.len(), |end| (end - at.0) as usize);
+    let bytes = bytes.get(..len).unwrap_or(bytes);
     let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
-    let (mut open, mut inputs) = (asked, 0);
+    let (mut open, mut inputs) = (saved, 0);
+    let (mut live, mut overwritten) = (0, 0);
+    let mut is_straight = true;
     let mut instruction = Instruction::default();
-    for _ in 0..CALLEE_READ {
-        if open == 0 || !decoder.can_decode() {
+    for number in 0..CALLEE_READ {
+        is_straight &= number < CALLEE_LOOK;
+        if open == 0 && !is_straight || !decoder.can_decode() {
             break;
         }
         decoder.decode_out(&mut instruction);
         let effects = effects_of(&instruction, factory.info(&instruction));
+        is_straight &= !instruction.is_invalid() && flow_of(&instruction) == Flow::Next;
+        if is_straight {
+            live |= effects.reads & !overwritten;
+            overwritten |= effects.kills & !live;
+        }
         if let Some(pushed) = pushed_by(&instruction) {
             open &= !(1 << pushed);
         }
         inputs |= effects.reads & open;
         open &= !(effects.reads | effects.kills);
     }
-    inputs
-}
-
-/// What the code at `at` overwrites before reading it, as far as its first instructions show.
-pub(crate) fn overwritten_at(module: &Module<'_>, at: Pc, factory: &mut InstructionInfoFactory) -> Set {
-    let Some(bytes) = module.find_text(at) else { return 0 };
-    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
-    let (mut live, mut dead) = (0, 0);
-    let mut instruction = Instruction::default();
-    for _ in 0..CALLEE_LOOK {
-        if !decoder.can_decode() {
-            break;
-        }
-        decoder.decode_out(&mut instruction);
-        if instruction.is_invalid() || flow_of(&instruction) != Flow::Next {
-            break;
-        }
-        let effects = effects_of(&instruction, factory.info(&instruction));
-        live |= effects.reads & !dead;
-        dead |= effects.kills & !live;
-    }
-    dead
+    Callee { inputs, overwritten }
 }
 
 fn describe(
     out: &mut Decoded,
     factory: &mut InstructionInfoFactory,
     instruction: &Instruction,
-    offsets: &ConstantOffsets,
     want_sites: bool,
 ) -> Insn {
     let info = factory.info(instruction);
@@ -466,8 +490,8 @@ fn describe(
     Insn {
         pc: instruction.ip(),
         len: instruction.len() as u8,
-        rip: if rip { offsets.displacement_offset() as u8 } else { 0 },
-        rip_target: if rip { instruction.ip_rel_memory_address() } else { 0 },
+        rip: 0,
+        rip_target: 0,
         flow,
         reads,
         kills,

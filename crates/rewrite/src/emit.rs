@@ -28,6 +28,9 @@ use crate::{
 /// How far from a table's base its replacement may be: 2 GiB less room for the function itself.
 const REACH: i64 = (1 << 31) - (64 << 20);
 
+/// How many bytes of copy an instruction takes, or somewhat more.
+const COPY_BYTES: usize = 24;
+
 /// Distances in bytes, from a register, that are smaller than what nobody maps at address 0.
 const NEAR: u32 = 4096;
 
@@ -69,6 +72,7 @@ impl<'a> Emitter<'a> {
         graph: &'a Graph,
     ) -> Self {
         let mut asm = Asm::new(place.code.0);
+        asm.bytes.reserve(code.insns.len() * COPY_BYTES);
         let labels = graph.blocks.iter().map(|_| asm.new_label()).collect();
         let stats = Stats {
             instructions: code.insns.len() as u32,
@@ -91,7 +95,7 @@ impl<'a> Emitter<'a> {
             stubs: Vec::new(),
             searches: Vec::new(),
             tables: Vec::new(),
-            runs: Vec::new(),
+            runs: Vec::with_capacity(2 * code.insns.len()),
             stats,
         }
     }

@@ -41,10 +41,7 @@ pub(crate) struct Graph {
 /// The index of the instruction that a jump to `pc` reaches. Behind a lock prefix means the locked instruction:
 /// more atomic than asked for, never less.
 pub(crate) fn find_insn(code: &Decoded, pc: u64) -> Option<usize> {
-    match code.insns.binary_search_by_key(&pc, |insn| insn.pc) {
-        Ok(index) => Some(index),
-        Err(after) => after.checked_sub(1).filter(|&at| code.insns[at].lock && code.insns[at].pc + 1 == pc),
-    }
+    code.find(pc).or_else(|| code.find(pc.wrapping_sub(1)).filter(|&at| code.insns[at].lock))
 }
 
 /// Whether control cannot go on behind this kind of instruction.

@@ -55,7 +55,7 @@ pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};
 pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_SLOTS, Stress, Syscalls};
 pub use discover::{discover, entry_room, find_linkage_cell, is_linkage_stub};
 pub use flow::ENTRY_JUMP_BYTES;
-pub use module::{Extent, Module, Segment};
+pub use module::{Callees, Extent, Module, Segment};
 pub use prelude::{
     CALL_SLOT, Cell, PRELUDE_BYTES, RANGE_SLOT, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude,
 };

@@ -7,14 +7,14 @@
 //! pointer it keeps to the ABI, which gives flags no meaning (psABI 3.2.1).
 //! `live(before i) = reads(i) ∪ (live(after i) \ kills(i))`
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::vec::Vec;
 
 use iced_x86::InstructionInfoFactory;
 use memcheck_model::Pc;
 
 use crate::{
     Module,
-    decode::{ALL, Decoded, FLAGS, Flow, Insn, Set, inputs_among, overwritten_at},
+    decode::{ALL, Callee, Decoded, FLAGS, Flow, Insn, Set, look_at_callee},
     discover::find_linkage_cell,
     flow::{Block, Graph},
 };
@@ -33,19 +33,18 @@ const R11: Set = 1 << 11;
 /// helpers in assembly language keep to no ABI.
 pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
     let mut factory = InstructionInfoFactory::new();
-    let mut known = BTreeMap::new();
+    let mut known = module.callees.0.borrow_mut();
     for insn in &mut code.insns {
         match insn.flow {
             Flow::Call(target) => {
-                (insn.reads, insn.kills) = *known.entry(target).or_insert_with(|| {
-                    let target = Pc(target);
-                    if find_linkage_cell(module, target).is_some() {
-                        return (ARGUMENTS, FLAGS | R11);
+                let callee = known.entry(Pc(target)).or_insert_with(|| {
+                    if find_linkage_cell(module, Pc(target)).is_some() {
+                        return Callee { inputs: 0, overwritten: FLAGS | R11 };
                     }
-                    let inputs = inputs_among(CALLEE_SAVED & !RSP, module, target, &mut factory);
-                    let overwritten = overwritten_at(module, target, &mut factory);
-                    ((ARGUMENTS | R11 | FLAGS | inputs) & !overwritten, overwritten)
+                    look_at_callee(CALLEE_SAVED & !RSP, module, Pc(target), &mut factory)
                 });
+                insn.reads = (ARGUMENTS | R11 | FLAGS | callee.inputs) & !callee.overwritten;
+                insn.kills = callee.overwritten;
             }
             Flow::IndirectCall => (insn.reads, insn.kills) = (insn.reads | ARGUMENTS | R11, FLAGS),
             _ => {}

@@ -1,8 +1,11 @@
 //! A module as the translator sees it: bytes at their actual addresses, and where its functions are.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
+use core::cell::RefCell;
 
 use memcheck_model::Pc;
+
+use crate::decode::Callee;
 
 /// Bytes of a module at their actual address.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +34,13 @@ pub struct Module<'a> {
     pub constants: Vec<Segment<'a>>,
     /// The functions, sorted, without overlap.
     pub extents: Vec<Extent>,
+    /// What was learnt of functions that others call.
+    pub callees: Callees,
 }
+
+/// Remembers what the first instructions of functions told, by their entries.
+#[derive(Clone, Debug, Default)]
+pub struct Callees(pub(crate) RefCell<BTreeMap<Pc, Callee>>);
 
 impl Segment<'_> {
     /// The bytes from `at` to the segment's end, if `at` lies in it.

@@ -20,8 +20,8 @@ use std::{
 
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Place, Processor, Resolver,
-    SPILL_SLOTS, Segment, Stress, Syscalls, describe_report, find_group, prelude, translate,
+    CallTarget, Callees, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Place, Processor,
+    Resolver, SPILL_SLOTS, Segment, Stress, Syscalls, describe_report, find_group, prelude, translate,
 };
 
 unsafe extern "C" {
@@ -173,7 +173,7 @@ impl Library {
         extents.dedup_by_key(|extent| extent.start);
         let text = segments(true);
         let (text_start, text_bytes) = (text[0].start.0, text[0].bytes.len() as u64);
-        let module = Module { text, constants: segments(false), extents };
+        let module = Module { text, constants: segments(false), extents, callees: Callees::default() };
         // The arena: prelude, slots, code; somewhere free below the library.
         let mut arena = (bias & !0xffff) - 0x1000_0000;
         arena -= arena % 0x10_0000;

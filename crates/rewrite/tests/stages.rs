@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Checks, CodeBlob, Config, Extent, Module, Place, Processor, Resolver, Segment, Skip,
+    CallTarget, Callees, Checks, CodeBlob, Config, Extent, Module, Place, Processor, Resolver, Segment, Skip,
     SkipReason, Stress, Syscalls, discover, entry_room, find_group, translate,
 };
 
@@ -36,7 +36,12 @@ fn module<'a>(bytes: &'a [u8], cuts: &[u64]) -> Module<'a> {
     let ends = cuts.iter().copied().chain([bytes.len() as u64]);
     let extent = |(start, end): (&u64, u64)| Extent { start: Pc(TEXT + start), end: Pc(TEXT + end) };
     let extents = starts.iter().zip(ends).map(extent).collect();
-    Module { text: vec![Segment { start: Pc(TEXT), bytes }], constants: Vec::new(), extents }
+    Module {
+        text: vec![Segment { start: Pc(TEXT), bytes }],
+        constants: Vec::new(),
+        extents,
+        callees: Callees::default(),
+    }
 }
 
 fn copy_of(bytes: &[u8], cuts: &[u64]) -> Result<CodeBlob, Skip> {
@@ -337,6 +342,7 @@ fn a_short_function_has_the_padding_behind_it() {
         text: vec![Segment { start: Pc(TEXT), bytes: &bytes }],
         constants: Vec::new(),
         extents: vec![extent(0, 3), extent(16, 17), extent(18, 19)],
+        callees: Callees::default(),
     };
     assert_eq!([0, 1, 2].map(|index| entry_room(&module, index)), [16, 2, 14]);
 }

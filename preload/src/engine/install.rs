@@ -22,9 +22,9 @@ use core::{
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
-    CallTarget, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Module, Origin, PRELUDE_BYTES, PcMap,
-    Place, Processor, Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room, find_group,
-    find_linkage_cell, is_linkage_stub, prelude, translate,
+    CallTarget, Callees, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Module, Origin, PRELUDE_BYTES,
+    PcMap, Place, Processor, Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room,
+    find_group, find_linkage_cell, is_linkage_stub, prelude, translate,
 };
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record, TrackFds};
 
@@ -469,7 +469,7 @@ impl Engine {
             .constants()
             .filter_map(|range| Some(Segment { start: Pc(range.start().0), bytes: image.bytes(*range)? }))
             .collect();
-        let module = Module { text, constants, extents };
+        let module = Module { text, constants, extents, callees: Callees::default() };
         let fronts = if is_libc { fronts::find(&image, &module) } else { Fronts::default() };
         let unchecked =
             if is_libc { native::find_unchecked(&image, &module, &fronts.originals) } else { Vec::new() };
