@@ -76,7 +76,7 @@ fn called_cells(module: &Module<'_>, after: Pc) -> [Option<Addr>; 2] {
 mod tests {
     extern crate std;
     use super::*;
-    use memcheck_rewrite::Segment;
+    use memcheck_rewrite::{Callees, Segment};
     use std::{vec, vec::Vec};
 
     fn module(bytes: &'static [u8]) -> Module<'static> {
@@ -84,6 +84,7 @@ mod tests {
             text: vec![Segment { start: Pc(0x1000), bytes }],
             constants: Vec::new(),
             extents: Vec::new(),
+            callees: Callees::default(),
         }
     }
 
