@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Part, Place, Processor,
+    CallTarget, Callees, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Part, Place, Processor,
     REPORT_RESUME, Resolver, SYSCALL_SKIP, Segment, Stress, Syscalls, discover, entry_room, find_group,
     find_linkage_cell, jumps_out, translate,
 };
@@ -64,7 +64,7 @@ pub fn run(data: &[u8]) {
     let symbols = if is(16) { &stated[..] } else { &stated[..0] };
     let unwind = if is(32) { &stated[..1] } else { &stated[..] };
     let extents = discover(&text, unwind, symbols);
-    let module = Module { text: text.to_vec(), constants: Vec::new(), extents };
+    let module = Module { text: text.to_vec(), constants: Vec::new(), extents, callees: Callees::default() };
     check_extents(&module, unwind);
     for index in 0..module.extents.len().min(8) {
         let group = find_group(&module, index);
