@@ -8,7 +8,7 @@
 
 use core::{
     cell::Cell,
-    sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, StackId};
@@ -22,11 +22,11 @@ static RULES: [AtomicU64; RULE_CACHE_ENTRIES] = [const { AtomicU64::new(0) }; RU
 /// User addresses have 47 bits: the next one tells a rule for an instruction from one for a return address.
 const EXACT: u64 = 1 << 47;
 
-/// Words of the depot's index, a power of two: room for some three million stacks.
-const INDEX_WORDS: usize = 1 << 22;
+/// Words of the depot's index, a power of two: room for some six million stacks.
+const INDEX_WORDS: usize = 1 << 23;
 /// Words of its store: stacks of 30 frames for as many.
 const STORE_WORDS: usize = 1 << 27;
-static INDEX: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+static INDEX: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
 static STORE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 /// The lengths of both shrink together where address space is scarce: by this shift.
 static SHRINK: AtomicUsize = AtomicUsize::new(0);
@@ -50,11 +50,15 @@ pub struct Caller {
 pub fn begin(depth: u8) {
     for shrink in 0..12 {
         let (index, store) = (INDEX_WORDS >> shrink, STORE_WORDS >> shrink);
-        let Some(memory) = sys::map_anonymous((index + store) * 8) else { continue };
+        let Some(memory) =
+            sys::map_anonymous(index * size_of::<AtomicU32>() + store * size_of::<AtomicU64>())
+        else {
+            continue;
+        };
         let memory = memory.cast::<AtomicU64>();
         SHRINK.store(shrink, Ordering::Relaxed);
         // SAFETY: inside the mapping just made.
-        INDEX.store(unsafe { memory.add(store) }, Ordering::Relaxed);
+        INDEX.store(unsafe { memory.add(store) }.cast(), Ordering::Relaxed);
         DEPTH.store(usize::from(depth).clamp(1, MAX_FRAMES), Ordering::Relaxed);
         // Release pairs with the Acquire in `depot`.
         STORE.store(memory, Ordering::Release);

@@ -1,8 +1,8 @@
 //! The stack depot: each distinct stack once, named by a [`StackId`].
 //!
 //! ```text
-//!  index:  each word  [ high 32 bits of the stack's hash | StackId ]
-//!          a stack is in its bucket of eight words, or, when that bucket is full, behind its place in the whole.
+//!  index:  each word  [ 5 bits of the stack's hash | StackId, 27 ]
+//!          a stack is in its bucket of sixteen words, or, when that bucket is full, behind its place in the whole.
 //!          Buckets are near: those of stacks for themselves lie in the first 64th of the index, so that few stacks
 //!          touch few pages; those of branches near each other when what they branch off was interned together
 //!  store:  [ hash, 56 bits | length, 8 ] [ pc ] [ pc ] …          StackId = the header's position
@@ -16,7 +16,7 @@
 //! Invariant: a word in the index is published (Release) after the stack that it names was written.
 //! No locks, no removal; may run in signal handlers. A full depot gives [`StackId::NONE`], and counts it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memcheck_model::{MAX_FRAMES, Pc, StackId};
 
@@ -25,7 +25,9 @@ const PROBES: usize = 64;
 const LENGTH_BITS: u32 = 8;
 const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 /// A cache line of words.
-const BUCKET: usize = 8;
+const BUCKET: usize = 16;
+/// Enough for every id; the other bits of a word in the index tell most stacks apart.
+const ID_BITS: u32 = 27;
 /// How far in the index the branches of one stack lie apart.
 const NEAR: usize = 4 * BUCKET;
 /// Which share of the index is tried first.
@@ -37,7 +39,7 @@ pub(crate) const OUTERMOST: StackId = StackId(1);
 /// The depot over zeroed memory that the caller provides.
 #[derive(Clone, Copy)]
 pub struct Depot<'a> {
-    index: &'a [AtomicU64],
+    index: &'a [AtomicU32],
     store: &'a [AtomicU64],
 }
 
@@ -104,6 +106,12 @@ impl StackHash {
         self.len += count;
     }
 
+    /// The sum, which hardly any two stacks share.
+    #[inline]
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
     /// Hash, and length in the low byte. Never zero for a stack that has frames.
     #[inline]
     const fn header(&self) -> u64 {
@@ -111,19 +119,31 @@ impl StackHash {
     }
 }
 
+/// What a word of the index holds beside the id.
+#[inline]
+const fn tag(hash: u64) -> u32 {
+    ((hash >> (u64::BITS - (u32::BITS - ID_BITS))) as u32) << ID_BITS
+}
+
+/// The id in a word of the index, unless that is another stack's.
+#[inline]
+fn candidate(word: u32, hash: u64) -> Option<StackId> {
+    (word >> ID_BITS << ID_BITS == tag(hash)).then_some(StackId(word & ((1 << ID_BITS) - 1)))
+}
+
 impl<'a> Depot<'a> {
     /// A depot in this memory: the index's length is a power of two; the store's first word counts the words used,
     /// its second the stacks that were refused.
     #[must_use]
     #[inline]
-    pub const fn new(index: &'a [AtomicU64], store: &'a [AtomicU64]) -> Self {
-        assert!(index.len().is_power_of_two() && index.len() >= BUCKET && store.len() <= u32::MAX as usize);
+    pub const fn new(index: &'a [AtomicU32], store: &'a [AtomicU64]) -> Self {
+        assert!(index.len().is_power_of_two() && index.len() >= BUCKET && store.len() <= 1 << ID_BITS);
         Self { index, store }
     }
 
     /// The words of the index where a stack may be, in order: its bucket, and the places from that of its hash on.
     #[inline]
-    fn places(&self, bucket: usize, hash: u64) -> impl Iterator<Item = &'a AtomicU64> {
+    fn places(&self, bucket: usize, hash: u64) -> impl Iterator<Item = &'a AtomicU32> {
         let index = self.index;
         let bucket = bucket & (index.len() - BUCKET);
         let first = (hash >> LENGTH_BITS) as usize;
@@ -133,17 +153,16 @@ impl<'a> Depot<'a> {
 
     /// The same for a stack that stands for itself.
     #[inline]
-    fn places_of(&self, header: u64) -> impl Iterator<Item = &'a AtomicU64> {
+    fn places_of(&self, header: u64) -> impl Iterator<Item = &'a AtomicU32> {
         let near = (self.index.len() / SMALL_SHARE).max(BUCKET) - BUCKET;
         self.places((header >> LENGTH_BITS) as usize & near, header)
     }
 
     /// The id that a word of the index has for a stack.
     #[inline]
-    fn id_in(&self, word: u64, header: u64) -> Option<StackId> {
-        let id = word as u32;
-        (word >> 32 == header >> 32 && self.store[id as usize].load(Ordering::Relaxed) == header)
-            .then_some(StackId(id))
+    fn id_in(&self, word: u32, header: u64) -> Option<StackId> {
+        let id = candidate(word, header)?;
+        (self.store[id.0 as usize].load(Ordering::Relaxed) == header).then_some(id)
     }
 
     /// The id of a stack that was interned before. `latest` is what was found last: programs that build and fell the
@@ -185,13 +204,13 @@ impl<'a> Depot<'a> {
     #[inline]
     pub(crate) fn branch(&self, outer: StackId, pc: Pc, latest: StackId) -> StackId {
         let header = u64::from(outer.0) << 32;
-        let next = self.behind(latest).0 as usize;
+        let next = self.behind(latest);
         // Acquire pairs with the Release of the header: the pc is there.
-        if let Some([at, frame]) = self.store.get(next..next + 2)
+        if let Some([at, frame]) = self.store.get(next.0 as usize..).and_then(|words| words.first_chunk())
             && at.load(Ordering::Acquire) == header
             && frame.load(Ordering::Relaxed) == pc.0
         {
-            return StackId(next as u32);
+            return next;
         }
         self.branch_by_index(header, pc)
     }
@@ -210,12 +229,12 @@ impl<'a> Depot<'a> {
                     Err(other) => found = other,
                 }
             }
-            let at = found as u32 as usize;
-            if found >> 32 == hash >> 32
-                && self.store[at].load(Ordering::Relaxed) == header
-                && self.store[at + 1].load(Ordering::Relaxed) == pc.0
+            if let Some(id) = candidate(found, hash)
+                && let [its_header, its_pc] = &self.store[id.0 as usize..id.0 as usize + 2]
+                && its_header.load(Ordering::Relaxed) == header
+                && its_pc.load(Ordering::Relaxed) == pc.0
             {
-                return StackId(at as u32);
+                return id;
             }
         }
         self.refuse()
@@ -260,7 +279,7 @@ impl<'a> Depot<'a> {
 
     /// Writes the stack and names it in `word`; or gives back what another thread wrote there first (the copy just
     /// made is then lost, a few words).
-    fn publish(&self, word: &AtomicU64, hash: u64, header: u64, frames: &[Pc]) -> Result<StackId, u64> {
+    fn publish(&self, word: &AtomicU32, hash: u64, header: u64, frames: &[Pc]) -> Result<StackId, u32> {
         let words = frames.len() + 1;
         // The first two words of the store are its own.
         let room = self.store.len().saturating_sub(2 + words) as u64;
@@ -274,7 +293,7 @@ impl<'a> Depot<'a> {
             to.store(pc.0, Ordering::Relaxed);
         }
         to[0].store(header, Ordering::Release);
-        let found = hash >> 32 << 32 | start as u64;
+        let found = tag(hash) | start as u32;
         match word.compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(StackId(start as u32)),
             Err(other) => {
@@ -371,7 +390,7 @@ mod tests {
 
     #[test]
     fn settled_stacks_keep_their_ids_and_are_other_stacks() {
-        let (index, store) = (memory(64), memory(256));
+        let (index, store) = memory(64, 256);
         let depot = Depot::new(&index, &store);
         let stack = |pcs: &[u64]| pcs.iter().map(|&pc| Pc(pc)).collect::<Vec<_>>();
         let (old, plugin, both) = (stack(&[1, 2, 20]), stack(&[10, 2]), stack(&[1, 11]));
@@ -390,13 +409,13 @@ mod tests {
         assert_eq!(depot.get_in(again, &mut frames), plugin);
     }
 
-    fn memory(words: usize) -> Vec<AtomicU64> {
-        (0..words).map(|_| AtomicU64::new(0)).collect()
+    fn memory(index: usize, store: usize) -> (Vec<AtomicU32>, Vec<AtomicU64>) {
+        ((0..index).map(|_| AtomicU32::new(0)).collect(), (0..store).map(|_| AtomicU64::new(0)).collect())
     }
 
     #[test]
     fn a_full_depot_refuses_and_counts() {
-        let (index, store) = (memory(16), memory(8));
+        let (index, store) = memory(16, 8);
         let depot = Depot::new(&index, &store);
         assert_ne!(depot.intern(&[Pc(1), Pc(2), Pc(3)]), StackId::NONE);
         assert_eq!(depot.intern(&[Pc(4), Pc(5), Pc(6)]), StackId::NONE);
@@ -406,7 +425,7 @@ mod tests {
 
     #[test]
     fn stacks_that_end_outermost_share_their_outer_frames() {
-        let (index, store) = (memory(64), memory(256));
+        let (index, store) = memory(64, 256);
         let depot = Depot::new(&index, &store);
         let stack = |pcs: &[u64]| pcs.iter().map(|&pc| Pc(pc)).collect::<Vec<_>>();
         let (first, second) = (stack(&[3, 2, 1]), stack(&[4, 2, 1]));
@@ -423,7 +442,7 @@ mod tests {
 
     #[test]
     fn settled_branches_keep_their_frames_and_are_other_stacks() {
-        let (index, store) = (memory(64), memory(256));
+        let (index, store) = memory(64, 256);
         let depot = Depot::new(&index, &store);
         let stack = |pcs: &[u64]| pcs.iter().map(|&pc| Pc(pc)).collect::<Vec<_>>();
         let plugin = stack(&[3, 10, 1]);
@@ -440,7 +459,7 @@ mod tests {
 
     #[test]
     fn no_id_means_no_frames() {
-        let (index, store) = (memory(16), memory(8));
+        let (index, store) = memory(16, 8);
         let mut out = [Pc(0); MAX_FRAMES];
         let depot = Depot::new(&index, &store);
         assert!(depot.get_in(StackId::NONE, &mut out).is_empty());
@@ -452,7 +471,7 @@ mod tests {
         fn equal_stacks_share_an_id_and_give_their_frames(
             stacks in prop::collection::vec(prop::collection::vec(1u64..9, 1..70), 1..50)
         ) {
-            let (index, store) = (memory(256), memory(8192));
+            let (index, store) = memory(256, 8192);
             let depot = Depot::new(&index, &store);
             let ids: Vec<_> = stacks
                 .iter()

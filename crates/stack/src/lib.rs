@@ -13,6 +13,7 @@
 mod cache;
 mod cfi;
 mod depot;
+mod head;
 mod rule;
 mod trail;
 mod walk;

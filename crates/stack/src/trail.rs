@@ -4,11 +4,12 @@
 //! the return address at `sp - 8` of the next, and perhaps the saved rbp. A program's outer frames rarely change
 //! between two allocations, so once a walk reaches a frame of the last one, with equal registers, it compares the
 //! words that led on from there. These loads do not wait for each other, as those of a walk by rules do; and the
-//! hash of the frames from there on is known.
+//! hash of the frames from there on is known, or their id.
 //!
 //! ```text
 //!  frames:  [0] outermost … [met] where the walk met it … [len-1] innermost        sp descends
 //!  frame:   pc, sp, bp, link [ 17 needs | 16 passes | 15..0 offset ], hash of frames [0..=own]
+//!  passed:  [0] where the walk starts … outwards, up to where it met the trail
 //! ```
 //!
 //! Invariants: for `i < len - 1`, frame `i` was reached from frame `i + 1` by a rule that read `pc` at `sp - 8`, and
@@ -17,8 +18,8 @@
 //! `bp` may be an old one. A trail is of one generation of rules. A signal handler that interrupts a walk finds `busy`
 //! set and walks without.
 //!
-//! A function that allocates and frees does so at several places, in one frame: a [`Head`] is such a place, met before,
-//! whose caller is on the trail. When that caller's frames stand as they did, the stack's id is known.
+//! A walk's first frame is not remembered: the next walk likely starts elsewhere in that function. Places that walks
+//! start from again are known by their [`Head`].
 
 use core::{
     cell::Cell,
@@ -30,19 +31,19 @@ use memcheck_model::{MAX_FRAMES, Pc, StackId};
 use crate::{
     CfaBase, Depot, Process, Registers, Rule,
     depot::{OUTERMOST, StackHash},
+    head::{Head, Way},
     walk::{PcKind, Plain, plain_step, walk_in},
 };
 
 /// The most frames that are remembered.
 const TRAIL_FRAMES: usize = MAX_FRAMES;
-/// Up to so many frames inside those remembered are not worth remembering: the next walk likely has others.
-const PASSING_FRAMES: usize = 1;
 
 const OFFSET_MASK: u64 = 0xffff;
 const PASSES: u64 = 1 << 16;
 const NEEDS: u64 = 1 << 17;
 
-struct Frame {
+/// A frame that a walk came through.
+pub(crate) struct Frame {
     pc: Cell<u64>,
     sp: Cell<u64>,
     bp: Cell<u64>,
@@ -58,6 +59,7 @@ impl Frame {
         Self { pc, sp, bp, link, hash, id: Cell::new(0) }
     }
 
+    #[inline]
     fn set(&self, at: Registers, link: u64) {
         self.pc.set(at.pc);
         self.sp.set(at.sp);
@@ -65,26 +67,39 @@ impl Frame {
         self.link.set(link);
     }
 
+    /// Whether a walk needs the frame's rbp: to get on from there or, of a frame that was passed only, to leave it.
     #[inline]
-    fn needs(&self) -> bool {
+    pub fn needs(&self) -> bool {
         self.link.get() & NEEDS != 0
     }
 
+    /// Where below its stack pointer its rbp was found; zero when nobody needs to look there.
     #[inline]
-    fn registers(&self) -> Registers {
+    pub fn offset(&self) -> u64 {
+        self.link.get() & OFFSET_MASK
+    }
+
+    #[inline]
+    pub fn registers(&self) -> Registers {
         Registers { pc: self.pc.get(), sp: self.sp.get(), bp: self.bp.get() }
+    }
+
+    /// The hash of the stack of this frame and those further out.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        self.hash.get()
     }
 
     /// Whether a walk that stands at these registers goes on from here.
     #[inline]
-    fn is_met(&self, at: Registers) -> bool {
+    pub fn is_met(&self, at: Registers) -> bool {
         self.sp.get() == at.sp && self.pc.get() == at.pc && (!self.needs() || self.bp.get() == at.bp)
     }
 
     /// Whether the frame inside still leads here.
     #[inline]
-    fn still_stands(&self, process: &impl Process) -> bool {
-        let (sp, offset) = (self.sp.get(), self.link.get() & OFFSET_MASK);
+    pub fn still_stands(&self, process: &impl Process) -> bool {
+        let (sp, offset) = (self.sp.get(), self.offset());
         process.read_again(sp.wrapping_sub(8)) == self.pc.get()
             && (offset == 0 || process.read_again(sp.wrapping_sub(offset)) == self.bp.get())
     }
@@ -92,62 +107,16 @@ impl Frame {
 
 const _: () = assert!(TRAIL_FRAMES < 256);
 
-/// How a frame that `needs` its rbp, or not, was reached when its rbp was `words` words below its stack pointer.
-const fn link(needs: bool, words: u32) -> u64 {
-    match (needs, words) {
-        (false, _) => 0,
-        (true, 0) => NEEDS | PASSES,
-        (true, words) => NEEDS | (words as u64 * 8) & OFFSET_MASK,
-    }
+/// How a frame was reached when its rbp was `words` words below its stack pointer.
+#[inline]
+const fn reached(words: u32) -> u64 {
+    if words == 0 { PASSES } else { (words as u64 * 8) & OFFSET_MASK }
 }
 
-/// A walk's first frame, which led to frame `next` of the trail by `link`, and the id of the whole walk to frame `last`.
-/// That ends there, whatever memory holds.
-struct Head {
-    start: [Cell<u64>; 3],
-    cfa: Cell<u64>,
-    /// Frame `next`'s.
-    hash: Cell<u64>,
-    link: Cell<u64>,
-    id: Cell<u32>,
-    next: Cell<u8>,
-    last: Cell<u8>,
-}
-
-const HEADS: usize = 64;
-
-impl Head {
-    const fn new() -> Self {
-        Self {
-            start: [const { Cell::new(0) }; 3],
-            cfa: Cell::new(0),
-            hash: Cell::new(0),
-            link: Cell::new(0),
-            id: Cell::new(0),
-            next: Cell::new(0),
-            last: Cell::new(0),
-        }
-    }
-}
-
-/// What a walk along the trail found.
-struct Found {
-    stack: Stack,
-    head: Option<NewHead>,
-}
-
-enum Stack {
-    /// All frames to the outermost, fewer than are kept: those of the trail from this one on, and perhaps one inside.
-    Whole { met: usize, inner: Option<Pc> },
-    /// Any other.
-    Other(StackHash),
-}
-
-/// The trail's frame that a head leads to, and how, and the last one.
-struct NewHead {
-    next: usize,
-    link: u64,
-    last: usize,
+/// The same for a frame on the trail, whose rbp only counts if it is needed.
+#[inline]
+const fn link(needs: bool, reached: u64) -> u64 {
+    if needs { NEEDS | reached } else { 0 }
 }
 
 /// One thread's trail; all zero is an empty one.
@@ -163,8 +132,11 @@ pub struct Trail {
     /// What was found in the depot last.
     latest: Cell<u32>,
     frames: [Frame; TRAIL_FRAMES],
+    passed: [Frame; MAX_FRAMES],
     heads: [Head; HEADS],
 }
+
+const HEADS: usize = 64;
 
 impl Trail {
     /// An empty trail.
@@ -178,6 +150,7 @@ impl Trail {
             is_whole: Cell::new(false),
             latest: Cell::new(0),
             frames: [const { Frame::new() }; TRAIL_FRAMES],
+            passed: [const { Frame::new() }; MAX_FRAMES],
             heads: [const { Head::new() }; HEADS],
         }
     }
@@ -198,7 +171,9 @@ impl Trail {
         }
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        let id = self.find_known(start, process);
+        let is_here = self.stack_end.get() == process.stack_end();
+        let frames = &self.frames[..if is_here { usize::from(self.len.get()).min(TRAIL_FRAMES) } else { 0 }];
+        let id = self.head(start).find(start, frames, process);
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
         id
@@ -221,33 +196,14 @@ impl Trail {
         if self.terms.get() != terms(generation, depth) {
             self.terms.set(terms(generation, depth));
             self.len.set(0);
-            self.heads.iter().for_each(|head| head.start.iter().for_each(|word| word.set(0)));
+            self.heads.iter().for_each(Head::forget);
         }
-        let found = self.walk_along(&start, depth, process);
-        let id = match found.stack {
-            Stack::Whole { met, inner } => {
-                let id = self.id_of(met, depot);
-                inner.filter(|_| id != StackId::NONE).map_or(id, |pc| self.branch(id, pc, depot))
-            }
-            Stack::Other(hash) => {
-                let id = depot
-                    .find(&hash, StackId(self.latest.get()))
-                    .unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
-                self.latest.set(id.0);
-                id
-            }
-        };
-        if let Some(NewHead { next, link, last }) = found.head {
-            let (head, frame) = (self.head(start), &self.frames[next]);
-            let Registers { pc, sp, bp } = start;
-            head.start.iter().zip([pc, sp, bp]).for_each(|(word, value)| word.set(value));
-            head.cfa.set(frame.sp.get());
-            head.hash.set(frame.hash.get());
-            head.link.set(link);
-            head.id.set(id.0);
-            head.next.set(next as u8);
-            head.last.set(last as u8);
+        if self.stack_end.get() != process.stack_end() {
+            self.stack_end.set(process.stack_end());
+            self.len.set(0);
         }
+        let near = self.find_near(start, depth, process, depot);
+        let id = near.unwrap_or_else(|| self.walk_along(start, depth, process, depot));
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
         id
@@ -259,206 +215,220 @@ impl Trail {
         &self.heads[(hash >> 58) as usize % HEADS]
     }
 
-    /// The id of a walk that starts with a head.
-    #[inline]
-    fn find_known(&self, start: Registers, process: &impl Process) -> Option<StackId> {
-        let head = self.head(start);
-        let [pc, sp, bp] = &head.start;
-        let (next, last) = (usize::from(head.next.get()), usize::from(head.last.get()));
-        if (pc.get(), sp.get(), bp.get()) != (start.pc, start.sp, start.bp)
-            || next >= usize::from(self.len.get())
-            || self.stack_end.get() != process.stack_end()
-        {
+    /// The id of a walk whose second frame is on the trail, with an id of its own. So are most: a function calls
+    /// allocator functions from several places, and its caller stays.
+    fn find_near(
+        &self,
+        start: Registers,
+        depth: usize,
+        process: &impl Process,
+        depot: &Depot<'_>,
+    ) -> Option<StackId> {
+        let Plain::Next { next, .. } = plain_step(start, PcKind::Return, process) else { return None };
+        let known = &self.frames[..usize::from(self.len.get()).min(TRAIL_FRAMES)];
+        let met = known.iter().rposition(|frame| frame.sp.get() >= next.sp)?;
+        // What has an id is whole.
+        let (frame, outer) = (&known[met], known[met].id.get());
+        if outer == 0 || !frame.is_met(next) || met + 2 >= depth {
             return None;
         }
-        let (rest, frame) = (self.frames.get(last..next)?, self.frames.get(next)?);
-        let (cfa, link) = (frame.sp.get(), head.link.get());
-        let offset = link & OFFSET_MASK;
-        let is_same = cfa == head.cfa.get()
-            && frame.hash.get() == head.hash.get()
-            && process.read_again(cfa.wrapping_sub(8)) == frame.pc.get()
-            && (offset == 0 || process.read_again(cfa.wrapping_sub(offset)) == frame.bp.get())
-            && (link & PASSES == 0 || frame.bp.get() == start.bp);
-        (is_same && rest.iter().all(|frame| frame.still_stands(process))).then_some(StackId(head.id.get()))
-    }
-
-    fn branch(&self, outer: StackId, pc: Pc, depot: &Depot<'_>) -> StackId {
-        let id = depot.branch(outer, pc, StackId(self.latest.get()));
-        self.latest.set(id.0);
-        id
-    }
-
-    /// The id of the stack of frames `[0..=top]`.
-    fn id_of(&self, top: usize, depot: &Depot<'_>) -> StackId {
-        let known = self.frames[..=top].iter().rposition(|frame| frame.id.get() != 0);
-        let mut id = known.map_or(OUTERMOST, |known| StackId(self.frames[known].id.get()));
-        for frame in &self.frames[known.map_or(0, |known| known + 1)..=top] {
-            id = self.branch(id, Pc(frame.pc.get()), depot);
-            if id == StackId::NONE {
-                break;
-            }
-            frame.id.set(id.0);
+        let key = head_key(StackHash::with_inner(frame.hash.get(), Pc(start.pc)), start);
+        if self.head(start).is_noted(key) || !known[..met].iter().all(|frame| frame.still_stands(process)) {
+            return None;
         }
-        id
+        Some(self.branch(StackId(outer), Pc(start.pc), depot))
     }
 
-    fn walk_along(&self, start: &Registers, depth: usize, process: &impl Process) -> Found {
-        if self.stack_end.get() != process.stack_end() {
-            self.stack_end.set(process.stack_end());
-            self.len.set(0);
-        }
+    fn walk_along(
+        &self,
+        start: Registers,
+        depth: usize,
+        process: &impl Process,
+        depot: &Depot<'_>,
+    ) -> StackId {
         let mut hash = StackHash::new();
         let mut unseen = usize::from(self.len.get());
-        let (mut at, mut bp_words) = (*start, 0);
-        // By rules until a frame of the trail is met.
-        let met = loop {
+        let (mut at, mut link_here) = (start, PASSES);
+        // Whether the frames that were passed can be remembered.
+        let mut can_stay = true;
+        // By rules until a frame of the trail is met, from which on it stands.
+        let (met, last) = loop {
             while unseen > 0 && self.frames[unseen - 1].sp.get() < at.sp {
                 unseen -= 1;
             }
             if unseen > 0 && self.frames[unseen - 1].is_met(at) {
-                break unseen - 1;
+                let met = unseen - 1;
+                let last = unseen.saturating_sub(depth - hash.len());
+                let Some(changed) =
+                    self.frames[last..met].iter().position(|frame| !frame.still_stands(process))
+                else {
+                    break (met, last);
+                };
+                // The frames outside that one stand. But where one is met again is for rules to find: what is not
+                // needed of its registers may be old.
+                unseen = last + changed;
+                self.len.set(unseen as u8);
             }
+            let frame = &self.passed[hash.len()];
             hash.push(Pc(at.pc));
+            // For now as if it led on by its rbp.
+            frame.set(at, NEEDS | link_here);
             if hash.len() == depth {
-                self.remember(start, 0, hash.len(), process);
-                return Found { stack: Stack::Other(hash), head: None };
+                self.begin_anew(depth, can_stay, process);
+                return self.find_other(start, &hash, depth, process, depot);
             }
             match plain_step(at, PcKind::Return, process) {
-                Plain::Next { next, words, .. } => (at, bp_words) = (next, words),
+                Plain::Next { next, words, by_bp } => {
+                    if !by_bp {
+                        frame.link.set(link_here);
+                    }
+                    // Its rbp may lie further in than itself, where nobody may look later.
+                    can_stay &= u64::from(words) * 8 <= next.sp - at.sp;
+                    (at, link_here) = (next, reached(words));
+                }
                 end => {
-                    self.remember(start, 0, hash.len(), process);
+                    let count = hash.len();
+                    self.begin_anew(count, can_stay, process);
+                    if self.is_whole.get() {
+                        return self.id_of(usize::from(self.len.get()), count, depot);
+                    }
                     finish(at, &end, depth, process, &mut hash);
-                    return Found { stack: self.whole(hash), head: None };
+                    return self.find_other(start, &hash, depth, process, depot);
                 }
             }
         };
         let inner = hash.len();
-        // Along the trail while it stands.
-        let last = (met + 1).saturating_sub(depth - inner);
-        if let Some(changed) = self.frames[last..met].iter().position(|frame| !frame.still_stands(process)) {
-            // The frames outside that one stand. But where one is met again is for rules to find: what is not needed
-            // of its registers may be old.
-            self.len.set((last + changed) as u8);
-            return self.walk_along(start, depth, process);
-        }
-        if last == 0 && self.is_whole.get() && met + 1 + inner < depth {
-            if inner > PASSING_FRAMES {
-                hash.append(self.frames[met].hash.get(), 0, met + 1);
-                self.remember(start, met + 1, inner, process);
-                return Found { stack: self.whole(hash), head: None };
-            }
-            let innermost = (inner > 0).then_some(Pc(start.pc));
-            let head = self.new_head(start, met, last, inner, bp_words);
-            return Found { stack: Stack::Whole { met, inner: innermost }, head };
-        }
         let beyond = if last == 0 { 0 } else { self.frames[last - 1].hash.get() };
         hash.append(self.frames[met].hash.get(), beyond, met + 1 - last);
-        // By rules again: usually one that says that there is no more.
-        let mut at = self.frames[last].registers();
-        let along = hash.len();
-        let end = loop {
-            if hash.len() == depth {
-                break Plain::End;
-            }
-            match plain_step(at, PcKind::Return, process) {
-                Plain::Next { next, .. } => {
-                    hash.push(Pc(next.pc));
-                    at = next;
-                }
-                end => break end,
-            }
-        };
-        let plain = hash.len();
-        let mut head = None;
-        if plain > along || met + 1 + inner > TRAIL_FRAMES {
-            self.remember(start, 0, plain, process);
-        } else if inner > PASSING_FRAMES {
-            self.remember(start, met + 1, inner, process);
-        } else if plain == depth || ends_here(at.pc, process) {
-            head = self.new_head(start, met, last, inner, bp_words);
-        }
-        finish(at, &end, depth, process, &mut hash);
-        Found { stack: Stack::Other(hash), head }
-    }
-
-    /// The head for a walk whose first frame is frame `met` (`inner` is zero) or led there.
-    fn new_head(
-        &self,
-        start: &Registers,
-        met: usize,
-        last: usize,
-        inner: usize,
-        bp_words: u32,
-    ) -> Option<NewHead> {
-        match inner {
-            0 if met > last => {
-                let next = met - 1;
-                Some(NewHead { next, link: self.frames[next].link.get(), last })
-            }
-            1 if u64::from(bp_words) * 8 <= self.frames[met].sp.get() - start.sp => {
-                Some(NewHead { next: met, link: link(self.frames[met].needs(), bp_words), last })
-            }
-            _ => None,
-        }
-    }
-
-    /// The stack that was just walked and, if that went well, remembered.
-    fn whole(&self, hash: StackHash) -> Stack {
-        match usize::from(self.len.get()).checked_sub(1) {
-            Some(met) if self.is_whole.get() && met + 1 == hash.len() => Stack::Whole { met, inner: None },
-            _ => Stack::Other(hash),
-        }
-    }
-
-    /// Makes the `count` frames from `start` outwards, which plain steps lead through, those from `base` on.
-    fn remember(&self, start: &Registers, base: usize, count: usize, process: &impl Process) {
-        self.len.set(0);
-        let (mut at, mut bp_words) = (*start, 0);
-        let top = base + count;
-        for index in (base..top).rev() {
-            // For now as if it needed its rbp, and as if it led on by that.
-            self.frames[index].set(at, link(true, bp_words));
-            if index == 0 {
-                break;
-            }
-            // Another thread may have written to the stack meanwhile.
-            let Plain::Next { next, words, by_bp } = plain_step(at, PcKind::Return, process) else { return };
-            if u64::from(words) * 8 > next.sp - at.sp {
-                // Its rbp lies further in than itself, where nobody may look later.
-                return;
-            }
-            if !by_bp {
-                self.frames[index].link.set(self.frames[index].link.get() & !NEEDS);
-            }
-            (at, bp_words) = (next, words);
-        }
-        let mut hash = 0;
-        if let Some(outside) = base.checked_sub(1).map(|met| &self.frames[met]) {
-            if !outside.is_met(at) {
-                return;
-            }
-            outside.set(at, link(outside.needs(), bp_words));
-            hash = outside.hash.get();
+        let (id, is_usual) = if last == 0 && self.is_whole.get() && hash.len() < depth {
+            let top = self.remember(met, inner, can_stay, (at, link_here));
+            (self.id_of(top + 1, met + 1 + inner, depot), true)
         } else {
-            self.is_whole.set(ends_here(at.pc, process));
-            if self.is_whole.get() {
-                self.frames[0].link.set(0);
+            // By rules again: usually one that says that there is no more.
+            let along = hash.len();
+            let mut outer = self.frames[last].registers();
+            let end = loop {
+                if hash.len() == depth {
+                    break Plain::End;
+                }
+                match plain_step(outer, PcKind::Return, process) {
+                    Plain::Next { next, .. } => {
+                        hash.push(Pc(next.pc));
+                        outer = next;
+                    }
+                    end => break end,
+                }
+            };
+            let plain = hash.len();
+            if plain > along || met + 1 + inner > TRAIL_FRAMES {
+                // Anew, to remember all of it.
+                self.len.set(0);
+                return self.walk_along(start, depth, process, depot);
             }
+            self.remember(met, inner, can_stay, (at, link_here));
+            finish(outer, &end, depth, process, &mut hash);
+            let id = self.find_other(start, &hash, depth, process, depot);
+            (id, plain == depth || ends_here(outer.pc, process))
+        };
+        if can_stay && is_usual {
+            self.head(start).note(&Way {
+                passed: &self.passed[..inner],
+                next: met,
+                met: &self.frames[met],
+                met_offset: link_here & OFFSET_MASK,
+                last,
+                key: head_key(hash.sum(), start),
+                id,
+            });
         }
-        for index in base..top {
-            let frame = &self.frames[index];
-            frame.id.set(0);
-            let is_needed_outside = index > 0 && self.frames[index - 1].link.get() & PASSES != 0;
-            if is_needed_outside {
-                frame.link.set(frame.link.get() | NEEDS);
-            } else if !frame.needs() {
-                frame.link.set(0);
-            }
-            hash = StackHash::with_inner(hash, Pc(frame.pc.get()));
-            frame.hash.set(hash);
-        }
-        self.len.set((base + count) as u8);
+        id
     }
+
+    /// The trail becomes the `count` frames that were passed, but the first, if they can be remembered.
+    fn begin_anew(&self, count: usize, can_stay: bool, process: &impl Process) {
+        let outermost = &self.passed[count - 1];
+        self.is_whole.set(ends_here(outermost.pc.get(), process));
+        self.len.set(0);
+        if can_stay && count > 1 {
+            self.frames[0]
+                .set(outermost.registers(), if self.is_whole.get() { 0 } else { outermost.link.get() });
+            self.frames[0].id.set(0);
+            self.frames[0].hash.set(StackHash::with_inner(0, Pc(outermost.pc.get())));
+            self.extend(0, count - 1);
+        }
+    }
+
+    /// Adds the `inner` frames that were passed, but the first, to frame `met`, if they can be remembered. Which the
+    /// innermost is then.
+    fn remember(&self, met: usize, inner: usize, can_stay: bool, (at, link_here): (Registers, u64)) -> usize {
+        if !can_stay || inner <= 1 {
+            return met;
+        }
+        let frame = &self.frames[met];
+        frame.set(at, link(frame.needs(), link_here));
+        self.extend(met, inner);
+        met + inner - 1
+    }
+
+    /// Puts the frames that were passed, but the first, inside frame `top`: there are `count` of them with that.
+    fn extend(&self, top: usize, count: usize) {
+        let mut outside = &self.frames[top];
+        for (frame, passed) in self.frames[top + 1..].iter().zip(self.passed[1..count].iter().rev()) {
+            let needs = passed.needs() || outside.link.get() & PASSES != 0;
+            frame.set(passed.registers(), link(needs, passed.link.get()));
+            frame.id.set(0);
+            frame.hash.set(StackHash::with_inner(outside.hash.get(), Pc(frame.pc.get())));
+            outside = frame;
+        }
+        self.len.set((top + count) as u8);
+    }
+
+    /// The id of the stack of the trail's first `count` frames and those of the `all` that were passed inside them.
+    fn id_of(&self, count: usize, all: usize, depot: &Depot<'_>) -> StackId {
+        let frames = &self.frames[..count];
+        let known = frames.iter().rposition(|frame| frame.id.get() != 0);
+        let mut id = known.map_or(OUTERMOST, |known| StackId(frames[known].id.get()));
+        for frame in &frames[known.map_or(0, |known| known + 1)..] {
+            id = self.branch(id, Pc(frame.pc.get()), depot);
+            frame.id.set(id.0);
+        }
+        self.passed[..all - count]
+            .iter()
+            .rev()
+            .fold(id, |id, frame| self.branch(id, Pc(frame.pc.get()), depot))
+    }
+
+    /// The id of the stack of `outer`'s frames and this one inside, if there is one of those.
+    fn branch(&self, outer: StackId, inner: Pc, depot: &Depot<'_>) -> StackId {
+        if outer == StackId::NONE {
+            return outer;
+        }
+        let id = depot.branch(outer, inner, StackId(self.latest.get()));
+        self.latest.set(id.0);
+        id
+    }
+
+    /// The id of a stack that is not whole, or could not be remembered.
+    fn find_other(
+        &self,
+        start: Registers,
+        hash: &StackHash,
+        depth: usize,
+        process: &impl Process,
+        depot: &Depot<'_>,
+    ) -> StackId {
+        let id = depot
+            .find(hash, StackId(self.latest.get()))
+            .unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
+        self.latest.set(id.0);
+        id
+    }
+}
+
+/// What tells a walk from others that its head may be of: the stack, by its sum, and where it starts.
+#[inline]
+const fn head_key(sum: u64, start: Registers) -> u64 {
+    sum ^ start.sp.rotate_left(32)
 }
 
 /// What walks of a trail depend on beside memory. Never zero.
@@ -520,7 +490,7 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::CfaBase;
-    use core::sync::atomic::AtomicU64;
+    use core::sync::atomic::{AtomicU32, AtomicU64};
     use proptest::prelude::*;
     use std::{collections::HashMap, vec::Vec};
 
@@ -570,8 +540,8 @@ mod tests {
         ]
     }
 
-    fn memory(words: usize) -> Vec<AtomicU64> {
-        (0..words).map(|_| AtomicU64::new(0)).collect()
+    fn memory(index: usize, store: usize) -> (Vec<AtomicU32>, Vec<AtomicU64>) {
+        ((0..index).map(|_| AtomicU32::new(0)).collect(), (0..store).map(|_| AtomicU64::new(0)).collect())
     }
 
     proptest! {
@@ -584,7 +554,7 @@ mod tests {
         ) {
             let mut fake = Fake { words, start: 0 };
             let trail = Trail::new();
-            let (index, store) = (memory(1024), memory(16384));
+            let (index, store) = memory(1024, 16384);
             let depot = Depot::new(&index, &store);
             let mut ids: HashMap<Vec<Pc>, StackId> = HashMap::new();
             let (mut bp, mut generation) = (BASE + 80, 1);
@@ -624,7 +594,7 @@ mod tests {
     fn a_recursion_deeper_than_a_trail_keeps_its_stacks() {
         let fake = recursion(200);
         let trail = Trail::new();
-        let (index, store) = (memory(1024), memory(16384));
+        let (index, store) = memory(1024, 16384);
         let depot = Depot::new(&index, &store);
         for depth in [1, 5, 30, MAX_FRAMES] {
             for sp in (0..200).chain((0..200).rev()).step_by(3) {
@@ -643,10 +613,10 @@ mod tests {
     fn two_places_of_one_function_are_known_when_met_again() {
         let fake = recursion(10);
         let trail = Trail::new();
-        let (index, store) = (memory(1024), memory(1024));
+        let (index, store) = memory(1024, 1024);
         let depot = Depot::new(&index, &store);
         let places = [0x10, 0x50].map(|pc| Registers { pc, sp: BASE + 16, bp: 7 });
-        for start in places.into_iter().chain(places) {
+        for start in [places; 3].into_iter().flatten() {
             trail.capture(start, 1, 30, &fake, &depot);
         }
         for start in places {
@@ -654,6 +624,32 @@ mod tests {
             assert_eq!(id, trail.capture(start, 1, 30, &fake, &depot));
             assert_eq!(trail.find(start, 2, 30, &fake), None);
             assert_eq!(trail.find(start, 1, 29, &fake), None);
+        }
+    }
+
+    #[test]
+    fn places_whose_callers_take_turns_are_known_when_met_again() {
+        // Two functions that allocate, called in turn from one place: the trail holds one of them at a time.
+        let fakes = [0x10, 0x50].map(|inner| {
+            let mut fake = recursion(10);
+            fake.words[1] = inner;
+            fake
+        });
+        let trail = Trail::new();
+        let (index, store) = memory(1024, 1024);
+        let depot = Depot::new(&index, &store);
+        let places = [0x90, 0xd0].map(|pc| Registers { pc, sp: BASE, bp: 7 });
+        let turns = || places.into_iter().zip(&fakes);
+        for (start, fake) in (0..3).flat_map(|_| turns()) {
+            trail.capture(start, 1, 30, fake, &depot);
+        }
+        for (start, fake) in (0..3).flat_map(|_| turns()) {
+            let id = trail.find(start, 1, 30, fake).unwrap();
+            assert_eq!(id, capture_by_rules(start, 30, fake, &depot));
+        }
+        // Called from the other.
+        for (start, fake) in places.into_iter().zip(fakes.iter().rev()) {
+            assert_eq!(trail.find(start, 1, 30, fake), None);
         }
     }
 
@@ -679,7 +675,7 @@ mod tests {
         }
         let fake = recursion(8);
         let trail = Trail::new();
-        let (index, store) = (memory(1024), memory(1024));
+        let (index, store) = memory(1024, 1024);
         let depot = Depot::new(&index, &store);
         let start = Registers { pc: 0x10, sp: BASE, bp: 0 };
         let every = Changing(&fake, Rule::frame(CfaBase::Rsp, 16, None));
@@ -692,7 +688,7 @@ mod tests {
     fn a_trail_in_use_is_left_alone() {
         let fake = recursion(8);
         let trail = Trail::new();
-        let (index, store) = (memory(1024), memory(1024));
+        let (index, store) = memory(1024, 1024);
         let depot = Depot::new(&index, &store);
         let start = Registers { pc: 0x10, sp: BASE, bp: 0 };
         let id = trail.capture(start, 1, 30, &fake, &depot);
