@@ -173,7 +173,9 @@ pub fn at_end() {
 /// Writes the statistics to where they outlive the process.
 pub fn store_statistics() {
     let Some(heap) = find() else { return };
-    heap.publish(threads::HeldCache::take(heap).get());
+    if let Some(mut cache) = threads::HeldCache::take() {
+        heap.publish(cache.get());
+    }
     let mut sums = threads::statistics(heap);
     // Blocks of the target's own allocators count too, as for Valgrind, beside those they were cut from.
     let given = requests::given();

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_model::ThreadId;
 
-use crate::{ChunkId, ChunkMeta, quarantine::Pending, size_class::SMALL_CLASSES};
+use crate::{ChunkId, ChunkMeta, Class, quarantine::Pending, size_class::SMALL_CLASSES};
 
 /// A singly linked list of chunks of one class.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,21 @@ pub(crate) struct List {
 
 impl List {
     pub const EMPTY: Self = Self { head: ChunkId::NONE, count: 0 };
+
+    /// A list of one.
+    pub const fn of(id: ChunkId) -> Self {
+        Self { head: id, count: 1 }
+    }
+
+    /// As one number.
+    pub const fn word(self) -> u64 {
+        (self.count as u64) << 32 | self.head.0 as u64
+    }
+
+    /// The list of a number.
+    pub const fn from_word(word: u64) -> Self {
+        Self { head: ChunkId(word as u32), count: (word >> 32) as u32 }
+    }
 
     #[inline]
     pub fn push(&mut self, id: ChunkId, meta: &ChunkMeta) {
@@ -37,6 +52,64 @@ impl List {
         self.head = metas[id.0 as usize].next();
         self.count -= 1;
         Some(id)
+    }
+}
+
+/// How many lists a thread has of each class.
+const TURNS: usize = 4;
+
+/// A thread's free slots of one class, in lists that take turns: what comes next of a list is known that many
+/// allocations before it is given out. Full lists go to the centre as they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stock {
+    lists: [List; TURNS],
+    turn: u32,
+}
+
+/// How many batches of fresh slots a full list is worth.
+const FULL_BATCHES: u32 = 2;
+
+impl Stock {
+    pub const EMPTY: Self = Self { lists: [List::EMPTY; TURNS], turn: 0 };
+
+    /// The next slot, if the list whose turn it is has one, and the one behind it in that list, or none.
+    #[inline]
+    pub fn pop(&mut self, metas: &[ChunkMeta]) -> Option<(ChunkId, ChunkId)> {
+        let list = &mut self.lists[self.turn as usize % TURNS];
+        let id = list.pop(metas)?;
+        let coming = list.head;
+        self.turn = self.turn.wrapping_add(1);
+        Some((id, coming))
+    }
+
+    /// A slot of whichever list has one.
+    pub fn pop_any(&mut self, metas: &[ChunkMeta]) -> Option<ChunkId> {
+        (0..TURNS).find_map(|_| {
+            let popped = self.pop(metas);
+            if popped.is_none() {
+                self.turn = self.turn.wrapping_add(1);
+            }
+            popped.map(|(id, _)| id)
+        })
+    }
+
+    /// Adds a slot, which is the next.
+    #[inline]
+    pub fn push(&mut self, id: ChunkId, meta: &ChunkMeta) {
+        self.turn = self.turn.wrapping_sub(1);
+        self.lists[self.turn as usize % TURNS].push(id, meta);
+    }
+
+    /// Takes the list that the next `push` adds to, when that is full.
+    #[inline]
+    pub fn take_full(&mut self, class: Class) -> Option<List> {
+        let list = &mut self.lists[self.turn.wrapping_sub(1) as usize % TURNS];
+        (list.count >= FULL_BATCHES * class.shape().batch).then(|| core::mem::replace(list, List::EMPTY))
+    }
+
+    /// The lists, for who takes or gives them whole.
+    pub fn lists(&mut self) -> &mut [List; TURNS] {
+        &mut self.lists
     }
 }
 
@@ -59,7 +132,7 @@ pub(crate) fn count(counter: &AtomicU64, amount: u64) {
 #[derive(Debug)]
 pub struct ThreadCache {
     pub(crate) tid: ThreadId,
-    pub(crate) free: [List; SMALL_CLASSES],
+    pub(crate) free: [Stock; SMALL_CLASSES],
     pub(crate) pending_small: Pending,
     pub(crate) pending_big: Pending,
     /// Live bytes gained (or lost) since they were last added to the heap's.
@@ -76,7 +149,7 @@ impl ThreadCache {
     pub const fn new(tid: ThreadId) -> Self {
         Self {
             tid,
-            free: [List::EMPTY; SMALL_CLASSES],
+            free: [Stock::EMPTY; SMALL_CLASSES],
             pending_small: Pending::EMPTY,
             pending_big: Pending::EMPTY,
             live_delta: 0,

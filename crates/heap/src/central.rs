@@ -1,19 +1,23 @@
 //! The centre of one size class: recycled slots that no thread keeps, and the frontier behind which no slot was
 //! ever used.
 //!
+//! ```text
+//!  top ─▶ first slot of a list ─below▶ first slot of another … lists come and go whole: nobody walks along one here
+//!            └next▶ …                    └next▶ …
+//! ```
+//!
 //! Invariants: slots `0..frontier` were carved: their left redzones hold the pattern and their shadow says so,
 //! and so does the left redzone after the last one (the right redzone of its chunk). `committed` bytes of the
-//! region from its start are mapped (small classes). Both only grow. The list is touched under the lock only.
+//! region from its start are mapped (small classes). Both only grow. The lists are touched under the lock only.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{ChunkId, cache::List, lock::Lock};
+use crate::{ChunkMeta, cache::List, lock::Lock};
 
 #[derive(Debug, Default)]
 pub(crate) struct Central {
     pub lock: Lock,
-    head: AtomicU32,
-    count: AtomicU32,
+    top: AtomicU64,
     frontier: AtomicU32,
     committed: AtomicU64,
 }
@@ -22,8 +26,7 @@ impl Central {
     pub const fn new() -> Self {
         Self {
             lock: Lock::new(),
-            head: AtomicU32::new(ChunkId::NONE.0),
-            count: AtomicU32::new(0),
+            top: AtomicU64::new(List::EMPTY.word()),
             frontier: AtomicU32::new(0),
             committed: AtomicU64::new(0),
         }
@@ -47,13 +50,18 @@ impl Central {
         self.committed.store(bytes, Ordering::Relaxed);
     }
 
-    /// The free list; the lock is held.
-    pub fn list(&self) -> List {
-        List { head: ChunkId(self.head.load(Ordering::Relaxed)), count: self.count.load(Ordering::Relaxed) }
+    /// Adds a list, which is not empty; the lock is held.
+    pub fn put(&self, list: List, metas: &[ChunkMeta]) {
+        metas[list.head.0 as usize].set_below(self.top.load(Ordering::Relaxed));
+        self.top.store(list.word(), Ordering::Relaxed);
     }
 
-    pub fn set_list(&self, list: List) {
-        self.head.store(list.head.0, Ordering::Relaxed);
-        self.count.store(list.count, Ordering::Relaxed);
+    /// Takes the list that was added last, if there is one; the lock is held.
+    pub fn take(&self, metas: &[ChunkMeta]) -> List {
+        let list = List::from_word(self.top.load(Ordering::Relaxed));
+        if list.count > 0 {
+            self.top.store(metas[list.head.0 as usize].below(), Ordering::Relaxed);
+        }
+        list
     }
 }

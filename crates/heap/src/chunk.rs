@@ -4,7 +4,7 @@
 //!  info    | 63 0 | 62 freed known | 61 redzone known | 60 settled | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
 //!  stacks  | 63..32 free StackId                        | 31..0 alloc StackId                                  |
 //!  link    | 63..54 0 | 53..32 free tid                 | 31..0 next ChunkId of whichever list it is in         |
-//!  sum     | what the bytes of a freed chunk add up to, where it keeps them                                      |
+//!  sum     | what the bytes of a freed chunk add up to, where it keeps them; of a list's first in the centre: below |
 //! ```
 //!
 //! States: `Unused → Live → Quarantined → Recycled → Live → …`. `Live → Quarantined` is a compare-and-swap, which
@@ -207,6 +207,15 @@ impl ChunkMeta {
     #[inline]
     pub(crate) fn set_sum(&self, sum: u64) {
         self.sum.store(sum, Ordering::Relaxed);
+    }
+
+    /// Of the first slot of a list in the centre: the list below it.
+    pub(crate) fn below(&self) -> u64 {
+        self.sum()
+    }
+
+    pub(crate) fn set_below(&self, list: u64) {
+        self.set_sum(list);
     }
 
     #[inline]

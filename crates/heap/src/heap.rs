@@ -13,14 +13,14 @@ use memcheck_model::{Addr, AddrRange, Damage, Function, Size, StackId, ThreadId}
 
 use crate::{
     Backend, BatchWords, Chunk, ChunkId, ChunkMeta, ChunkState, Class, Layout, Pattern, Reason, ThreadCache,
-    cache::{List, count},
+    cache::count,
     central::Central,
     chunk::{Info, user_start},
     known::KnownWrites,
     large::large_pages,
     layout::Slot,
     lock::Forker,
-    quarantine::{Pending, Quarantine},
+    quarantine::Quarantine,
     redzone::{self, Zones},
     size_class::{CLASSES, ClassShape, LARGE_REDZONE},
 };
@@ -28,14 +28,6 @@ use crate::{
 pub(crate) const PAGE: u64 = 4096;
 /// Slots above this size wait in the quarantine of big chunks.
 const BIG_SLOT_BYTES: u64 = 8 << 10;
-/// What the quarantine holds at least, unless told otherwise.
-const QUARANTINE_BYTES: u64 = 16 << 20;
-/// And what big chunks have of their own.
-const BIG_QUARANTINE_BYTES: u64 = 8 << 20;
-/// How many chunks ahead of the one that is checked memory is asked for.
-const CHUNKS_AHEAD: usize = 8;
-/// How many batches at most leave the quarantine for one that comes.
-const DRAIN_BATCHES: u32 = 4;
 
 /// The memory that the heap's own records live in. Zeroed.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +76,13 @@ pub struct Freeing {
     pub function: Function,
     /// Where.
     pub stack: StackId,
+}
+
+/// Where the chunk is that an address is said to be the start of.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought {
+    addr: Addr,
+    slot: Slot,
 }
 
 /// A chunk was freed: what it was.
@@ -182,12 +181,12 @@ pub struct Heap<'a> {
     pub(crate) layout: Layout,
     pub(crate) tables: Tables<'a>,
     pub(crate) centrals: [Central; CLASSES],
-    small_quarantine: Quarantine<'a>,
-    big_quarantine: Quarantine<'a>,
+    pub(crate) small_quarantine: Quarantine<'a>,
+    pub(crate) big_quarantine: Quarantine<'a>,
     pub(crate) wishes: Wishes,
     pub(crate) forker: Forker,
-    retired: crate::CacheStatistics,
-    live_bytes: AtomicI64,
+    pub(crate) retired: crate::CacheStatistics,
+    pub(crate) live_bytes: AtomicI64,
     peak_bytes: AtomicI64,
     pub(crate) known: KnownWrites,
 }
@@ -232,7 +231,7 @@ impl<'a> Heap<'a> {
     }
 
     /// Makes a chunk. `None` when there is no memory, or no region for such a size.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(
         &self,
         cache: &mut ThreadCache,
@@ -245,12 +244,18 @@ impl<'a> Heap<'a> {
             return self.allocate_large(cache, backend, request, class);
         }
         match cache.free[class.index()].pop(self.tables.metas) {
-            Some(id) => Some(self.furnish(cache, backend, request, class, id)),
+            Some((id, coming)) => {
+                // Its metadata is read; its bytes are only written, which nobody waits for.
+                if let Some(meta) = self.tables.metas.get(coming.0 as usize) {
+                    backend.prefetch(address_of(meta));
+                }
+                Some(self.furnish(cache, backend, request, class, id))
+            }
             None => self.allocate_slowly(cache, backend, request, class),
         }
     }
 
-    /// As `allocate`, when the thread has no slot of the class. A full region passes the request on to the next.
+    /// As `allocate`, when it is an empty list's turn. A full region passes the request on to the next.
     #[cold]
     fn allocate_slowly(
         &self,
@@ -259,13 +264,14 @@ impl<'a> Heap<'a> {
         request: &Request,
         mut class: Class,
     ) -> Option<Allocated> {
-        self.publish_live(cache);
         while !class.is_large() {
-            if let Some(id) = cache.free[class.index()].pop(self.tables.metas) {
-                return Some(self.furnish(cache, backend, request, class, id));
+            let mut found = cache.free[class.index()].pop_any(self.tables.metas);
+            if found.is_none() {
+                self.publish_live(cache);
+                self.refill(cache, backend, class);
+                found = cache.free[class.index()].pop_any(self.tables.metas);
             }
-            cache.free[class.index()] = self.refill(cache.tid, backend, class);
-            if let Some(id) = cache.free[class.index()].pop(self.tables.metas) {
+            if let Some(id) = found {
                 return Some(self.furnish(cache, backend, request, class, id));
             }
             class = class.larger()?;
@@ -274,7 +280,7 @@ impl<'a> Heap<'a> {
     }
 
     /// Makes a slot of a small class into a live chunk.
-    #[inline]
+    #[inline(always)]
     fn furnish(
         &self,
         cache: &mut ThreadCache,
@@ -310,44 +316,26 @@ impl<'a> Heap<'a> {
     }
 
     /// Slots for a thread that has none of this class: recycled ones, else fresh ones.
-    fn refill(&self, tid: ThreadId, backend: &impl Backend, class: Class) -> List {
+    fn refill(&self, cache: &mut ThreadCache, backend: &impl Backend, class: Class) {
         let central = &self.centrals[class.index()];
-        let shape = class.shape();
-        central.lock.hold(backend, &self.forker, tid, || {
-            let mut all = central.list();
-            if all.count > 0 {
-                let taken = self.split(&mut all, shape.batch);
-                central.set_list(all);
-                return taken;
+        let stock = &mut cache.free[class.index()];
+        central.lock.hold(backend, &self.forker, cache.tid, || {
+            for list in stock.lists() {
+                *list = central.take(self.tables.metas);
+            }
+            if stock.lists()[0].count > 0 {
+                return;
             }
             let first = central.frontier();
-            let wanted = shape.batch.min(self.layout.slot_count(class) - first);
-            if wanted == 0 || !self.carve(backend, central, class, first, wanted) {
-                return List::EMPTY;
+            let wanted = class.shape().batch.min(self.layout.slot_count(class) - first);
+            if wanted > 0 && self.carve(backend, central, class, first, wanted) {
+                for number in (first..first + wanted).rev() {
+                    let id = self.layout.id(Slot { class, number });
+                    stock.push(id, self.meta(id));
+                }
+                central.set_frontier(first + wanted);
             }
-            let mut fresh = List::EMPTY;
-            for number in (first..first + wanted).rev() {
-                let id = self.layout.id(Slot { class, number });
-                fresh.push(id, self.meta(id));
-            }
-            central.set_frontier(first + wanted);
-            fresh
-        })
-    }
-
-    /// Takes up to `most` chunks off a list.
-    fn split(&self, list: &mut List, most: u32) -> List {
-        let head = list.head;
-        let taken = most.min(list.count);
-        let mut last = head;
-        for _ in 1..taken {
-            last = self.meta(last).next();
-        }
-        if taken > 0 {
-            list.head = self.meta(last).next();
-            list.count -= taken;
-        }
-        List { head, count: taken }
+        });
     }
 
     /// Prepares the slots `first..first + count` and the redzone behind them. The class's lock is held.
@@ -394,6 +382,15 @@ impl<'a> Heap<'a> {
         Located { slot, id, info, slot_start, start, size: self.size_of(id, slot.class, info) }
     }
 
+    /// A slot will soon be looked at: its metadata, and the first and the last bytes of a small one.
+    #[inline]
+    pub(crate) fn ask_for(&self, backend: &impl Backend, meta: &ChunkMeta, slot: Slot) {
+        backend.prefetch(address_of(meta));
+        let start = self.layout.slot_start(slot);
+        backend.prefetch(Addr(start + slot.class.shape().left_redzone));
+        backend.prefetch(Addr(start + slot.class.shape().slot_bytes));
+    }
+
     /// The chunk of this slot if it starts at `addr`, live or not.
     #[inline(always)]
     fn chunk_at(&self, addr: Addr, slot: Slot) -> Option<Located> {
@@ -405,8 +402,17 @@ impl<'a> Heap<'a> {
         (located.info.state() != ChunkState::Unused && located.start == addr.0).then_some(located)
     }
 
-    /// Frees the chunk that starts at `addr`. Damage that comes to light on the way goes to `late`.
+    /// Where the chunk that starts at `addr` is, if there is one. Its memory is asked for, so that it is there when
+    /// it is freed.
     #[inline]
+    pub fn seek(&self, backend: &impl Backend, addr: Addr) -> Option<Sought> {
+        let slot = self.layout.find_slot(addr)?;
+        let meta = self.tables.metas.get(self.layout.id(slot).0 as usize)?;
+        self.ask_for(backend, meta, slot);
+        Some(Sought { addr, slot })
+    }
+
+    /// Frees the chunk that starts at `addr`. Damage that comes to light on the way goes to `late`.
     pub fn free(
         &self,
         cache: &mut ThreadCache,
@@ -415,11 +421,25 @@ impl<'a> Heap<'a> {
         how: &Freeing,
         late: &mut dyn FnMut(&Late),
     ) -> Result<Freed, FreeError> {
-        match self.layout.find_slot(addr) {
-            // Twice the same, so that the one for small chunks, which are by far the most, is made for those.
-            Some(slot) if !slot.class.is_large() => self.free_slot(cache, backend, (addr, slot), how, late),
-            Some(slot) => self.free_large(cache, backend, (addr, slot), how, late),
-            None => Err(FreeError::NoChunk),
+        let sought = self.seek(backend, addr).ok_or(FreeError::NoChunk)?;
+        self.free_sought(cache, backend, sought, how, late)
+    }
+
+    /// The same for one that was sought before.
+    #[inline(always)]
+    pub fn free_sought(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        Sought { addr, slot }: Sought,
+        how: &Freeing,
+        late: &mut dyn FnMut(&Late),
+    ) -> Result<Freed, FreeError> {
+        // Twice the same, so that the one for small chunks, which are by far the most, is made for those.
+        if slot.class.is_large() {
+            self.free_large(cache, backend, (addr, slot), how, late)
+        } else {
+            self.free_slot(cache, backend, (addr, slot), how, late)
         }
     }
 
@@ -473,118 +493,6 @@ impl<'a> Heap<'a> {
             }
         }
         Ok(Freed { id, size, allocated_by: info.alloc_function(), align_shift: info.align_shift() })
-    }
-
-    #[cold]
-    fn flush_small(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        let batch = core::mem::replace(&mut cache.pending_small, Pending::EMPTY);
-        self.flush(cache, backend, &self.small_quarantine, QUARANTINE_BYTES, batch, late);
-    }
-
-    #[cold]
-    fn flush_big(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        let batch = core::mem::replace(&mut cache.pending_big, Pending::EMPTY);
-        self.flush(cache, backend, &self.big_quarantine, BIG_QUARANTINE_BYTES, batch, late);
-    }
-
-    /// Hands a thread's frees to the quarantine, and recycles what has waited long enough.
-    fn flush(
-        &self,
-        cache: &mut ThreadCache,
-        backend: &impl Backend,
-        quarantine: &Quarantine<'_>,
-        least: u64,
-        batch: Pending,
-        late: &mut dyn FnMut(&Late),
-    ) {
-        self.publish_live(cache);
-        if batch.count == 0 {
-            return;
-        }
-        let live = self.live_bytes.load(Ordering::Relaxed).max(0) as u64;
-        let budget = self.wishes.quarantine_bytes.unwrap_or(least + live / 16);
-        let mut drained = [None; DRAIN_BATCHES as usize];
-        quarantine.lock.hold(backend, &self.forker, cache.tid, || {
-            // Drained first, so that a full ring has room; `take_over` gives one when it is full.
-            for place in &mut drained {
-                *place = quarantine.take_over(budget.saturating_sub(batch.bytes));
-            }
-            quarantine.append(batch);
-        });
-        for batch in drained.iter().flatten() {
-            // They were freed long ago: their memory is far away, and is asked for some chunks ahead.
-            let mut ahead = batch.head;
-            let mut left = batch.count;
-            let mut ask = || {
-                if left > 0 {
-                    left -= 1;
-                    backend.prefetch(self.first_byte(ahead));
-                    ahead = self.meta(ahead).next();
-                }
-            };
-            (0..CHUNKS_AHEAD).for_each(|_| ask());
-            let mut id = batch.head;
-            for _ in 0..batch.count {
-                ask();
-                let next = self.meta(id).next();
-                self.recycle(cache, backend, id, late);
-                id = next;
-            }
-        }
-    }
-
-    /// Where a small chunk of ordinary alignment begins; near to that, for others.
-    fn first_byte(&self, id: ChunkId) -> Addr {
-        let slot = self.layout.slot(id);
-        Addr(self.layout.slot_start(slot) + slot.class.shape().left_redzone)
-    }
-
-    /// Makes a chunk that has left the quarantine ready to be given out again.
-    fn recycle(
-        &self,
-        cache: &mut ThreadCache,
-        backend: &impl Backend,
-        id: ChunkId,
-        late: &mut dyn FnMut(&Late),
-    ) {
-        let meta = self.meta(id);
-        let info = meta.info();
-        let located = self.locate(self.layout.slot(id), id, info);
-        let Located { slot, start, size, .. } = located;
-        self.check_freed(backend, &located, late);
-        meta.set_info(info.with_state(ChunkState::Recycled));
-        if slot.class.is_large() {
-            backend.decommit(large_pages(start, start + size));
-            self.recycle_large(cache.tid, backend, id);
-            return;
-        }
-        self.clear_freed(backend, &located);
-        let list = &mut cache.free[slot.class.index()];
-        list.push(id, meta);
-        let batch = slot.class.shape().batch;
-        if list.count >= 8 * batch + 2 {
-            let mut rest = *list;
-            let surplus = self.split(&mut rest, batch);
-            *list = rest;
-            self.give_back(cache.tid, backend, slot.class, surplus);
-        }
-    }
-
-    /// Puts a thread's list of free slots into the centre.
-    fn give_back(&self, tid: ThreadId, backend: &impl Backend, class: Class, list: List) {
-        if list.count == 0 {
-            return;
-        }
-        let mut last = list.head;
-        for _ in 1..list.count {
-            last = self.meta(last).next();
-        }
-        let central = &self.centrals[class.index()];
-        central.lock.hold(backend, &self.forker, tid, || {
-            let all = central.list();
-            self.meta(last).set_next(all.head);
-            central.set_list(List { head: list.head, count: all.count + list.count });
-        });
     }
 
     /// Changes a live chunk's size where it is, if its slot allows. Whether that was done. The caller has made
@@ -667,21 +575,6 @@ impl<'a> Heap<'a> {
         self.publish_live(cache);
     }
 
-    /// Empties a cache whose thread is gone, or whose one call is over.
-    pub fn retire(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        self.flush_small(cache, backend, late);
-        self.flush_big(cache, backend, late);
-        for class in Class::all().take_while(|class| !class.is_large()) {
-            let list = core::mem::replace(&mut cache.free[class.index()], List::EMPTY);
-            self.give_back(cache.tid, backend, class, list);
-        }
-        let statistics = core::mem::take(&mut cache.statistics);
-        self.retired.allocs.fetch_add(statistics.allocs.into_inner(), Ordering::Relaxed);
-        self.retired.frees.fetch_add(statistics.frees.into_inner(), Ordering::Relaxed);
-        self.retired.allocated_bytes.fetch_add(statistics.allocated_bytes.into_inner(), Ordering::Relaxed);
-        self.retired.freed_bytes.fetch_add(statistics.freed_bytes.into_inner(), Ordering::Relaxed);
-    }
-
     /// Counts for a process that has just been forked: nothing of its own yet but what it inherited.
     pub fn forget_thread(&self, cache: &ThreadCache) {
         let statistics = &cache.statistics;
@@ -730,6 +623,12 @@ impl<'a> Heap<'a> {
             right: redzone::right(end, slot_start + slot_bytes + left_redzone),
         }
     }
+}
+
+/// Where a record is, to ask for it.
+#[inline]
+fn address_of(meta: &ChunkMeta) -> Addr {
+    Addr(core::ptr::from_ref(meta) as u64)
 }
 
 /// `[start, end)`, or nothing at `start` when `end` lies before it.

@@ -1,11 +1,12 @@
-//! Large chunks: each has pages of its own, which it gives back when it is freed.
+//! Large chunks: each has pages of its own, which it gives back when it is freed. Free slots are lists of one.
 
 use core::sync::atomic::Ordering;
 
-use memcheck_model::{Addr, AddrRange, ThreadId};
+use memcheck_model::{Addr, AddrRange};
 
 use crate::{
-    Backend, ChunkId, Class, Heap, Pattern, Reason, Request, ThreadCache,
+    Backend, Class, Heap, Pattern, Reason, Request, ThreadCache,
+    cache::List,
     chunk::{Info, user_start},
     heap::{Allocated, PAGE, range},
     layout::Slot,
@@ -29,10 +30,9 @@ impl Heap<'_> {
         let id = loop {
             let central = &self.centrals[class.index()];
             let id = central.lock.hold(backend, &self.forker, cache.tid, || {
-                let mut all = central.list();
-                if let Some(id) = all.pop(self.tables.metas) {
-                    central.set_list(all);
-                    return Some(id);
+                let recycled = central.take(self.tables.metas);
+                if recycled.count > 0 {
+                    return Some(recycled.head);
                 }
                 let number = central.frontier();
                 (number < self.layout.slot_count(class)).then(|| {
@@ -50,7 +50,7 @@ impl Heap<'_> {
         let end = start + request.size;
         let pages = large_pages(start, end);
         if !backend.commit(pages) {
-            self.recycle_large(cache.tid, backend, id);
+            self.give_back(cache.tid, backend, class, List::of(id));
             return None;
         }
         backend.fill(redzone::left(pages.start().0, start), Pattern::Redzone);
@@ -65,16 +65,6 @@ impl Heap<'_> {
         self.publish_live(cache);
         meta.set_info(Info::live(request.function, request.align_shift, 0, cache.tid));
         Some(Allocated { addr: Addr(start), zeroed: true })
-    }
-
-    /// Puts a large slot, whose pages are decommitted, back.
-    pub(crate) fn recycle_large(&self, tid: ThreadId, backend: &impl Backend, id: ChunkId) {
-        let central = &self.centrals[self.layout.slot(id).class.index()];
-        central.lock.hold(backend, &self.forker, tid, || {
-            let mut all = central.list();
-            all.push(id, self.meta(id));
-            central.set_list(all);
-        });
     }
 
     /// Gives back most pages of a freed large chunk. How many bytes it still costs.

@@ -26,13 +26,16 @@ mod layout;
 mod lock;
 mod quarantine;
 mod redzone;
+mod reuse;
 mod size_class;
 
 pub use backend::{Backend, Change, Pattern, Reason};
 pub use cache::{CacheStatistics, ThreadCache};
 pub use chunk::{Chunk, ChunkMeta, ChunkState};
 pub use describe::LiveSlot;
-pub use heap::{Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Statistics, Tables, Wishes};
+pub use heap::{
+    Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Sought, Statistics, Tables, Wishes,
+};
 pub use layout::{ChunkId, Layout};
 pub use quarantine::BatchWords;
 pub use redzone::{FREED_HEAD_BYTES, FREED_TAIL_BYTES, ZONE_BYTES};

@@ -4,21 +4,25 @@
 //!  free ──put──▶ Pending (a thread's own) ──flush──▶ ring of batches ──drain──▶ thread's free lists
 //! ```
 //!
-//! Chunks are linked through their metadata; a batch is one link chain, so the shared part moves 512 chunks by
-//! writing two words. Big chunks have a ring and a budget of their own: one of them never flushes thousands of
+//! Chunks are linked through their metadata, so the shared part moves 512 chunks by writing a few words. A batch is
+//! [`CHAINS`] chains, which take turns: each leads that many chunks ahead, so that nobody who goes through a batch waits
+//! for one link after the other. Big chunks have a ring and a budget of their own: one of them never flushes thousands of
 //! small ones.
 //!
 //! Invariant: `bytes` = sum over the ring's batches. Ring words are only touched under the lock.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{ChunkId, ChunkMeta, lock::Lock};
 
-/// A chain of freed chunks, the oldest first.
+/// How many chains a batch has.
+const CHAINS: usize = 8;
+
+/// Freed chunks: the oldest is the first of chain 0, the next of chain 1, and so on in turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
-    pub head: ChunkId,
-    tail: ChunkId,
+    heads: [ChunkId; CHAINS],
+    tails: [ChunkId; CHAINS],
     pub count: u32,
     pub bytes: u64,
 }
@@ -29,17 +33,19 @@ const PENDING_CHUNKS: u32 = 512;
 const PENDING_BYTES: u64 = 128 << 10;
 
 impl Pending {
-    pub const EMPTY: Self = Self { head: ChunkId::NONE, tail: ChunkId::NONE, count: 0, bytes: 0 };
+    pub const EMPTY: Self =
+        Self { heads: [ChunkId::NONE; CHAINS], tails: [ChunkId::NONE; CHAINS], count: 0, bytes: 0 };
 
-    /// Adds a chunk; its link is `NONE` already.
+    /// Adds a chunk.
     #[inline]
     pub fn put(&mut self, id: ChunkId, bytes: u64, metas: &[ChunkMeta]) {
-        if self.count == 0 {
-            self.head = id;
+        let chain = self.count as usize % CHAINS;
+        if (self.count as usize) < CHAINS {
+            self.heads[chain] = id;
         } else {
-            metas[self.tail.0 as usize].set_next(id);
+            metas[self.tails[chain].0 as usize].set_next(id);
         }
-        self.tail = id;
+        self.tails[chain] = id;
         self.count += 1;
         self.bytes += bytes;
     }
@@ -50,13 +56,46 @@ impl Pending {
     }
 }
 
-/// Batches that a ring holds. Of 512 chunks each, that is 128 million chunks; beyond them the oldest batch leaves
+/// Batches that a ring holds. Of 512 chunks each, that is 32 million chunks; beyond them the oldest batch leaves
 /// whatever the budget says.
-pub(crate) const RING_BATCHES: usize = 1 << 18;
+pub(crate) const RING_BATCHES: usize = 1 << 16;
 
-/// One ring entry: `count << 32 | head`, and the batch's bytes.
+/// A batch in the ring, and what is left of one that has left it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    heads: [ChunkId; CHAINS],
+    taken: u32,
+    count: u32,
+}
+
+impl Batch {
+    /// The chunks that `take` gives first.
+    pub fn first(&self) -> impl Iterator<Item = ChunkId> {
+        self.heads.into_iter().take(self.count as usize)
+    }
+
+    /// The oldest chunk that is left, and the one that comes [`CHAINS`] chunks later.
+    #[inline]
+    pub fn take(&mut self, metas: &[ChunkMeta]) -> Option<(ChunkId, Option<ChunkId>)> {
+        if self.taken == self.count {
+            return None;
+        }
+        let head = &mut self.heads[self.taken as usize % CHAINS];
+        let id = *head;
+        *head = metas[id.0 as usize].next();
+        let coming = (self.taken + (CHAINS as u32) < self.count).then_some(*head);
+        self.taken += 1;
+        Some((id, coming))
+    }
+}
+
+/// One ring entry.
 #[derive(Debug, Default)]
-pub struct BatchWords([AtomicU64; 2]);
+pub struct BatchWords {
+    count: AtomicU32,
+    heads: [AtomicU32; CHAINS],
+    bytes: AtomicU64,
+}
 
 /// One FIFO of batches.
 #[derive(Debug)]
@@ -97,24 +136,28 @@ impl<'a> Quarantine<'a> {
     /// Appends a batch. The lock is held and the ring is not full.
     pub fn append(&self, batch: Pending) {
         let number = self.put.load(Ordering::Relaxed);
-        let BatchWords([chain, bytes]) = self.entry(number);
-        chain.store(u64::from(batch.count) << 32 | u64::from(batch.head.0), Ordering::Relaxed);
-        bytes.store(batch.bytes, Ordering::Relaxed);
+        let entry = self.entry(number);
+        entry.count.store(batch.count, Ordering::Relaxed);
+        entry.heads.iter().zip(batch.heads).for_each(|(to, head)| to.store(head.0, Ordering::Relaxed));
+        entry.bytes.store(batch.bytes, Ordering::Relaxed);
         self.put.store(number + 1, Ordering::Relaxed);
         self.bytes.store(self.bytes() + batch.bytes, Ordering::Relaxed);
     }
 
     /// Takes the oldest batch when there is more than `budget`. The lock is held.
-    pub fn take_over(&self, budget: u64) -> Option<Pending> {
+    pub fn take_over(&self, budget: u64) -> Option<Batch> {
         let number = self.drained.load(Ordering::Relaxed);
         if self.put.load(Ordering::Relaxed) == number || (self.bytes() <= budget && !self.is_full()) {
             return None;
         }
-        let BatchWords([chain, bytes]) = self.entry(number);
-        let (chain, bytes) = (chain.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
+        let entry = self.entry(number);
+        let bytes = entry.bytes.load(Ordering::Relaxed);
         self.drained.store(number + 1, Ordering::Relaxed);
         self.bytes.store(self.bytes() - bytes, Ordering::Relaxed);
-        let head = ChunkId(chain as u32);
-        Some(Pending { head, tail: ChunkId::NONE, count: (chain >> 32) as u32, bytes })
+        Some(Batch {
+            heads: core::array::from_fn(|chain| ChunkId(entry.heads[chain].load(Ordering::Relaxed))),
+            taken: 0,
+            count: entry.count.load(Ordering::Relaxed),
+        })
     }
 }

@@ -208,10 +208,7 @@ impl Backend for Memory {
     fn prefetch(&self, addr: Addr) {
         let at = addr.0 as *const i8;
         // SAFETY: SSE is part of x86-64; a prefetch never faults.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(at);
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
-        }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
     }
 
     fn read(&self, from: Addr, into: &mut [u8]) {

@@ -9,7 +9,7 @@ use super::{
     errors::{place_of, report, report_late},
     memory::{Memory, copy, set_bytes},
     options,
-    threads::HeldCache,
+    threads::{HeldCache, with_passing_cache},
 };
 use crate::stacks::{self, Caller};
 
@@ -71,7 +71,10 @@ pub fn allocate(
     }
     let stack = stacks::capture_id(call.caller);
     let request = Request { size, align_shift, function: call.function, stack };
-    let made = heap.allocate(HeldCache::take(heap).get(), &Memory, &request)?;
+    let made = match HeldCache::take() {
+        Some(mut cache) => heap.allocate(cache.get(), &Memory, &request),
+        None => with_passing_cache(heap, |cache| heap.allocate(cache, &Memory, &request)),
+    }?;
     match content {
         Content::Zero if !made.zeroed => set_bytes(made.addr, size, 0),
         Content::Any => {
@@ -98,9 +101,14 @@ pub enum Content {
 /// Frees the chunk at `addr`, which is not null.
 #[inline]
 pub fn deallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, said: DeleteTerms) {
+    // Sought before the stack is captured: the chunk's memory is on its way meanwhile.
+    let sought = heap.seek(&Memory, addr);
     let how = Freeing { function: call.function, stack: stacks::capture_id(call.caller) };
     let mut late = |late: &Late| report_late(call, late);
-    let freed = heap.free(HeldCache::take(heap).get(), &Memory, addr, &how, &mut late);
+    let freed = sought.ok_or(FreeError::NoChunk).and_then(|sought| match HeldCache::take() {
+        Some(mut cache) => heap.free_sought(cache.get(), &Memory, sought, &how, &mut late),
+        None => with_passing_cache(heap, |cache| heap.free_sought(cache, &Memory, sought, &how, &mut late)),
+    });
     match freed {
         Ok(freed) => {
             if !agrees(call.function, &freed, said) {
@@ -215,7 +223,8 @@ pub fn reallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, size: u
         let stack = stacks::capture_id(call.caller);
         let request = Request { size, align_shift: chunk.align_shift, function: call.function, stack };
         let mut late = |late: &Late| report_late(call, late);
-        let is_resized = heap.try_resize(HeldCache::take(heap).get(), &Memory, addr, &request, &mut late);
+        let is_resized = HeldCache::take()
+            .is_some_and(|mut cache| heap.try_resize(cache.get(), &Memory, addr, &request, &mut late));
         if is_resized {
             return Some(addr);
         }

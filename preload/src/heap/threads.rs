@@ -58,60 +58,44 @@ fn all() -> impl Iterator<Item = &'static ThreadHeap> {
     })
 }
 
-/// The calling thread's cache, for the time of one call; or a passing one, when the thread is busy with its own or
-/// has none.
-pub struct HeldCache {
-    heap: &'static Heap<'static>,
-    own: Option<&'static ThreadHeap>,
-    passing: Option<ThreadCache>,
-}
+/// The calling thread's cache, for the time of one call.
+pub struct HeldCache(&'static ThreadHeap);
 
 impl HeldCache {
+    /// Takes it. A thread that is busy with its own, or gets none, works [`with_passing_cache`].
     #[inline]
-    pub fn take(heap: &'static Heap<'static>) -> Self {
-        let own = thread::current().heap.get().or_else(attach).filter(|own| !own.busy.get());
-        if let Some(own) = own {
-            own.busy.set(true);
-            // A handler on this thread sees `busy` before anything of the cache changes, and after.
-            compiler_fence(Ordering::SeqCst);
-        }
-        Self { heap, own, passing: None }
+    pub fn take() -> Option<Self> {
+        let own = thread::current().heap.get().or_else(attach).filter(|own| !own.busy.get())?;
+        own.busy.set(true);
+        // A handler on this thread sees `busy` before anything of the cache changes, and after.
+        compiler_fence(Ordering::SeqCst);
+        Some(Self(own))
     }
 
     #[inline]
     pub fn get(&mut self) -> &mut ThreadCache {
-        match self.own {
-            // SAFETY: only its thread gets here, and `busy` keeps that thread's handlers out.
-            Some(own) => unsafe { &mut *own.cache.get() },
-            None => self.get_passing(),
-        }
-    }
-
-    #[cold]
-    fn get_passing(&mut self) -> &mut ThreadCache {
-        self.passing.get_or_insert_with(|| ThreadCache::new(thread::id()))
-    }
-
-    #[cold]
-    fn retire(&mut self) {
-        if let Some(mut cache) = self.passing.take() {
-            // What comes to light here has no call to be told with.
-            self.heap.retire(&mut cache, &Memory, &mut |_: &Late| {});
-        }
+        // SAFETY: only its thread gets here, and `busy` keeps that thread's handlers out.
+        unsafe { &mut *self.0.cache.get() }
     }
 }
 
 impl Drop for HeldCache {
     #[inline]
     fn drop(&mut self) {
-        match self.own {
-            Some(own) => {
-                compiler_fence(Ordering::SeqCst);
-                own.busy.set(false);
-            }
-            None => self.retire(),
-        }
+        compiler_fence(Ordering::SeqCst);
+        self.0.busy.set(false);
     }
+}
+
+/// Works on a cache that is made for one call.
+#[cold]
+#[inline(never)]
+pub fn with_passing_cache<T>(heap: &'static Heap<'static>, action: impl FnOnce(&mut ThreadCache) -> T) -> T {
+    let mut cache = ThreadCache::new(thread::id());
+    let result = action(&mut cache);
+    // What comes to light here has no call to be told with.
+    heap.retire(&mut cache, &Memory, &mut |_: &Late| {});
+    result
 }
 
 /// Finds the calling thread a cache, and makes it its own.
@@ -147,17 +131,12 @@ impl ThreadHeap {
 
 fn create(tid: u32, pid: u32) -> Option<&'static ThreadHeap> {
     let memory = sys::map_anonymous(size_of::<ThreadHeap>())?.cast::<ThreadHeap>();
-    let made = ThreadHeap {
-        next: Cell::new(None),
-        owner: AtomicU32::new(tid),
-        pid: AtomicU32::new(pid),
-        busy: Cell::new(false),
-        cache: UnsafeCell::new(ThreadCache::new(ThreadId(tid))),
-        trail: Trail::new(),
-    };
-    // SAFETY: fresh memory, page-aligned and large enough.
+    // SAFETY: fresh zeroed memory, page-aligned and large enough: zeros are a `ThreadHeap` but for these fields, as they
+    // are an empty trail. Made where it stays, because the thread's stack may have little room.
     let made = unsafe {
-        memory.write(made);
+        (&raw mut (*memory).owner).write(AtomicU32::new(tid));
+        (&raw mut (*memory).pid).write(AtomicU32::new(pid));
+        (&raw mut (*memory).cache).write(UnsafeCell::new(ThreadCache::new(ThreadId(tid))));
         &*memory
     };
     let mut first = ALL.load(Ordering::Acquire);
