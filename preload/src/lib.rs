@@ -15,6 +15,7 @@ pub mod descriptors;
 pub mod detour;
 pub mod engine;
 pub mod exports;
+pub mod glib;
 pub mod heap;
 mod init;
 pub mod leaks;

@@ -70,6 +70,11 @@ pub struct Linked {
 }
 
 impl Linked {
+    /// The name of its file, without folders.
+    pub fn file(&self) -> &'static [u8] {
+        self.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
     /// The name that the module gives itself.
     pub fn soname(&self) -> Option<&'static [u8]> {
         let strings = Symbols::read(self.bias, self.dynamic)?.strings;
@@ -117,9 +122,7 @@ impl Loader {
 
     /// The symbols of the first module whose file has this name.
     pub fn symbols_of(self, file: &[u8]) -> Option<Symbols> {
-        let linked = self
-            .modules()
-            .find(|linked| linked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default() == file)?;
+        let linked = self.modules().find(|linked| linked.file() == file)?;
         Symbols::read(linked.bias, linked.dynamic)
     }
 }

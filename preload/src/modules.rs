@@ -21,6 +21,7 @@ use memcheck_wire::{Module as ModuleRecord, Record};
 use crate::{
     channel, detour,
     engine::{image::ProgramHeader, install},
+    glib,
     libc_symbols::{Linked, Loader, find_loader},
     own_allocators, stacks,
     sys::process,
@@ -200,6 +201,7 @@ fn refresh(loader: Loader) {
         announce(&linked, &headers, &module);
         install::module_loaded(linked.path, module.bias, headers.as_table(), eager);
         own_allocators::module_loaded(&linked);
+        glib::module_loaded(&linked, module.range);
     }
     CHANGES.fetch_add(1, Ordering::Release);
     stacks::forget_rules();

@@ -31,7 +31,7 @@ pub fn is_heap_passed() -> bool {
 
 /// Leads the allocator functions of a module here, if it has any, and if that is wanted.
 pub fn module_loaded(linked: &Linked) {
-    let name = linked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let name = linked.file();
     if name.starts_with(b"libc.so")
         || name.starts_with(b"ld-linux")
         || name.starts_with(b"libmemcheck_preload")

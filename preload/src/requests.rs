@@ -21,7 +21,7 @@ use crate::{
     account::Account,
     channel,
     engine::{gate, shadow_map, syscalls},
-    heap, leaks,
+    glib, heap, leaks,
     lifecycle::{end::Departure, parts},
     stacks,
     sys::process,
@@ -166,7 +166,10 @@ pub fn act(site: &Site, request: Request) -> Option<u64> {
     let done = Some(u64::MAX);
     let memory = site.shadow();
     match request {
-        Request::RunningOnValgrind => Some(channel::connect().running_on_valgrind.into()),
+        Request::RunningOnValgrind => {
+            let asks = || stacks::original_instruction(site.registers.pc);
+            Some((channel::connect().running_on_valgrind || glib::holds(asks())).into())
+        }
         Request::CountErrors => Some(channel::error_count()),
         Request::Call { function, arguments } => Some(native::call(function, arguments)),
         Request::Print { format, arguments, with_stack } => {

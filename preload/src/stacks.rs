@@ -244,6 +244,11 @@ pub fn original_return(pc: u64) -> u64 {
     original(pc, PcKind::Return)
 }
 
+/// The instruction of the program's own code that this one stands for.
+pub fn original_instruction(pc: u64) -> Pc {
+    Pc(original(pc, PcKind::Exact))
+}
+
 /// The frames with what stands for each in the program's own code. The first is an instruction or not.
 fn originals(frames: &mut [Pc], first: PcKind) {
     if !install::is_on() {

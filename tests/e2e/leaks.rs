@@ -68,6 +68,7 @@ pub fn trials() -> Vec<Trial> {
         .map(|case| trial(format!("leaks::{}{}", case.0, case.1.join("")), move || options(case)))
         .collect();
     trials.push(trial("leaks::hundred_threads_stop_at_the_end", crowd));
+    trials.push(trial("leaks::objects_of_glib_are_in_use", glib));
     trials.push(trial("leaks::exec_tells_what_it_drops_on_request", replaced));
     trials.push(trial("leaks::unprivileged_user_without_ptrace_is_told", unprivileged));
     trials
@@ -98,6 +99,20 @@ fn crowd() -> Result<(), String> {
         let run = exec::checked(&[], &program, &["return"])?;
         if run.outcome.status != "exit 0" || run.text.contains("not searched") {
             return Err(format!("{}: {}", run.outcome.status, run.text));
+        }
+    }
+    Ok(())
+}
+
+/// GLib keeps pointers into the middle of its blocks, unless it is told that it is watched.
+fn glib() -> Result<(), String> {
+    let program = program("programs", "gobject.c")?;
+    for options in [&[][..], &["--access-checks=no"]] {
+        let run = exec::checked(options, &program, &[])?;
+        match run.outcome.status.as_str() {
+            "exit 0" => {}
+            "exit 77" => return Err("there is no GLib: see .ci/run".to_owned()),
+            status => return Err(format!("{options:?}: {status}: {}", run.text)),
         }
     }
     Ok(())

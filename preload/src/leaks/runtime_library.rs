@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 
-use crate::{libc_symbols, modules};
+use crate::{glib::Conventions, libc_symbols, modules};
 
 const FILES: [&[u8]; 3] = [b"libc.so.6", b"ld-linux-x86-64.so.2", b"libstdc++.so.6"];
 
@@ -21,6 +21,8 @@ pub struct RuntimeLibraries {
     pub open_streams: Option<AddrRange>,
     /// The function that makes the nodes of search trees: it points to them with a colour in the lowest bit.
     pub tree_maker: Option<AddrRange>,
+    /// How GLib points to its blocks, if it is there.
+    pub glib: Option<Conventions>,
     /// The functions whose blocks are their caller's.
     givers: Vec<AddrRange>,
     /// The functions that run what is to be run at exit, and do not return.
@@ -34,9 +36,8 @@ impl RuntimeLibraries {
     /// Finds them by the names of their files.
     pub fn find() -> Self {
         let loader = libc_symbols::find_loader();
-        let linked = loader.into_iter().flat_map(libc_symbols::Loader::modules).filter(|linked| {
-            FILES.contains(&linked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default())
-        });
+        let linked = loader.into_iter().flat_map(libc_symbols::Loader::modules);
+        let linked = linked.filter(|linked| FILES.contains(&linked.file()));
         let ranges = linked.filter_map(|linked| modules::find(linked.dynamic)).map(|module| module.range);
         let ranges = ranges.chain(loader.and_then(copied_environ)).collect();
         let libc = libc_symbols::find_libc();
@@ -51,6 +52,7 @@ impl RuntimeLibraries {
             ranges,
             open_streams,
             tree_maker: function(&&b"tsearch"[..]),
+            glib: Conventions::find(),
             givers: functions(&[b"strdup", b"strndup"]),
             exits: functions(&[b"exit", b"quick_exit"]),
         }
@@ -128,6 +130,7 @@ mod tests {
             ranges: [range(0x1000, 0x3000)].into(),
             open_streams: Some(range(0x2008, 0x2010)),
             tree_maker: None,
+            glib: None,
             givers: [range(0x1100, 0x1200)].into(),
             exits: Vec::new(),
         }

@@ -212,12 +212,17 @@ impl MemoryView for HeapView<'_> {
 
     fn is_start_by_convention(&self, chunk: Chunk, offset: Size) -> bool {
         let may_be_node = offset == Size(1) && chunk.size == TREE_NODE;
-        let slot = may_be_node.then(|| self.heap.find_slot(chunk.start)).flatten();
+        if !may_be_node && self.libraries.glib.is_none() {
+            return false;
+        }
+        let slot = self.heap.find_slot(chunk.start);
         let slot = slot.and_then(|(class, number)| self.heap.find_live_slot(class, number));
         slot.is_some_and(|slot| {
-            let mut frames = [Pc(0); 1];
-            let maker = self.stack_in(slot.alloc_stack, &mut frames).first();
-            self.libraries.tree_maker.zip(maker).is_some_and(|(range, pc)| range.contains(Addr(pc.0)))
+            let mut frames = [Pc(0); 2];
+            let stack = self.stack_in(slot.alloc_stack, &mut frames);
+            let is_made_by = |range: AddrRange| stack.first().is_some_and(|pc| range.contains(Addr(pc.0)));
+            (may_be_node && self.libraries.tree_maker.is_some_and(is_made_by))
+                || self.libraries.glib.as_ref().is_some_and(|glib| glib.is_start(stack, offset.0))
         })
     }
 
