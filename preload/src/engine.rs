@@ -35,6 +35,7 @@ pub mod fronts;
 pub mod gate;
 pub mod image;
 pub mod install;
+mod landings;
 pub mod native;
 mod own_unwinder;
 pub mod pristine;

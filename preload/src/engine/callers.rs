@@ -1,6 +1,6 @@
 //! `dlsym`, `dlvsym`, `dlopen` and `dlmopen` look at their return address to learn which module called them
 //! (RTLD_NEXT, RUNPATH, namespaces). A return address in a copy tells them nothing, so for the time of the call it
-//! is replaced by a landing: a jump in the unused end of the calling module's last page of text.
+//! is replaced by a landing: a jump in the unused end of the calling module's last page of text (see `landings`).
 //!
 //! ```text
 //!  copy: call dlsym ── slot ── front: hides the return address, jumps on to the copy of dlsym

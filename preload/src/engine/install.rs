@@ -35,6 +35,7 @@ use super::{
     fronts::{self, Fronted, Fronts},
     gate,
     image::{Image, ProgramHeader},
+    landings::Landings,
     native, own_unwinder, pristine, requests, shadow_map, syscalls,
 };
 use crate::{
@@ -69,8 +70,8 @@ struct Watched {
     fronts: Fronts,
     /// The functions that are copied without checks; see `native`.
     unchecked: Vec<usize>,
-    /// A jump back to a hidden return address; see `callers`.
-    landing: Option<Addr>,
+    /// Jumps back to hidden return addresses; see `callers`.
+    landings: Option<Landings>,
     /// What is in the arena, by address.
     copies: Vec<Copied>,
 }
@@ -257,14 +258,20 @@ pub fn find_copy(pc: Pc) -> Option<Addr> {
     with_engine(|engine| engine.find_module(pc)?.find_copy(pc))?
 }
 
-/// Where a return address may stand that counts for the module of `pc`; see `callers`.
+/// What may stand for the original return address `pc`, in its module; see `callers`.
 pub fn find_landing(pc: Pc) -> Option<Addr> {
-    with_engine(|engine| engine.find_module(pc)?.landing)?
+    with_engine(|engine| {
+        let mut modules = engine.modules.iter_mut().flatten();
+        let watched = modules.find(|watched| watched.image.range.contains(Addr(pc.0)))?;
+        watched.landings.as_mut().map(|landings| landings.find_or_take(pc))
+    })?
 }
 
 /// Whether `at` is such a place.
 pub fn is_landing(at: Addr) -> bool {
-    with_engine(|engine| engine.find_module(Pc(at.0)).is_some_and(|watched| watched.landing == Some(at)))
+    let contains = |landings: &Landings| landings.contains(at);
+    with_engine(|engine| engine.find_module(Pc(at.0))?.landings.as_ref().map(contains))
+        .flatten()
         .unwrap_or(false)
 }
 
@@ -282,10 +289,9 @@ pub fn is_settling(pc: u64) -> bool {
     .unwrap_or(false)
 }
 
-/// The original return address for one in a copy.
+/// The original return address for one in a copy, or for a landing.
 pub fn find_return(pc: u64) -> Option<Pc> {
-    // The call may be the copy's last instruction: look from its last byte.
-    with_engine(|engine| engine.find(pc.wrapping_sub(1), |map, offset| map.find_return(offset + 1)))?
+    with_engine(|engine| engine.modules.iter().flatten().find_map(|watched| watched.find_return(pc)))?
 }
 
 /// Calls `act` with what finds the original return address for one in a copy of the module that begins at `start`.
@@ -296,7 +302,7 @@ pub fn with_origins_of(start: Addr, act: impl FnOnce(&dyn Fn(Pc) -> Option<Pc>))
         if let Some(watched) = engine.modules.iter().flatten().find(is_it)
             && let Some(act) = act.take()
         {
-            act(&|pc| watched.find(pc.0.wrapping_sub(1), |map, offset| map.find_return(offset + 1)));
+            act(&|pc| watched.find_return(pc.0));
         }
     });
     if let Some(act) = act {
@@ -319,6 +325,17 @@ impl Watched {
         let copied = &self.copies[after.checked_sub(1)?];
         let offset = u32::try_from(pc - copied.range.start().0).ok()?;
         copied.range.contains(Addr(pc)).then(|| ask(&copied.map, offset))?
+    }
+
+    /// The original return address for one in its arena, or for one of its landings.
+    fn find_return(&self, pc: u64) -> Option<Pc> {
+        // The call may be the copy's last instruction: look from its last byte.
+        let last = pc.wrapping_sub(1);
+        if self.arena.range().contains(Addr(last)) {
+            self.find(last, |map, offset| map.find_return(offset + 1))
+        } else {
+            self.landings.as_ref()?.find_return(Addr(pc))
+        }
     }
 
     fn thunk(&self, function: usize) -> u64 {
@@ -509,7 +526,7 @@ impl Engine {
         if !arena.append(&head, generation) {
             return None;
         }
-        let landing = find_slack(&image);
+        let landings = Landings::find_room(&image);
         let watched = Watched {
             image,
             module,
@@ -522,7 +539,7 @@ impl Engine {
             text: hull,
             fronts,
             unchecked,
-            landing,
+            landings,
             copies: Vec::new(),
         };
         watched.lead(back_stub);
@@ -610,12 +627,6 @@ impl Engine {
     }
 }
 
-/// Room for a jump between the end of the text and that of its last page.
-fn find_slack(image: &Image) -> Option<Addr> {
-    let end = image.text.last()?.end();
-    (end.0.next_multiple_of(4096) - end.0 >= ENTRY_JUMP_BYTES).then_some(end)
-}
-
 /// Writes a jump into text that was made writable and that nothing runs.
 fn write_jump(at: Addr, to: u64) {
     let mut jump = [0xe9; ENTRY_JUMP_BYTES as usize];
@@ -671,9 +682,8 @@ impl Watched {
                     short += 1;
                 }
             }
-            if let Some(landing) =
-                self.landing.filter(|landing| landing.0 >= first && landing.0 < first + len)
-            {
+            let landings = self.landings.iter().flat_map(Landings::places);
+            for landing in landings.filter(|landing| (first..first + len).contains(&landing.0)) {
                 write_jump(landing, back_stub);
             }
             // When the pages cannot be made executable again, the process cannot go on either way.
