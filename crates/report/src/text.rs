@@ -75,7 +75,9 @@ impl Text {
 
     /// From now on the findings of this process say that they are its: it is not the one that was started.
     pub fn name_process(&mut self, pid: u32, command: &[String]) {
-        let mut command = command.join(" ");
+        // Scripts are given as arguments: their lines become one.
+        let words = command.iter().flat_map(|word| word.split(|c: char| c.is_whitespace() || c.is_control()));
+        let mut command = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
         if let Some((end, _)) = command.char_indices().nth(MOST_OF_COMMAND) {
             command.truncate(end);
             command.push('…');
@@ -426,8 +428,8 @@ mod tests {
         let record =
             |pid| LeakRecord::new(LeakKind::Definite, losses, pid, vec![frame("/no/such.c", 3, None)]);
         let mut text = Text::new(Color::Plain);
-        text.name_process(8, &["./b".to_owned(), "-x".to_owned()]);
-        assert!(text.leak(&record(8), true).contains("   = note: in process 8 (./b -x)\n"));
+        text.name_process(8, &["./b".to_owned(), "-x\n  1".to_owned()]);
+        assert!(text.leak(&record(8), true).contains("   = note: in process 8 (./b -x 1)\n"));
         assert!(!text.leak(&record(7), true).contains("process"));
     }
 
