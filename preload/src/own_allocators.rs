@@ -52,8 +52,15 @@ pub fn module_loaded(linked: &Linked) {
     }
 }
 
-/// Whether `malloc` and `free` are led here, and with them all functions that the module has.
+/// Whether all allocator functions that the module has are led here: none is if one cannot be, because it would not
+/// know the blocks of the others.
 fn lead(symbols: &Symbols) -> bool {
+    let handlers = || exports::libc_allocator().into_iter().chain(exports::cxx::allocator());
+    let entries = || handlers().filter_map(|(name, handler)| Some((name, symbols.find(name)?, handler)));
+    // SAFETY: the module's own symbols say that these are functions.
+    if !entries().all(|(_, entry, _)| unsafe { detour::has_room(entry) }) {
+        return false;
+    }
     // One function by two names cannot tell who calls it: no block is its mismatch then.
     let entry_of = |name: &[u8]| symbols.find(name).map(|entry| entry.start);
     let is_shared =
@@ -61,14 +68,13 @@ fn lead(symbols: &Symbols) -> bool {
             .into_iter()
             .any(|(one, other)| entry_of(one).is_some() && entry_of(one) == entry_of(other));
     let mut are_led = true;
-    for (name, handler) in exports::libc_allocator().into_iter().chain(exports::cxx::allocator()) {
-        let Some(entry) = symbols.find(name) else { continue };
+    for (name, entry, handler) in entries() {
         let is_release = name == b"free" || name.starts_with(b"_Zd");
         let handler = if is_shared && is_release { exports::release_of_any() } else { handler };
         // SAFETY: the handler is the shim's function of that name; nothing of the module runs yet.
-        let is_led = unsafe { detour::install(entry, handler) }.is_ok();
+        let is_led = unsafe { detour::overwrite(entry, handler) }.is_ok();
         install::detoured(Pc(entry.start), Addr(handler));
-        are_led &= is_led || !matches!(name, b"malloc" | b"free");
+        are_led &= is_led;
     }
     are_led
 }

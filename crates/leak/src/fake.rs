@@ -8,7 +8,7 @@ use memcheck_model::{Addr, AddrRange, Function, LeakKind, Pc, Size, StackId};
 
 use crate::{
     Chunk, ChunkIndex, Heuristics, LiveChunk, MemoryView, Outcome, Resolution, Roots, SearchOptions, Sum,
-    search,
+    for_each_part_outside, search,
 };
 
 const ROOT: u64 = 0x1000;
@@ -38,6 +38,8 @@ pub(crate) struct Fake {
     pub(crate) stacks: Vec<Vec<Pc>>,
     /// The stack that is a runtime library's.
     pub(crate) library_stack: StackId,
+    /// What cannot be read.
+    pub(crate) unreadable: Vec<AddrRange>,
 }
 
 fn zeros(count: usize) -> Vec<AtomicU64> {
@@ -53,6 +55,7 @@ impl Fake {
             slots: Vec::new(),
             stacks: vec![vec![]],
             library_stack: StackId::NONE,
+            unreadable: Vec::new(),
         }
     }
 
@@ -173,7 +176,14 @@ impl MemoryView for Fake {
         }
     }
 
+    fn for_each_readable(&self, range: AddrRange, visit: impl FnMut(AddrRange)) {
+        for_each_part_outside(&self.unreadable, range, visit);
+    }
+
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
+        if self.unreadable.iter().any(|unreadable| unreadable.overlaps(range)) {
+            return &[];
+        }
         let (base, memory) = if range.start().0 >= HEAP { (HEAP, &self.heap) } else { (ROOT, &self.roots) };
         let first = (range.start().0 - base).div_ceil(8);
         let last = (range.end().0 - base) / 8;

@@ -124,14 +124,16 @@ pub(crate) fn for_each_pointer<V: MemoryView>(
     mut found: impl FnMut(u64, u64),
 ) {
     let (heap_start, heap_size) = (heap.start().0, heap.size().0);
-    let first_word = range.start().0.next_multiple_of(8);
-    for (index, word) in view.words(range).iter().enumerate() {
-        // Relaxed: the process stands still; a mapping that another process writes gives either value.
-        let value = word.load(Ordering::Relaxed);
-        if value.wrapping_sub(heap_start) < heap_size {
-            found(value, first_word + index as u64 * 8);
+    view.for_each_readable(range, |part| {
+        let first_word = part.start().0.next_multiple_of(8);
+        for (index, word) in view.words(part).iter().enumerate() {
+            // Relaxed: the process stands still; a mapping that another process writes gives either value.
+            let value = word.load(Ordering::Relaxed);
+            if value.wrapping_sub(heap_start) < heap_size {
+                found(value, first_word + index as u64 * 8);
+            }
         }
-    }
+    });
 }
 
 /// A word that points into the heap, while its slot's mark is on its way from memory.

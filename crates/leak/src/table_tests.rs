@@ -3,7 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use memcheck_model::LeakKind::{self, Definite, Indirect, Possible, Reachable};
-use memcheck_model::{PATH_STEPS, Pc, StackId, Step};
+use memcheck_model::{Addr, AddrRange, PATH_STEPS, Pc, Size, StackId, Step};
 use proptest::prelude::*;
 
 use crate::fake::{CODE, FILE, Fake, OPTIONS, kinds, sum};
@@ -438,4 +438,16 @@ fn what_a_library_allocated_and_alone_holds_is_counted_apart() {
     assert_eq!(kinds(&outcome, 2), [None, Some(Reachable)]);
     memory.root(memory.addr(own));
     assert_eq!(kinds(&memory.search(), 2), [Some(Reachable); 2]);
+}
+
+#[test]
+fn what_stands_around_memory_that_cannot_be_read_is_seen() {
+    let mut memory = Fake::new();
+    let [holder, before, within, after] = [64; 4].map(|size| memory.chunk(size));
+    memory.root(memory.addr(holder));
+    for (word, chunk) in [(0, before), (2, within), (7, after)] {
+        memory.store(holder, word, memory.addr(chunk));
+    }
+    memory.unreadable = vec![AddrRange::new(Addr(memory.addr(holder) + 8), Size(48)).unwrap()];
+    assert_eq!(kinds(&memory.search(), 4), [Reachable, Reachable, Definite, Reachable].map(Some));
 }

@@ -64,8 +64,13 @@ pub trait MemoryView {
     /// Shows the slot of every live chunk once, with the chunk's size if it begins where chunks do in that slot.
     fn for_each_slot(&self, visit: impl FnMut(ChunkIndex, Option<Size>));
 
-    /// The aligned words that lie wholly in `range`, which is readable: a live chunk or a root.
+    /// The aligned words that lie wholly in `range`, a live chunk, a root or a part of one. None if a part of it
+    /// cannot be read.
     fn words(&self, range: AddrRange) -> &[AtomicU64];
+
+    /// Calls `visit` with the parts of a live chunk or a root that can be read, in the order of addresses: a
+    /// program may have forbidden itself the rest (mprotect(2)).
+    fn for_each_readable(&self, range: AddrRange, visit: impl FnMut(AddrRange));
 
     /// The innermost frames of an allocation stack, as many as `frames` has room for.
     fn stack_in<'a>(&self, stack: StackId, frames: &'a mut [Pc]) -> &'a [Pc];
@@ -93,4 +98,19 @@ pub trait MemoryView {
 
     /// Says that this memory, the target's or the search's own, is needed soon.
     fn prefetch(&self, _addr: Addr) {}
+}
+
+/// Calls `visit` with the parts of `range` that lie in none of the `unreadable` ranges, which are in the order of addresses.
+#[inline]
+pub fn for_each_part_outside(unreadable: &[AddrRange], range: AddrRange, mut visit: impl FnMut(AddrRange)) {
+    let mut start = range.start();
+    for gap in unreadable.iter().filter(|gap| gap.overlaps(range)) {
+        if let Some(part) = AddrRange::between(start, gap.start()) {
+            visit(part);
+        }
+        start = gap.end();
+    }
+    if let Some(part) = AddrRange::between(start, range.end()) {
+        visit(part);
+    }
 }

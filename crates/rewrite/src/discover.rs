@@ -142,16 +142,17 @@ pub fn entry_room(module: &Module<'_>, index: usize) -> u64 {
     let limit = module.extents.get(index + 1).map_or(u64::MAX, |next| next.start.0 - extent.end.0);
     let Some(bytes) = module.find_text(extent.end) else { return own };
     let len = bytes.len().min(limit.min(FUNCTION_ALIGN) as usize);
-    let mut decoder = Decoder::with_ip(64, &bytes[..len], extent.end.0, DecoderOptions::NONE);
-    let mut room = own;
-    while decoder.can_decode() {
-        let instruction = decoder.decode();
-        if !matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3) {
-            break;
-        }
-        room += instruction.len() as u64;
-    }
-    room
+    own + padding_len(&bytes[..len])
+}
+
+/// How many of these bytes, which follow a function, are padding.
+#[must_use]
+pub fn padding_len(bytes: &[u8]) -> u64 {
+    Decoder::new(64, bytes, DecoderOptions::NONE)
+        .into_iter()
+        .take_while(|instruction| matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3))
+        .map(|instruction| instruction.len() as u64)
+        .sum()
 }
 
 /// Whether the code at `at` only leads on to another module (a PLT entry): it is best left native.

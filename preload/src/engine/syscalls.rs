@@ -20,7 +20,6 @@
 
 use core::{
     arch::global_asm,
-    cell::Cell,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -37,7 +36,7 @@ use crate::{
     channel, descriptors, heap,
     lifecycle::parts,
     requests, stacks,
-    sys::{Errno, memory, process},
+    sys::{Errno, memory::Probe, process},
     thread,
 };
 
@@ -128,7 +127,7 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
         return 0;
     }
     note_new_memory(request);
-    let target = Target { rsp: frame.rsp(), readable: Cell::new(u64::MAX) };
+    let target = Target { rsp: frame.rsp(), probe: Probe::new() };
     if confinement::is_filter(request) {
         return match confinement::install(request, &target) {
             Some(result) => {
@@ -164,14 +163,13 @@ fn note_new_memory(request: &Request) {
 
 /// Makes a call that installs a filter, outside a copy.
 pub fn confine(request: &Request) -> Option<Result<u64, Errno>> {
-    confinement::install(request, &Target { rsp: u64::MAX, readable: Cell::new(u64::MAX) })
+    confinement::install(request, &Target { rsp: u64::MAX, probe: Probe::new() })
 }
 
 /// The target's memory, as a call on this stack sees it.
 struct Target {
     rsp: u64,
-    /// The last page that was found readable.
-    readable: Cell<u64>,
+    probe: Probe,
 }
 
 impl Target {
@@ -181,13 +179,7 @@ impl Target {
         if (low.get()..high.get()).contains(&self.rsp) && (self.rsp..high.get()).contains(&at) {
             return true;
         }
-        if self.readable.get() != at / 4096 {
-            if !memory::is_readable(Addr(at)) {
-                return false;
-            }
-            self.readable.set(at / 4096);
-        }
-        true
+        self.probe.is_readable(at)
     }
 
     /// `N` bytes that can be read and may be.

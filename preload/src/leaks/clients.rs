@@ -168,6 +168,10 @@ impl MemoryView for ClientView<'_, '_> {
         (next..self.blocks.len()).for_each(|number| self.show(number, &mut visit));
     }
 
+    fn for_each_readable(&self, range: AddrRange, visit: impl FnMut(AddrRange)) {
+        self.heap.for_each_readable(range, visit);
+    }
+
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
         self.heap.words(range)
     }

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memcheck_heap::{CLASSES, Class, Heap, LiveSlot};
-use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView};
+use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView, for_each_part_outside};
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Size, StackId, ThreadId};
 
 use super::runtime_library::{RuntimeLibraries, TREE_NODE};
@@ -43,6 +43,8 @@ pub struct HeapView<'a> {
     libraries: &'a RuntimeLibraries,
     /// Mappings of files, for finding virtual tables and code.
     files: Vec<Mapping>,
+    /// What the target has forbidden itself to read of the heap.
+    unreadable: Vec<AddrRange>,
 }
 
 /// Tells the threads of a forked child from those that its parent had before.
@@ -77,16 +79,18 @@ impl<'a> HeapView<'a> {
             }
             class_hints.push(class as u8);
         }
-        let mut files = Vec::new();
+        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
         maps::for_each(|mapping| {
-            if mapping.source == Source::File && mapping.permissions.read() {
-                files.push(*mapping);
+            match mapping.permissions.read() {
+                true if mapping.source == Source::File => files.push(*mapping),
+                false if mapping.range.overlaps(heap.range()) => unreadable.push(mapping.range),
+                _ => {}
             }
             true
         });
         let forked = FORKED.load(Ordering::Relaxed);
         let inheritance = (forked != 0).then(|| Inheritance { first_tid: forked, tid_limit: tid_limit() });
-        Some(Self { heap, first, class_hints, inheritance, libraries, files })
+        Some(Self { heap, first, class_hints, inheritance, libraries, files, unreadable })
     }
 
     /// The class, and the number in it.
@@ -190,11 +194,19 @@ impl MemoryView for HeapView<'_> {
     }
 
     #[inline]
+    fn for_each_readable(&self, range: AddrRange, visit: impl FnMut(AddrRange)) {
+        for_each_part_outside(&self.unreadable, range, visit);
+    }
+
+    #[inline]
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
+        if self.unreadable.iter().any(|unreadable| unreadable.overlaps(range)) {
+            return &[];
+        }
         let start = range.start().0.next_multiple_of(8);
         let count = (range.end().0 & !7).saturating_sub(start) / 8;
-        // SAFETY: the search asks for live chunks, which the heap keeps mapped, and for roots, which `roots::gather`
-        // found readable; atomic, because another process may write to a shared mapping.
+        // SAFETY: the search asks for live chunks, which the heap keeps mapped and no unreadable range is part of, and for
+        // roots, which `roots::gather` found readable; atomic, because another process may write to a shared mapping.
         unsafe { core::slice::from_raw_parts(start as *const AtomicU64, count as usize) }
     }
 

@@ -15,7 +15,7 @@ use memcheck_wire::{CHANNEL_VARIABLE, Notice, NoticeKind, Record};
 use super::{libc_entries::answer, program_file};
 use crate::{
     channel, heap, leaks,
-    sys::{self, Errno, file::File, target_syscall},
+    sys::{self, Errno, file::File, memory::Probe, target_syscall},
     thread,
 };
 
@@ -80,10 +80,8 @@ pub unsafe extern "C" fn execveat(
     environment: u64,
     flags: i32,
 ) -> i32 {
-    let is_descriptor = flags & AT_EMPTY_PATH != 0 && path != 0 && {
-        // SAFETY: a zero-terminated string, by the caller's word.
-        unsafe { (path as *const u8).read() == 0 }
-    };
+    // SAFETY: the caller's word.
+    let is_descriptor = flags & AT_EMPTY_PATH != 0 && unsafe { string(&Probe::new(), path) } == Some(&[]);
     let file = if is_descriptor {
         File::duplicate(directory)
     } else {
@@ -132,8 +130,8 @@ pub unsafe extern "C" fn fexecve(descriptor: i32, arguments: u64, environment: u
 /// The environment for the program in `file`: the one given, or one made from it.
 ///
 /// # Safety
-/// `path` is null or a zero-terminated string; `arguments` and `environment` are null or null-terminated arrays of such
-/// strings.
+/// `path` is a zero-terminated string; `arguments` and `environment` are null or null-terminated arrays of such
+/// strings; or they cannot be read, and the kernel will say so.
 unsafe fn environment_for(file: Option<&File>, path: u64, arguments: u64, environment: u64) -> u64 {
     if !channel::is_watched() || shim_path().is_empty() {
         return environment;
@@ -155,14 +153,11 @@ unsafe fn environment_for(file: Option<&File>, path: u64, arguments: u64, enviro
 /// # Safety
 /// As for `environment_for`.
 unsafe fn is_skipped(path: u64, arguments: u64) -> bool {
-    // SAFETY: a zero-terminated string, by the caller's word.
-    let path = if path == 0 { &[] } else { unsafe { string(path) } };
-    let argument = |index: usize| {
-        // SAFETY: an array of pointers up to a null one, by the caller's word; never read past that.
-        let at = if arguments == 0 { 0 } else { unsafe { (arguments as *const u64).add(index).read() } };
-        // SAFETY: a zero-terminated string, by the caller's word.
-        (at != 0).then(|| unsafe { string(at) })
-    };
+    let probe = Probe::new();
+    // SAFETY: the caller's word.
+    let path = unsafe { string(&probe, path) }.unwrap_or_default();
+    // SAFETY: the caller's word; never read past a null pointer.
+    let argument = |index| unsafe { string(&probe, entry(&probe, arguments, index)?) };
     channel::skips(path, (0..).map_while(argument))
 }
 
@@ -173,35 +168,61 @@ fn shim_can_be_read() -> bool {
     File::open(&shim.0[..=shim.1], false).is_ok()
 }
 
-/// The string at `address`, without its zero byte.
+/// The string at `address`, without its zero byte, if it can be read.
 ///
 /// # Safety
-/// A zero-terminated string lies there and is not changed meanwhile.
-unsafe fn string<'a>(address: u64) -> &'a [u8] {
+/// What can be read there is not changed meanwhile.
+unsafe fn string<'a>(probe: &Probe, address: u64) -> Option<&'a [u8]> {
     let mut len = 0;
-    // SAFETY: up to and including the zero byte, by the caller's word.
-    while unsafe { (address as *const u8).add(len).read() } != 0 {
+    loop {
+        let at = address.checked_add(len)?;
+        if !probe.is_readable(at) {
+            return None;
+        }
+        // SAFETY: readable.
+        if unsafe { (at as *const u8).read() } == 0 {
+            break;
+        }
         len += 1;
     }
     // SAFETY: these bytes were just read.
-    unsafe { core::slice::from_raw_parts(address as *const u8, len) }
+    Some(unsafe { core::slice::from_raw_parts(address as *const u8, len as usize) })
 }
 
-/// Copies the environment with our two variables set or taken out; `None` when it is right as it is, or there is
-/// no memory.
+/// An entry of a null-terminated array of pointers, none of a null array, if it can be read. Zero ends the array.
+///
+/// # Safety
+/// As for `string`; the entries before are not null.
+unsafe fn entry(probe: &Probe, array: u64, index: usize) -> Option<u64> {
+    if array == 0 {
+        return Some(0);
+    }
+    let at = array.checked_add(index as u64 * 8)?;
+    // An entry that is not aligned may reach into the next page.
+    let is_readable = probe.is_readable(at) && probe.is_readable(at.checked_add(7)?);
+    // SAFETY: readable.
+    is_readable.then(|| unsafe { (at as *const u64).read_unaligned() })
+}
+
+/// Copies the environment with our two variables set or taken out; `None` when it is right as it is, cannot be read, or
+/// there is no memory.
 ///
 /// # Safety
 /// As for `environment_for`.
 unsafe fn rebuild(environment: u64, is_handed_on: bool) -> Option<u64> {
-    let entry = |index: usize| {
-        // SAFETY: an array of pointers up to a null one, by the caller's word; never read past that.
-        if environment == 0 { 0 } else { unsafe { (environment as *const u64).add(index).read() } }
-    };
+    let probe = Probe::new();
+    // SAFETY: the caller's word; never read past a null pointer.
+    let entry = |index| unsafe { entry(&probe, environment, index) };
+    // SAFETY: the caller's word.
+    let text = |address| unsafe { string(&probe, address) };
     let (shim, channel_path) = (shim_path(), channel::path());
     let (mut count, mut preload, mut channel_is_right) = (0, None, false);
-    while entry(count) != 0 {
-        // SAFETY: a zero-terminated string, by the caller's word.
-        let text = unsafe { string(entry(count)) };
+    loop {
+        let address = entry(count)?;
+        if address == 0 {
+            break;
+        }
+        let text = text(address)?;
         if let Some(value) = text.strip_prefix(PRELOAD) {
             preload.get_or_insert(value);
         } else if let Some(value) = channel_value(text) {
@@ -235,13 +256,13 @@ unsafe fn rebuild(environment: u64, is_handed_on: bool) -> Option<u64> {
     };
     let (mut preload_is_put, separator): (bool, &[u8]) = (false, if rest.is_some() { b":" } else { b"" });
     for index in 0..count {
-        // SAFETY: as above.
-        let text = unsafe { string(entry(index)) };
+        let address = entry(index)?;
+        let text = text(address)?;
         if channel_value(text).is_some() {
             continue;
         }
         if !text.starts_with(PRELOAD) {
-            put(entry(index));
+            put(address);
         } else if !preload_is_put {
             preload_is_put = true;
             match (is_handed_on, rest) {

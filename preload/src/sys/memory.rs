@@ -1,5 +1,7 @@
 //! Mappings: code memory, protections, what is free.
 
+use core::cell::Cell;
+
 use memcheck_model::Addr;
 
 use super::{Errno, far_place, owned, syscall};
@@ -139,6 +141,28 @@ pub fn is_readable(at: Addr) -> bool {
     // SAFETY: the kernel reads eight bytes, or fails; it changes nothing (sigprocmask(2), EINVAL).
     let result = unsafe { syscall(SYS_RT_SIGPROCMASK, [NO_SUCH_REQUEST, at.0, 0, 8, 0, 0]) };
     result != Err(EFAULT)
+}
+
+/// Tells where memory can be read, and remembers the page of the last yes.
+pub struct Probe {
+    readable_page: Cell<u64>,
+}
+
+impl Probe {
+    /// One that knows nothing yet.
+    pub const fn new() -> Self {
+        Self { readable_page: Cell::new(u64::MAX) }
+    }
+
+    /// Whether the byte at `at` can be read.
+    pub fn is_readable(&self, at: u64) -> bool {
+        let page = at / 4096;
+        let is_readable = self.readable_page.get() == page || is_readable(Addr(at & !7));
+        if is_readable {
+            self.readable_page.set(page);
+        }
+        is_readable
+    }
 }
 
 /// The word at `addr`, or `None` where none can be read.
