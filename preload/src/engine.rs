@@ -161,6 +161,11 @@ impl core::fmt::Write for TextBuffer {
 /// What a check may have put aside when a signal came; a handler that runs checks of its own must not change it.
 pub struct Spilled([u64; SPILL_SLOTS]);
 
+/// No check is at work in this thread: what earlier ones put aside is of no use any more.
+pub fn forget_spill() {
+    restore_spill(&Spilled([0; SPILL_SLOTS]));
+}
+
 /// A handler of the target is about to run.
 pub fn save_spill() -> Spilled {
     Spilled(thread::current().spill.each_ref().map(Cell::get))

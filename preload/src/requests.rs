@@ -20,7 +20,7 @@ use memcheck_wire::Counter;
 use crate::{
     account::Account,
     channel,
-    engine::{gate, shadow_map, syscalls},
+    engine::{self, gate, install, shadow_map, syscalls},
     glib, heap, leaks,
     lifecycle::{end::Departure, parts},
     stacks,
@@ -194,7 +194,10 @@ pub fn act(site: &Site, request: Request) -> Option<u64> {
         Request::Nothing { result } => Some(result),
         Request::SearchLeaks(how) => {
             if !channel::is_vfork_child() {
-                leaks::search_on_request(&site.departure, how);
+                engine::forget_spill();
+                let pc = stacks::original_instruction(site.departure.pc);
+                let red_zone = if install::is_leaf(pc) { site.departure.red_zone } else { 0 };
+                leaks::search_on_request(&Departure { red_zone, ..site.departure }, how);
             }
             None
         }

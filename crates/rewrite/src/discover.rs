@@ -155,6 +155,21 @@ pub fn padding_len(bytes: &[u8]) -> u64 {
         .sum()
 }
 
+/// Whether the function that holds `pc` calls none, as far as is known. Compilers let only such a function keep
+/// variables below the stack pointer (psABI 3.2.2).
+#[must_use]
+pub fn is_leaf(module: &Module<'_>, pc: Pc) -> bool {
+    let after = module.extents.partition_point(|extent| extent.start <= pc);
+    let Some(extent) = module.extents[..after].last().filter(|extent| extent.contains(pc)) else {
+        return true;
+    };
+    let Some(bytes) = module.find_text(extent.start) else { return true };
+    let len = bytes.len().min((extent.end.0 - extent.start.0) as usize);
+    !Decoder::with_ip(64, &bytes[..len], extent.start.0, DecoderOptions::NONE).into_iter().any(
+        |instruction| matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall),
+    )
+}
+
 /// Whether the code at `at` only leads on to another module (a PLT entry): it is best left native.
 #[must_use]
 pub fn is_linkage_stub(module: &Module<'_>, at: Pc) -> bool {

@@ -318,6 +318,11 @@ pub fn ask_module<R>(pc: Pc, ask: impl FnOnce(&Image, &Module<'_>) -> Option<R>)
     })?
 }
 
+/// Whether the function whose original code holds `pc` calls none, as far as is known.
+pub fn is_leaf(pc: Pc) -> bool {
+    ask_module(pc, |_, module| Some(memcheck_rewrite::is_leaf(module, pc))).unwrap_or(true)
+}
+
 impl Watched {
     /// Asks the map of the copy that `pc` lies in.
     fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {

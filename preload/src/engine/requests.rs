@@ -18,7 +18,7 @@ use memcheck_requests::Request;
 use memcheck_stack::Registers;
 
 use crate::{
-    lifecycle::end::Departure,
+    lifecycle::end::{Departure, RED_ZONE},
     requests::{self, Site},
 };
 
@@ -59,6 +59,7 @@ extern "C" fn on_request(frame: &mut Frame) {
     let departure = Departure {
         pc: frame.at,
         rsp: sp,
+        red_zone: RED_ZONE,
         registers: core::ptr::from_ref(frame) as u64,
         register_count: core::mem::offset_of!(Frame, flags) as u64 / 8,
     };

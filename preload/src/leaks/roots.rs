@@ -20,15 +20,13 @@ use memcheck_model::{Addr, AddrRange, Pc, Root, RootKind, Size, ThreadId};
 use super::glibc::{self, Descriptor, Life, Storage, ThreadLists, table_of};
 use super::{runtime_library::RuntimeLibraries, stop::Stand};
 use crate::{
-    lifecycle::end::Departure,
+    lifecycle::end::{Departure, RED_ZONE},
     maps::{self, Mapping, Source},
     modules, stacks,
     sys::{file::File, memory, owned, process},
     thread,
 };
 
-/// What a leaf function may use below the stack pointer (psABI 3.2.2).
-const RED_ZONE: u64 = 128;
 const PAGE: u64 = 4096;
 /// Mappings larger than this are asked about for pages that nobody touched.
 const LARGE: u64 = 1 << 18;
@@ -91,7 +89,8 @@ impl Roots {
             let is_local = address.0 < thread.thread_pointer;
             return (if is_local { RootKind::ThreadLocal } else { RootKind::ThreadData }, thread.tid);
         }
-        let below = self.threads.iter().filter(|thread| thread.rsp.saturating_sub(RED_ZONE) <= address.0);
+        let below =
+            self.threads.iter().filter(|thread| thread.rsp.saturating_sub(thread.red_zone) <= address.0);
         match below.max_by_key(|thread| thread.rsp) {
             Some(thread) if (thread.rsp..thread.stack_end).contains(&(address.0.max(thread.rsp))) => {
                 (RootKind::Stack, thread.tid)
@@ -112,15 +111,30 @@ struct Thread {
     stack_end: u64,
     pc: u64,
     rsp: u64,
+    red_zone: u64,
     thread_pointer: u64,
 }
 
 /// Gathers the root set of a process whose other threads stand so.
 pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
-    let new = |tid, pc, rsp, thread_pointer| Thread { tid, stack_end: 0, pc, rsp, thread_pointer };
-    let mut threads: Vec<Thread> =
-        stands.iter().map(|stand| new(stand.tid, stand.pc, stand.rsp, stand.thread_pointer)).collect();
-    threads.push(new(process::tid(), departure.pc, departure.rsp, thread::pointer()));
+    let own = Thread {
+        tid: process::tid(),
+        stack_end: 0,
+        pc: departure.pc,
+        rsp: departure.rsp,
+        red_zone: departure.red_zone,
+        thread_pointer: thread::pointer(),
+    };
+    let other = |stand: &Stand| Thread {
+        tid: stand.tid,
+        stack_end: 0,
+        pc: stand.pc,
+        rsp: stand.rsp,
+        red_zone: RED_ZONE,
+        thread_pointer: stand.thread_pointer,
+    };
+    let mut threads: Vec<Thread> = stands.iter().map(other).collect();
+    threads.push(own);
     let mut descriptors = Vec::new();
     if let Some(lists) = ThreadLists::find() {
         lists.for_each(|descriptor| descriptors.push(descriptor));
@@ -204,7 +218,7 @@ fn exclude_stacks(
         let is_whole = mapping.source == Source::MainStack
             || (holds(thread.thread_pointer) && thread.rsp < thread.thread_pointer);
         if is_whole {
-            let used = Addr(thread.rsp.saturating_sub(RED_ZONE));
+            let used = Addr(thread.rsp.saturating_sub(thread.red_zone));
             excluded.extend(AddrRange::between(Addr(bottom(thread.rsp)), used));
         }
     }
@@ -218,14 +232,14 @@ fn exclude_stacks(
     }
 }
 
-/// From the place of the red zone to the registers that `__run_exit_handlers` saved for its caller, in a thread that
+/// From the return address to the registers that `__run_exit_handlers` saved for its caller, in a thread that
 /// came to `_exit` by way of it.
 ///
 /// ```text
 ///  rsp → [ return to __run_exit_handlers | its variables | six registers | return to exit | … ]
 ///        └─────────────── left out ──────────────────────┘
 /// ```
-/// A function that has just been called uses no red zone, and the variables point to no block of the program; where
+/// The variables point to no block of the program; where
 /// they have no value yet, words of frames that ended before would.
 fn exit_frames(departure: &Departure, libraries: &RuntimeLibraries) -> Option<AddrRange> {
     const MOST_WORDS: u64 = 64;
@@ -242,7 +256,7 @@ fn exit_frames(departure: &Departure, libraries: &RuntimeLibraries) -> Option<Ad
     }
     let returns = |&at: &u64| memory::try_read(at).is_some_and(is_in_exit);
     let at = (1..MOST_WORDS).map(|index| departure.rsp + index * 8).find(returns)?;
-    AddrRange::between(Addr(departure.rsp - RED_ZONE), Addr(at - SAVED_BYTES))
+    AddrRange::between(Addr(departure.rsp), Addr(at - SAVED_BYTES))
 }
 
 /// The shim's storage in a thread.

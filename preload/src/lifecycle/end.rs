@@ -20,6 +20,9 @@ use crate::{
 /// The thread that does the last work; zero before anyone does.
 static ENDING: AtomicU32 = AtomicU32::new(0);
 
+/// What a leaf function may use below the stack pointer (psABI 3.2.2).
+pub const RED_ZONE: u64 = 128;
+
 /// Where the thread that ends the process stood when it came here: what lies below is not the target's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,8 @@ pub struct Departure {
     pub pc: u64,
     /// Its stack pointer.
     pub rsp: u64,
+    /// How many bytes below that it may use: as many as a leaf function, or none for the caller of a function.
+    pub red_zone: u64,
     /// Where its other registers are saved.
     pub registers: u64,
     /// How many words those are.
@@ -51,6 +56,7 @@ pub unsafe extern "C" fn exit_entry(status: i32) -> ! {
         "mov rcx, rsp",
         "push 6",
         "push rcx",
+        "push 0",
         "push rax",
         "push 0",
         "mov rsi, rsp",

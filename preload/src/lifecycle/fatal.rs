@@ -65,6 +65,7 @@ impl Context {
         end::Departure {
             pc: self.rip(),
             rsp: self.rsp(),
+            red_zone: end::RED_ZONE,
             // SAFETY: as in `word`: the first register's address.
             registers: unsafe { self.0.add(5) } as u64,
             register_count: 15,
