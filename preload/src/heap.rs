@@ -11,6 +11,7 @@ mod memory;
 mod operations;
 mod threads;
 
+use alloc::vec::Vec;
 use core::{
     cell::UnsafeCell,
     mem::MaybeUninit,
@@ -24,7 +25,7 @@ use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 use crate::{
     channel,
     engine::shadow_map,
-    requests,
+    maps, requests,
     sys::{self, signal},
 };
 pub use errors::report;
@@ -165,9 +166,22 @@ pub fn damage_is_known(bad: Addr, end: Addr) {
 pub fn at_end() {
     let Some(heap) = find() else { return };
     if channel::is_watched() && threads::is_sound() {
-        heap.sweep(&memory::Memory, &mut errors::report_late_at_end);
+        heap.sweep(&memory::Memory, &unreadable(heap), &mut errors::report_late_at_end);
     }
     store_statistics();
+}
+
+/// What the target has forbidden itself to read of slots that were ever used (mprotect(2)), and what the heap gave back
+/// of them, in the order of addresses. Reads the list of mappings.
+pub fn unreadable(heap: &Heap<'_>) -> Vec<AddrRange> {
+    let mut ranges = Vec::new();
+    maps::for_each(|mapping| {
+        if !mapping.permissions.read() && heap.is_used(mapping.range.start()) {
+            ranges.push(mapping.range);
+        }
+        true
+    });
+    ranges
 }
 
 /// Writes the statistics to where they outlive the process.

@@ -11,11 +11,12 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use memcheck_model::{Addr, Pc};
+use memcheck_model::{Addr, AddrRange, Pc};
 use memcheck_wire::{Notice, NoticeKind, Record};
 
 use crate::{
-    channel, detour,
+    channel,
+    detour::{self, Island},
     engine::install,
     exports, heap,
     libc_symbols::{Linked, Symbols},
@@ -58,9 +59,11 @@ fn lead(symbols: &Symbols) -> bool {
     let handlers = || exports::libc_allocator().into_iter().chain(exports::cxx::allocator());
     let entries = || handlers().filter_map(|(name, handler)| Some((name, symbols.find(name)?, handler)));
     // SAFETY: the module's own symbols say that these are functions.
-    if !entries().all(|(_, entry, _)| unsafe { detour::has_room(entry) }) {
-        return false;
-    }
+    let has_room = |entry| unsafe { detour::room(entry) } >= detour::NEAR_JUMP_BYTES;
+    let starts = || entries().map(|(_, entry, _)| Addr(entry.start));
+    let reach = starts().min().zip(starts().max()).and_then(|(first, last)| AddrRange::between(first, last));
+    let island = reach.filter(|_| entries().all(|(_, entry, _)| has_room(entry))).and_then(Island::near);
+    let Some(mut island) = island else { return false };
     // One function by two names cannot tell who calls it: no block is its mismatch then.
     let entry_of = |name: &[u8]| symbols.find(name).map(|entry| entry.start);
     let is_shared =
@@ -71,8 +74,8 @@ fn lead(symbols: &Symbols) -> bool {
     for (name, entry, handler) in entries() {
         let is_release = name == b"free" || name.starts_with(b"_Zd");
         let handler = if is_shared && is_release { exports::release_of_any() } else { handler };
-        // SAFETY: the handler is the shim's function of that name; nothing of the module runs yet.
-        let is_led = unsafe { detour::overwrite(entry, handler) }.is_ok();
+        // SAFETY: the handler is the shim's function of that name; nothing of the module runs yet; there is room.
+        let is_led = unsafe { island.install(entry, handler) }.is_ok();
         install::detoured(Pc(entry.start), Addr(handler));
         are_led &= is_led;
     }

@@ -127,6 +127,13 @@ impl Heap<'_> {
         self.centrals[class.index()].frontier()
     }
 
+    /// Whether `addr` lies in a slot that was ever used.
+    #[must_use]
+    pub fn is_used(&self, addr: Addr) -> bool {
+        let slot = self.layout.find_slot(addr);
+        slot.is_some_and(|slot| slot.number < self.centrals[slot.class.index()].frontier())
+    }
+
     /// Where a slot's chunk begins when it was asked for without alignment.
     #[must_use]
     #[inline]

@@ -278,9 +278,17 @@ impl Heap<'_> {
     }
 
     /// Looks at everything: the redzones of live chunks and the bytes of quarantined ones. For the end of the
-    /// process. Other threads may go on: what they have begun and not finished is passed over.
-    pub fn sweep(&self, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+    /// process. Other threads may go on: what they have begun and not finished is passed over, and so are slots that
+    /// overlap the `unreadable` ranges, which are in the order of addresses.
+    pub fn sweep(&self, backend: &impl Backend, unreadable: &[AddrRange], late: &mut dyn FnMut(&Late)) {
         self.for_each_slot(|id, slot, info| {
+            // With the redzone of the next.
+            let start = self.layout.slot_start(slot);
+            let end = Addr(start + slot.class.shape().slot_bytes + ZONE_BYTES);
+            let after = unreadable.partition_point(|range| range.end().0 <= start);
+            if unreadable.get(after).is_some_and(|range| range.start() < end) {
+                return;
+            }
             let mut unless_changed = |found: &Late| {
                 if self.meta(id).info() == info {
                     late(found);

@@ -8,7 +8,7 @@ use memcheck_model::{Addr, AddrRange, Function, LeakKind, Pc, Size, StackId};
 
 use crate::{
     Chunk, ChunkIndex, Heuristics, LiveChunk, MemoryView, Outcome, Resolution, Roots, SearchOptions, Sum,
-    for_each_part_outside, search,
+    for_each_part_outside, overlaps_any, search,
 };
 
 const ROOT: u64 = 0x1000;
@@ -181,7 +181,7 @@ impl MemoryView for Fake {
     }
 
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
-        if self.unreadable.iter().any(|unreadable| unreadable.overlaps(range)) {
+        if overlaps_any(&self.unreadable, range) {
             return &[];
         }
         let (base, memory) = if range.start().0 >= HEAP { (HEAP, &self.heap) } else { (ROOT, &self.roots) };

@@ -211,7 +211,10 @@ pub(crate) fn collect<V: MemoryView>(
         }
     }
     let bytes = |record: &LossRecord| record.direct.bytes.saturating_add(record.indirect.bytes);
-    outcome.records.sort_unstable_by_key(|record| (bytes(record), record.kind, record.stack.0));
+    // As Valgrind numbers them: the largest last, and of one size the worst kind.
+    outcome.records.sort_unstable_by_key(|record| {
+        (bytes(record), core::cmp::Reverse(record.kind), record.direct.blocks, record.stack.0)
+    });
     for (number, record) in (1..).zip(&mut outcome.records) {
         record.number = number;
     }

@@ -188,3 +188,17 @@ pub fn find_linkage_cell(module: &Module<'_>, at: Pc) -> Option<u64> {
     let after = at.0 + (bytes.len() - jump.len()) as u64 + 6;
     Some(after.wrapping_add_signed(distance.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_ends_where_code_begins() {
+        let long = [0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+        assert_eq!(padding_len(&long), 11);
+        assert_eq!(padding_len(&[&long[..], &[0x0f, 0x1f]].concat()), 11);
+        assert_eq!(padding_len(&[0xcc, 0x90, 0xc3, 0x90]), 2);
+        assert_eq!(padding_len(&[0x55]), 0);
+    }
+}

@@ -127,7 +127,7 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
         return 0;
     }
     note_new_memory(request);
-    let target = Target { rsp: frame.rsp(), probe: Probe::new() };
+    let target = Target { rsp: frame.rsp(), probe: Probe::default() };
     if confinement::is_filter(request) {
         return match confinement::install(request, &target) {
             Some(result) => {
@@ -163,7 +163,7 @@ fn note_new_memory(request: &Request) {
 
 /// Makes a call that installs a filter, outside a copy.
 pub fn confine(request: &Request) -> Option<Result<u64, Errno>> {
-    confinement::install(request, &Target { rsp: u64::MAX, probe: Probe::new() })
+    confinement::install(request, &Target { rsp: u64::MAX, probe: Probe::default() })
 }
 
 /// The target's memory, as a call on this stack sees it.

@@ -121,6 +121,8 @@ fn debug_number(libc: &Symbols, name: &[u8], index: u64) -> Option<u64> {
 pub struct Storage {
     /// How far below the thread pointer it begins.
     pub distance: u64,
+    /// How far it may reach from there: to the next, or to the thread pointer.
+    pub size: u64,
     /// The module's dynamic section.
     pub dynamic: u64,
 }
@@ -134,10 +136,16 @@ pub fn storages() -> Vec<Storage> {
     let storage = |linked: libc_symbols::Linked| {
         let distance = memory::try_read(linked.entry + place)?;
         // The loader's numbers for none, and for one that is elsewhere, are 0 and −1.
-        (distance != 0 && distance != u64::MAX).then_some(Storage { distance, dynamic: linked.dynamic })
+        let dynamic = linked.dynamic;
+        (distance != 0 && distance != u64::MAX).then_some(Storage { distance, size: distance, dynamic })
     };
     let mut storages: Vec<Storage> = loader.modules().filter_map(storage).collect();
     storages.sort_unstable_by_key(|storage| storage.distance);
+    let mut nearer = 0;
+    for storage in &mut storages {
+        storage.size = storage.distance - nearer;
+        nearer = storage.distance;
+    }
     storages
 }
 

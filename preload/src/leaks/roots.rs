@@ -151,7 +151,17 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
     let mut excluded = Vec::new();
     owned::for_each(|range| excluded.push(range));
     excluded.extend(own_segments(PF_W));
-    let libraries = RuntimeLibraries::find();
+    let mut libraries = RuntimeLibraries::find();
+    let storages = glibc::storages();
+    let pointers = threads.iter().map(|thread| thread.thread_pointer).filter(|&pointer| pointer != 0);
+    for (pointer, storage) in
+        pointers.flat_map(|pointer| storages.iter().map(move |storage| (pointer, storage)))
+    {
+        if libraries.contain(Addr(storage.dynamic)) {
+            let start = pointer.saturating_sub(storage.distance);
+            libraries.ranges.extend(AddrRange::new(Addr(start), Size(storage.size)));
+        }
+    }
     let (mut ranges, mut library) = (Vec::new(), Vec::new());
     for thread in threads.iter().filter(|thread| thread.thread_pointer != 0) {
         excluded.extend(thread_storage(thread.thread_pointer));
@@ -182,7 +192,7 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
     let tables: Vec<u64> =
         pointers.chain(descriptors.iter().map(|descriptor| descriptor.start)).filter_map(table_of).collect();
     library.extend(AddrRange::new(Addr(tables.as_ptr() as u64), Size(tables.len() as u64 * 8)));
-    Roots { program: ranges, library, tables, libraries, threads, registers, storages: glibc::storages() }
+    Roots { program: ranges, library, tables, libraries, threads, registers, storages }
 }
 
 fn is_root(mapping: &Mapping) -> bool {

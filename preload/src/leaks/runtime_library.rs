@@ -15,7 +15,8 @@ const FILES: [&[u8]; 3] = [b"libc.so.6", b"ld-linux-x86-64.so.2", b"libstdc++.so
 
 /// The runtime libraries in this process.
 pub struct RuntimeLibraries {
-    /// From each library's first byte to its last, and the program's copy of `environ` if it has one.
+    /// From each library's first byte to its last, the program's copy of `environ` if it has one, and what threads
+    /// have of the libraries' thread-local variables.
     pub ranges: Vec<AddrRange>,
     /// The variable that holds the list of open streams.
     pub open_streams: Option<AddrRange>,

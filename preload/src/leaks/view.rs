@@ -12,11 +12,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memcheck_heap::{CLASSES, Class, Heap, LiveSlot};
-use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView, for_each_part_outside};
+use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView, for_each_part_outside, overlaps_any};
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Size, StackId, ThreadId};
 
 use super::runtime_library::{RuntimeLibraries, TREE_NODE};
 use crate::{
+    heap,
     maps::{self, Mapping, Source},
     stacks,
     sys::{file::File, process},
@@ -79,18 +80,24 @@ impl<'a> HeapView<'a> {
             }
             class_hints.push(class as u8);
         }
-        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
+        let mut files = Vec::new();
         maps::for_each(|mapping| {
-            match mapping.permissions.read() {
-                true if mapping.source == Source::File => files.push(*mapping),
-                false if mapping.range.overlaps(heap.range()) => unreadable.push(mapping.range),
-                _ => {}
+            if mapping.source == Source::File && mapping.permissions.read() {
+                files.push(*mapping);
             }
             true
         });
         let forked = FORKED.load(Ordering::Relaxed);
         let inheritance = (forked != 0).then(|| Inheritance { first_tid: forked, tid_limit: tid_limit() });
-        Some(Self { heap, first, class_hints, inheritance, libraries, files, unreadable })
+        Some(Self {
+            heap,
+            first,
+            class_hints,
+            inheritance,
+            libraries,
+            files,
+            unreadable: heap::unreadable(heap),
+        })
     }
 
     /// The class, and the number in it.
@@ -200,7 +207,7 @@ impl MemoryView for HeapView<'_> {
 
     #[inline]
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
-        if self.unreadable.iter().any(|unreadable| unreadable.overlaps(range)) {
+        if overlaps_any(&self.unreadable, range) {
             return &[];
         }
         let start = range.start().0.next_multiple_of(8);

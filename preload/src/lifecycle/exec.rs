@@ -81,7 +81,7 @@ pub unsafe extern "C" fn execveat(
     flags: i32,
 ) -> i32 {
     // SAFETY: the caller's word.
-    let is_descriptor = flags & AT_EMPTY_PATH != 0 && unsafe { string(&Probe::new(), path) } == Some(&[]);
+    let is_descriptor = flags & AT_EMPTY_PATH != 0 && unsafe { string(&Probe::default(), path) } == Some(&[]);
     let file = if is_descriptor {
         File::duplicate(directory)
     } else {
@@ -153,7 +153,7 @@ unsafe fn environment_for(file: Option<&File>, path: u64, arguments: u64, enviro
 /// # Safety
 /// As for `environment_for`.
 unsafe fn is_skipped(path: u64, arguments: u64) -> bool {
-    let probe = Probe::new();
+    let probe = Probe::default();
     // SAFETY: the caller's word.
     let path = unsafe { string(&probe, path) }.unwrap_or_default();
     // SAFETY: the caller's word; never read past a null pointer.
@@ -210,7 +210,7 @@ unsafe fn entry(probe: &Probe, array: u64, index: usize) -> Option<u64> {
 /// # Safety
 /// As for `environment_for`.
 unsafe fn rebuild(environment: u64, is_handed_on: bool) -> Option<u64> {
-    let probe = Probe::new();
+    let probe = Probe::default();
     // SAFETY: the caller's word; never read past a null pointer.
     let entry = |index| unsafe { entry(&probe, environment, index) };
     // SAFETY: the caller's word.

@@ -148,12 +148,14 @@ pub struct Probe {
     readable_page: Cell<u64>,
 }
 
-impl Probe {
-    /// One that knows nothing yet.
-    pub const fn new() -> Self {
+impl Default for Probe {
+    fn default() -> Self {
+        // No page has this number.
         Self { readable_page: Cell::new(u64::MAX) }
     }
+}
 
+impl Probe {
     /// Whether the byte at `at` can be read.
     pub fn is_readable(&self, at: u64) -> bool {
         let page = at / 4096;

@@ -29,6 +29,9 @@ use crate::{
     tree::{End, Watched},
 };
 
+/// Said instead of sums when no block is in use.
+const NOTHING_IN_USE: &str = "All heap blocks were freed -- no leaks are possible";
+
 /// The text as it grows.
 pub struct ValgrindLog {
     /// Where a pattern with `%p` leads for each process.
@@ -285,10 +288,15 @@ impl Display for ValgrindLog {
 
     fn searched(&mut self, process: &Watched, scope: SearchScope, found: &Found) {
         let mut losses: Vec<_> = found.losses.iter().collect();
-        losses.sort_by_key(|loss| loss.number);
+        // What is gone comes first: its number is from the search before.
+        losses.sort_by_key(|loss| (loss.record.blocks > 0, loss.number));
         let record = |loss: &Loss| self.framed(self.frames.leak(loss, scope.compares()));
         let mut lines: Vec<String> = losses.into_iter().flat_map(record).collect();
-        lines.extend(self.leak_summary(&found.sums, found.suppressed, scope));
+        if found.sums.iter().chain([&found.suppressed]).all(|sum| sum.now.blocks == 0) {
+            lines.extend([NOTHING_IN_USE.to_owned(), String::new()]);
+        } else {
+            lines.extend(self.leak_summary(&found.sums, found.suppressed, scope));
+        }
         self.say(process.pid, &lines);
     }
 
@@ -363,7 +371,7 @@ impl Display for ValgrindLog {
                 lines.push("Warning: leaks were not searched for".to_owned());
                 lines.push(String::new());
             } else if in_use.1 == 0 {
-                lines.push("All heap blocks were freed -- no leaks are possible".to_owned());
+                lines.push(NOTHING_IN_USE.to_owned());
                 lines.push(String::new());
             } else if !is_wanted {
                 lines.push("For a detailed leak analysis, rerun with: --leak-check=full".to_owned());

@@ -43,25 +43,32 @@ impl Frames {
         self.full_paths.iter().find_map(cut).unwrap_or(file)
     }
 
-    fn describe(&self, frame: &Frame) -> String {
+    fn describe(&self, frame: &Frame, at: u64) -> String {
         let function = frame.function.as_deref().unwrap_or("???");
         let place = match (&frame.file, frame.line, &frame.module) {
             (Some(file), Some(line), _) => format!(" ({}:{line})", self.path(file)),
             (_, _, Some(module)) => format!(" (in {module})"),
             _ => String::new(),
         };
-        format!("0x{:X}: {function}{place}", frame.pc.0)
+        format!("0x{at:X}: {function}{place}")
     }
 
     /// A stack, below the function that was called.
     pub fn stack(&self, function: Option<&Frame>, frames: &[Frame]) -> Vec<String> {
+        let mut top = None;
         function
             .into_iter()
             .chain(frames)
             .take(self.most)
+            .map(|frame| {
+                // Callers by the last byte of their calls; what is inlined in the first frame lies there.
+                let is_top = *top.get_or_insert(frame.pc) == frame.pc;
+                let at = if is_top { frame.pc.0 } else { frame.pc.0.wrapping_sub(1) };
+                (at, frame)
+            })
             .enumerate()
-            .map(|(index, frame)| {
-                format!("   {} {}", if index == 0 { "at" } else { "by" }, self.describe(frame))
+            .map(|(index, (at, frame))| {
+                format!("   {} {}", if index == 0 { "at" } else { "by" }, self.describe(frame, at))
             })
             .collect()
     }
@@ -274,7 +281,12 @@ fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {
         }
         (E::AllocDeallocMismatch, _) => "Mismatched free() / delete / delete []".to_owned(),
         (E::ParamOverlap, Detail::Overlap { destination, source, size }) => {
-            format!("Source and destination overlap in {name}(0x{destination:x}, 0x{source:x}, {size})")
+            let takes_size = !matches!(
+                name.trim_end_matches("_chk").trim_start_matches("__"),
+                "strcpy" | "strcat" | "stpcpy"
+            );
+            let size = if takes_size { format!(", {size}") } else { String::new() };
+            format!("Source and destination overlap in {name}(0x{destination:x}, 0x{source:x}{size})")
         }
         (E::BadSize, Detail::Sizes([size, _])) => format!(
             "Argument 'size' of function {name} has a fishy (possibly negative) value: {}",
@@ -293,7 +305,7 @@ fn headline(event: &ErrorEvent<'_>, finding: &Finding) -> String {
             Some(parameter) => format!("Syscall param {parameter} points to unaddressable byte(s)"),
             None => finding.message.clone(),
         },
-        (E::NullDereference, _) if event.access.is_none() => {
+        (E::NullDereference | E::WildAccess, _) if event.access.is_none() => {
             "Jump to the invalid address stated on the next line".to_owned()
         }
         _ => match event.access {

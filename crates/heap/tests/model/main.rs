@@ -169,8 +169,8 @@ fn damage_that_was_reported_as_it_was_done_is_not_told_again() {
             if after_free {
                 write();
             }
-            heap.sweep(&fake, &mut late);
-            heap.sweep(&fake, &mut late);
+            heap.sweep(&fake, &[], &mut late);
+            heap.sweep(&fake, &[], &mut late);
             assert_eq!(told, u32::from(!is_known), "{offset} {after_free} {is_known}");
         }
     }
@@ -187,7 +187,7 @@ fn a_known_overrun_hides_no_write_after_free_and_nothing_of_the_next_chunk_there
     heap.free(&mut cache, &fake, made, &FREEING, &mut |each: &Late| told.push(*each)).unwrap();
     fake.write(Addr(made.0 + 3), 1, 9);
     heap.retire(&mut cache, &fake, &mut |each: &Late| told.push(*each));
-    heap.sweep(&fake, &mut |each: &Late| told.push(*each));
+    heap.sweep(&fake, &[], &mut |each: &Late| told.push(*each));
     assert_eq!(told.len(), 1);
     assert!(told[0].after_free);
     assert_eq!((told[0].damage.first, told[0].damage.last), (3, 3));
@@ -209,7 +209,7 @@ fn freed_chunks_that_keep_their_content_lose_it_when_they_are_given_out_again() 
         let made = heap.allocate(&mut cache, &fake, &request(size, 0)).unwrap().addr;
         fake.write(made, size, 7);
         heap.free(&mut cache, &fake, made, &FREEING, &mut never).unwrap();
-        heap.sweep(&fake, &mut never);
+        heap.sweep(&fake, &[], &mut never);
         assert_eq!(ends(made), [[7]; 2]);
         while heap.describe(made).unwrap().state == ChunkState::Quarantined {
             let other = heap.allocate(&mut cache, &fake, &request(size, 0)).unwrap().addr;
@@ -238,8 +238,8 @@ fn a_change_of_a_freed_chunk_that_kept_its_content_is_told_once() {
             assert_eq!(content, [byte; 40]);
         }
         fake.write(Addr(made.0 + at), 1, 9);
-        heap.sweep(&fake, &mut |each: &Late| told.push(*each));
-        heap.sweep(&fake, &mut |each: &Late| told.push(*each));
+        heap.sweep(&fake, &[], &mut |each: &Late| told.push(*each));
+        heap.sweep(&fake, &[], &mut |each: &Late| told.push(*each));
         assert_eq!(told.len(), 1);
         assert!(told[0].after_free);
         assert_eq!((told[0].damage.first, told[0].damage.last, told[0].damage.changed.0), (0, 39, 0));
@@ -259,7 +259,7 @@ fn known_damage_hides_no_other_damage_to_the_same_bytes_around() {
         fake.write(at, known.1, 9);
         fake.write(Addr(made.0.wrapping_add_signed(unseen.0)), (unseen.1 - unseen.0 + 1) as u64, 9);
         heap.free(&mut cache, &fake, made, &FREEING, &mut late).unwrap();
-        heap.sweep(&fake, &mut late);
+        heap.sweep(&fake, &[], &mut late);
         assert_eq!(told, [unseen]);
     }
 }
@@ -274,7 +274,7 @@ fn damage_has_exact_ends() {
             let made = heap.allocate(&mut cache, &fake, &request(40, 0)).unwrap().addr;
             fake.write(Addr(made.0 + first), last - first + 1, 0);
             let mut seen = Vec::new();
-            heap.sweep(&fake, &mut |each: &Late| seen.push(*each));
+            heap.sweep(&fake, &[], &mut |each: &Late| seen.push(*each));
             assert_eq!(seen.len(), 1);
             let damage = seen[0].damage;
             assert_eq!((damage.first, damage.last), (first as i64, last as i64));
