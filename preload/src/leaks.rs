@@ -174,10 +174,9 @@ fn send(view: &impl MemoryView, roots: &Roots, outcome: &Outcome, options: &Opti
             indirect_bytes: Size(record.indirect.bytes),
             sample: record.sample_start,
             stack: stacks::frames_in(record.stack, &mut frames),
-            held_by: path.as_ref().map(|path| Holding {
-                root: roots.describe(path.root),
-                steps: &path.steps,
-                left_out: path.left_out,
+            held_by: path.as_ref().map(|path| {
+                let (root, steps) = roots.describe_path(path);
+                Holding { root, steps, left_out: path.left_out }
             }),
         }));
     }

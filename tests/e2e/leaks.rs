@@ -69,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
         .collect();
     trials.push(trial("leaks::hundred_threads_stop_at_the_end", crowd));
     trials.push(trial("leaks::objects_of_glib_are_in_use", glib));
+    trials.push(trial("leaks::variables_of_threads_in_late_libraries_are_named", late_storage));
     trials.push(trial("leaks::exec_tells_what_it_drops_on_request", replaced));
     trials.push(trial("leaks::unprivileged_user_without_ptrace_is_told", unprivileged));
     trials
@@ -116,6 +117,19 @@ fn glib() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The storage of a library that was loaded late is a block, and the variables in it have their names all the same.
+fn late_storage() -> Result<(), String> {
+    let library = compile::libraries()?.join("liblate.so").display().to_string();
+    let run =
+        exec::checked(&["--show-leak-kinds=all"], &program("programs", "late_storage.c")?, &[&library])?;
+    let held: Vec<&str> =
+        run.text.lines().filter(|line| line.contains("held by thread-local held_late of ")).collect();
+    match &held[..] {
+        [a, b] if a.contains("of thread ") != b.contains("of thread ") => Ok(()),
+        _ => Err(format!("{held:?}: {}", run.text)),
+    }
 }
 
 /// What a program had when it became another one is a line where reachable blocks are shown, and in the JSON report.

@@ -149,6 +149,41 @@ pub fn storages() -> Vec<Storage> {
     storages
 }
 
+/// The thread-local storage of a module that `dlopen` loaded, in one thread: a block, made at its first use.
+#[derive(Clone, Copy, Debug)]
+pub struct LateStorage {
+    /// The block.
+    pub block: u64,
+    /// Where in it the storage begins.
+    pub start: u64,
+    /// The module's dynamic section.
+    pub dynamic: u64,
+}
+
+/// Those of a thread.
+///
+/// ```text
+///  dtv − 16   how many entries       dtv + 16·n   of module n: { start, block }
+/// ```
+/// `block` is null where the storage lies with the stack, `start` −1 before the first use (`dtv_t`).
+pub fn late_storages(thread_pointer: u64) -> Vec<LateStorage> {
+    let loader = libc_symbols::find_loader();
+    let libc = loader.and_then(|loader| loader.symbols_of(b"libc.so.6"));
+    let place = libc.and_then(|libc| debug_number(&libc, b"_thread_db_link_map_l_tls_modid", 2));
+    let table = memory::try_read(thread_pointer + 8);
+    let count = table.and_then(|table| memory::try_read(table.checked_sub(16)?));
+    let (Some(loader), Some(place), Some(table), Some(count)) = (loader, place, table, count) else {
+        return Vec::new();
+    };
+    let storage = |linked: libc_symbols::Linked| {
+        let number = memory::try_read(linked.entry + place).filter(|number| (1..=count).contains(number))?;
+        let entry = table.checked_add(number.checked_mul(16)?)?;
+        let (start, block) = (memory::try_read(entry)?, memory::try_read(entry + 8)?);
+        (block != 0 && start != u64::MAX).then_some(LateStorage { block, start, dynamic: linked.dynamic })
+    };
+    loader.modules().filter_map(storage).collect()
+}
+
 /// The start of the block that holds a thread's table of TLS blocks, if the thread has one: `dtv` points to its
 /// second entry of two words.
 pub fn table_of(thread_pointer: u64) -> Option<u64> {

@@ -15,9 +15,10 @@
 
 use alloc::vec::Vec;
 
-use memcheck_model::{Addr, AddrRange, Pc, Root, RootKind, Size, ThreadId};
+use memcheck_leak::Path;
+use memcheck_model::{Addr, AddrRange, Pc, Root, RootKind, Size, Step, ThreadId};
 
-use super::glibc::{self, Descriptor, Life, Storage, ThreadLists, table_of};
+use super::glibc::{self, Descriptor, LateStorage, Life, Storage, ThreadLists, table_of};
 use super::{runtime_library::RuntimeLibraries, stop::Stand};
 use crate::{
     lifecycle::end::{Departure, RED_ZONE},
@@ -48,6 +49,8 @@ pub struct Roots {
     /// Where the registers of threads are saved, and whose.
     registers: Vec<(AddrRange, u32)>,
     storages: Vec<Storage>,
+    /// With the thread's id.
+    late_storages: Vec<(LateStorage, u32)>,
 }
 
 impl Roots {
@@ -60,14 +63,34 @@ impl Roots {
         Root { kind, address, tid: ThreadId(tid) }
     }
 
+    /// Where a path begins, and what is left of it: the thread-local storage of a module that was loaded late is a block,
+    /// which is no step of the way for the program.
+    pub fn describe_path<'a>(&self, path: &'a Path) -> (Root, &'a [Step]) {
+        let whole = (self.describe(path.root), &path.steps[..]);
+        // What follows blocks that are left out is not known.
+        if path.left_out > 0 || self.late_storages.is_empty() {
+            return whole;
+        }
+        let mut pointer = path.root;
+        for (index, step) in path.steps.iter().enumerate().take(path.steps.len().saturating_sub(1)) {
+            let Some(value) = memory::try_read(pointer.0) else { return whole };
+            let block = value.wrapping_sub(step.into);
+            if let Some(&(storage, tid)) = self.late_storages.iter().find(|(late, _)| late.block == block) {
+                let offset = (block + step.at).wrapping_sub(storage.start);
+                let address = place_in_storage(storage.dynamic, offset).unwrap_or(Addr::NULL);
+                let root = Root { kind: RootKind::ThreadLocal, address, tid: ThreadId(tid) };
+                return (root, &path.steps[index + 1..]);
+            }
+            pointer = Addr(block.wrapping_add(step.at));
+        }
+        whole
+    }
+
     /// The place of the thread-local variable that lies so far below a thread pointer (see `Root`).
     fn place_of_local(&self, distance: u64) -> Addr {
         let storage = self.storages.iter().find(|storage| distance <= storage.distance);
-        let place = storage.and_then(|storage| {
-            let module = modules::find(storage.dynamic)?.range;
-            let place = module.start().checked_add(Size(storage.distance - distance))?;
-            module.contains(place).then_some(place)
-        });
+        let place =
+            storage.and_then(|storage| place_in_storage(storage.dynamic, storage.distance - distance));
         place.unwrap_or(Addr::NULL)
     }
 
@@ -98,6 +121,12 @@ impl Roots {
             _ => (RootKind::Mapping, 0),
         }
     }
+}
+
+/// So many bytes from the start of a module's thread-local storage, as `Root` has it.
+fn place_in_storage(dynamic: u64, offset: u64) -> Option<Addr> {
+    let module = modules::find(dynamic)?.range;
+    module.start().checked_add(Size(offset)).filter(|&place| module.contains(place))
 }
 
 /// `struct pthread` is smaller, in every version of libc so far.
@@ -192,7 +221,13 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
     let tables: Vec<u64> =
         pointers.chain(descriptors.iter().map(|descriptor| descriptor.start)).filter_map(table_of).collect();
     library.extend(AddrRange::new(Addr(tables.as_ptr() as u64), Size(tables.len() as u64 * 8)));
-    Roots { program: ranges, library, tables, libraries, threads, registers, storages }
+    let late = |thread: &Thread| {
+        let storages = glibc::late_storages(thread.thread_pointer).into_iter();
+        storages.map(|storage| (storage, thread.tid)).collect::<Vec<_>>()
+    };
+    let late_storages = threads.iter().filter(|thread| thread.thread_pointer != 0).flat_map(late).collect();
+    let storages = glibc::storages();
+    Roots { program: ranges, library, tables, libraries, threads, registers, storages, late_storages }
 }
 
 fn is_root(mapping: &Mapping) -> bool {
