@@ -9,6 +9,7 @@ mod native;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use memcheck_heap::ChunkState;
 use memcheck_model::{
     Access, AccessKind, Addr, AddrRange, Block, BlockState, Detail, ErrorEvent, ErrorKind, Function,
     MAX_FRAMES, Pc, StackId, ThreadId,
@@ -280,12 +281,21 @@ fn keep_account(site: &Site, memory: &Shadow, request: Request) -> Option<u64> {
                 (ErrorKind::BadMempool, pool)
             }
             (Mistake::NoPool, _) => (ErrorKind::BadMempool, about),
+            (Mistake::NoBlock, Request::Freed { start }) if is_of_heap(start) => {
+                (ErrorKind::AllocDeallocMismatch, about)
+            }
             (Mistake::NoBlock, _) => (ErrorKind::BadFree, about),
             (Mistake::AlreadyFreed(_), _) => (ErrorKind::DoubleFree, about),
         };
         report(&Wrong { site, kind, function, address, access: None, mistake: Some(mistake) });
     }
     None
+}
+
+/// Whether a live block of the heap's begins there.
+fn is_of_heap(start: Addr) -> bool {
+    let chunk = heap::describe(start).flatten();
+    chunk.is_some_and(|chunk| chunk.start == start && chunk.state == ChunkState::Live)
 }
 
 /// The first byte of the range that must not be touched.

@@ -81,6 +81,25 @@ const WITHOUT_EFFECT: [(&str, &str); 38] = [
     ("--xtree-memory-file", ""),
 ];
 
+/// Options that look into Valgrind itself (`valgrind --help-debug`), by how they begin.
+const FOR_DEVELOPERS: [&str; 13] = [
+    "-d",
+    "--command-line-only",
+    "--core-redzone-size",
+    "--debug-dump",
+    "--dump-error",
+    "--profile-",
+    "--progress-interval",
+    "--sanity-level",
+    "--sym-offsets",
+    "--trace-",
+    "--vex-",
+    "--wait-for-gdb",
+    "--xtree-compress-strings",
+];
+/// What begins with `--trace-` and is for users.
+const TRACED_CHILDREN: &str = "--trace-children";
+
 /// Where the XML goes.
 enum Xml {
     File(OsString),
@@ -157,7 +176,14 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Parsed {
             }
             "--time-stamp" => manner.time_stamp = value == "yes",
             "--fullpath-after" => manner.full_paths.push(value.to_owned()),
+            "--stats" if value == "no" => {}
+            "--stats" => handed_on.push(name.into()),
             _ if SO_ANYWAY.contains(&name) => {}
+            _ if FOR_DEVELOPERS.iter().any(|start| name.starts_with(start))
+                && !name.starts_with(TRACED_CHILDREN) =>
+            {
+                manner.without_effect.push(name.to_owned());
+            }
             _ => match WITHOUT_EFFECT.iter().find(|(option, _)| *option == name) {
                 Some((_, nothing)) if *nothing == value => {}
                 Some(_) => manner.without_effect.push(name.to_owned()),
@@ -241,14 +267,14 @@ mod tests {
             --malloc-fill=ab --free-fill=0xcd --freelist-vol=1000 --freelist-big-blocks=10 --redzone-size=16 \
             --alignment=16 --keep-stacktraces=alloc --show-mismatched-frees=no --show-realloc-size-zero=no \
             --realloc-zero-bytes-frees=yes --ignore-ranges=0x1-0x2 --soname-synonyms=somalloc=NONE --vgdb=no \
-            --track-origins=yes --smc-check=all";
+            --track-origins=yes --smc-check=all --trace-malloc=yes --stats=no";
         let words: Vec<&str> = options.split_whitespace().collect();
         let manner = request(&words).manner;
         assert_eq!(manner.sink, Sink::Socket("127.0.0.1:1500".to_owned()));
         assert_eq!(manner.markers, Some(("a".to_owned(), "b".to_owned())));
         assert!(manner.time_stamp && manner.full_paths == [""]);
         let named: Vec<&str> = manner.without_effect.iter().map(String::as_str).collect();
-        assert_eq!(named.join(" "), "--track-origins --smc-check");
+        assert_eq!(named.join(" "), "--track-origins --smc-check --trace-malloc");
     }
 
     #[test]
