@@ -3,10 +3,11 @@
 //! The function itself runs first: what was compared can then be read once more to see how far that went.
 
 use memcheck_model::{Addr, AddrRange, Function, Size};
+use memcheck_shadow::SHORT_BYTES;
 
 use super::{
-    Call, MEMCMP, MEMCMPEQ, STRCASECMP, STRCASECMP_L, STRCMP, STRNCASECMP, STRNCASECMP_L, STRNCMP, WCSCMP,
-    WCSNCMP, WMEMCMP,
+    Call, Caller, Front, MEMCMP, MEMCMPEQ, STRCASECMP, STRCASECMP_L, STRCMP, STRNCASECMP, STRNCASECMP_L,
+    STRNCMP, WCSCMP, WCSNCMP, WMEMCMP,
     scan::{self, Ends},
     shadow_map,
     text::{Narrow, Text, Wide, bytes},
@@ -52,22 +53,35 @@ pub extern "C" fn strncmp(first: u64, second: u64, most: u64, sp: u64, bp: u64) 
 }
 
 pub extern "C" fn memcmp(first: u64, second: u64, most: u64, sp: u64, bp: u64) -> u64 {
-    let order = MEMCMP.call3(first, second, most);
-    compare_memory(Call::new(Function::Memcmp, sp, bp), first, second, most, order);
-    order
+    if are_clean(first, second, most) {
+        return MEMCMP.call3(first, second, most);
+    }
+    compare_memory(&MEMCMP, first, second, most, Caller { entry_sp: sp, bp })
 }
 
 pub extern "C" fn memcmpeq(first: u64, second: u64, most: u64, sp: u64, bp: u64) -> u64 {
-    let order = MEMCMPEQ.call3(first, second, most);
-    compare_memory(Call::new(Function::Memcmp, sp, bp), first, second, most, order);
-    order
+    if are_clean(first, second, most) {
+        return MEMCMPEQ.call3(first, second, most);
+    }
+    compare_memory(&MEMCMPEQ, first, second, most, Caller { entry_sp: sp, bp })
 }
 
-#[inline]
-fn compare_memory(call: Call, first: u64, second: u64, most: u64, order: u64) {
+/// Whether both areas are short and may be read whole, so that it does not matter where they differ.
+#[inline(always)]
+fn are_clean(first: u64, second: u64, len: u64) -> bool {
+    len <= SHORT_BYTES
+        && shadow_map::is_clean_short(Addr(first), len)
+        && shadow_map::is_clean_short(Addr(second), len)
+}
+
+/// Not inlined: then what comes before it needs no stack.
+#[inline(never)]
+fn compare_memory(front: &Front, first: u64, second: u64, most: u64, caller: Caller) -> u64 {
+    let order = front.call3(first, second, most);
     let len =
         if order as u32 == 0 { most } else { scan::compared_bytes(first, second, most, Ends::AtDifference) };
-    call.compares(first, second, len, 1);
+    Call { function: Function::Memcmp, caller }.compares(first, second, len, 1);
+    order
 }
 
 pub extern "C" fn wcscmp(first: u64, second: u64, sp: u64, bp: u64) -> u64 {
