@@ -11,7 +11,7 @@
 use memcheck_model::Pc;
 
 use super::{callers, install};
-use crate::libc_symbols::LibraryFunction;
+use crate::{libc_symbols::LibraryFunction, modules};
 
 /// libgcc_s is never unloaded once it unwinds.
 const fn libgcc(name: &'static [u8]) -> LibraryFunction {
@@ -20,6 +20,8 @@ const fn libgcc(name: &'static [u8]) -> LibraryFunction {
 
 static FIND_FDE: LibraryFunction = libgcc(b"_Unwind_Find_FDE");
 static SET_IP: LibraryFunction = libgcc(b"_Unwind_SetIP");
+/// LLVM's, which may be there too; see `own_unwinder`.
+static LLVM_SET_IP: LibraryFunction = LibraryFunction::new(b"libunwind.so.1", b"_Unwind_SetIP");
 
 /// What an unwinder is to look for, and its frame's return address, where both are in a copy.
 pub(super) fn original(pc: u64, ra: u64) -> Option<(u64, u64)> {
@@ -59,8 +61,16 @@ pub unsafe extern "C" fn find_fde(pc: u64, bases: *mut u64) -> u64 {
 /// Called by a personality routine with its context.
 #[cfg_attr(not(test), unsafe(export_name = "_Unwind_SetIP"))]
 pub unsafe extern "C" fn set_ip(context: u64, ip: u64) {
-    let Some(real) = SET_IP.find() else { return };
-    // SAFETY: libgcc's function by this name has this signature.
+    // LLVM's context begins with a pointer into the library, libgcc's with one to the stack or with none.
+    // SAFETY: by the caller's word.
+    let is_llvm = modules::find(unsafe { (context as *const u64).read() }).is_some();
+    let (real, ip) = if is_llvm {
+        (LLVM_SET_IP.find(), ip)
+    } else {
+        (SET_IP.find(), install::find_copy(Pc(ip)).map_or(ip, |copy| copy.0))
+    };
+    let Some(real) = real else { return };
+    // SAFETY: both libraries' functions by this name have this signature.
     let real: extern "C" fn(u64, u64) = unsafe { core::mem::transmute(real) };
-    real(context, install::find_copy(Pc(ip)).map_or(ip, |copy| copy.0));
+    real(context, ip);
 }
