@@ -2,7 +2,7 @@
 //! signals, fork and code memory; policy lives in the crates it is made of.
 //!
 //! Invariants:
-//! - `no_std`, and no dynamic import but those that `tests/shim_imports.rs` lists: libc code may itself be
+//! - `no_std`, and no dynamic import but those that `tests/structure.rs` lists: libc code may itself be
 //!   diverted by the engine, so the shim calls none of it unless it must.
 //! - Nothing here panics into the target, prints, or takes a lock that a signal handler could need.
 #![cfg_attr(not(test), no_std)]
