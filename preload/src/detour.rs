@@ -21,6 +21,8 @@ const JUMP_BYTES: u64 = 14;
 /// The length of the jump to an island.
 pub const NEAR_JUMP_BYTES: u64 = 5;
 const PAGE: u64 = 4096;
+/// In bytes (Intel SDM 2.3.11).
+const LONGEST_INSTRUCTION: u64 = 15;
 
 /// A function that is to be led elsewhere.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +56,14 @@ pub unsafe fn room(entry: Entry) -> u64 {
     }
     let end = entry.start + entry.size;
     let missing = JUMP_BYTES.saturating_sub(entry.size);
-    if missing == 0 || !memory::is_readable(Addr((end + missing - 1) & !7)) {
+    // The last instruction of what is missing may end behind it.
+    let looked_at = missing + LONGEST_INSTRUCTION - 1;
+    if missing == 0 || !memory::is_readable(Addr((end + looked_at - 1) & !7)) {
         return entry.size.min(JUMP_BYTES);
     }
     // SAFETY: its last byte was just found readable, so all are: they lie in the function's page and that one's.
-    entry.size + padding_len(unsafe { core::slice::from_raw_parts(end as *const u8, missing as usize) })
+    let behind = unsafe { core::slice::from_raw_parts(end as *const u8, looked_at as usize) };
+    entry.size + padding_len(behind).min(missing)
 }
 
 /// Leads `entry` to `handler`.
@@ -126,5 +131,28 @@ impl Island {
         unsafe { overwrite(entry.start, &jump) }.map_err(DetourError::Protected)?;
         self.next += 16;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room_of(code: &[u8], size: u64) -> u64 {
+        let mut page = [0xcc_u8; 64];
+        page[..code.len()].copy_from_slice(code);
+        let entry = Entry { start: page.as_ptr() as u64, size };
+        // SAFETY: the function only reads what lies there.
+        unsafe { room(entry) }
+    }
+
+    #[test]
+    fn padding_counts_also_where_an_instruction_of_it_ends_behind_the_jump() {
+        // `_dl_debug_state` of glibc 2.36: ret, a nop of eleven bytes, one of four.
+        let state = [0xc3, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0, 0x0f, 0x1f, 0x40, 0];
+        assert_eq!(room_of(&state, 1), JUMP_BYTES);
+        // ret, a nop of three bytes, the next function.
+        assert_eq!(room_of(&[0xc3, 0x0f, 0x1f, 0, 0x55, 0x48, 0x89, 0xe5], 1), 4);
+        assert_eq!(room_of(&[0xc3], 40), JUMP_BYTES);
     }
 }
