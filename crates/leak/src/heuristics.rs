@@ -81,6 +81,19 @@ impl Heuristics {
     }
 }
 
+impl Heuristics {
+    /// Whether `value` is a pointer to an array of no elements with a destructor: to the end of a chunk that holds the
+    /// array's length alone (Itanium C++ ABI 2.7).
+    pub(crate) fn is_empty_array<V: MemoryView>(self, view: &V, chunk: Chunk, value: u64) -> bool {
+        let is_end = chunk.size.0 == WORD_BYTES && value.wrapping_sub(chunk.start.0) == WORD_BYTES;
+        is_end
+            && self.has(Self::NEWARRAY)
+            && AddrRange::new(chunk.start, chunk.size)
+                .and_then(|range| view.words(range).first())
+                .is_some_and(|length| length.load(Ordering::Relaxed) == 0)
+    }
+}
+
 /// Whether a table of functions lies at `addr`: in a mapped file, of words that are null or point to code.
 fn is_vtable<V: MemoryView>(view: &V, addr: u64) -> bool {
     if !addr.is_multiple_of(WORD_BYTES) || addr < FIRST_PAGE_BYTES {

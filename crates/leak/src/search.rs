@@ -314,7 +314,12 @@ impl<V: MemoryView> Marking<'_, V> {
     fn settle_by_metadata(&mut self, candidate: Candidate, mark: Mark, round: Round) {
         let Candidate { value, holder, index, .. } = candidate;
         let chunk = self.view.get_chunk(index);
-        let Some(offset) = pointed_offset(chunk, value) else { return };
+        let heuristics = self.options.heuristics;
+        let offset = match pointed_offset(chunk, value) {
+            Some(offset) => offset,
+            None if heuristics.is_empty_array(self.view, chunk, value) => 0,
+            None => return,
+        };
         if round == Round::Possible {
             if mark == Mark::Unreached {
                 self.hold(index, round, holder);

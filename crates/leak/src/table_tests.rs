@@ -194,6 +194,11 @@ fn newarray_needs_a_count_that_divides_the_rest() {
     assert_eq!(heuristic(Heuristics::NEWARRAY, 8 + 48, &[4], 8), Reachable);
     assert_eq!(heuristic(Heuristics::NEWARRAY, 8 + 48, &[5], 8), Possible);
     assert_eq!(heuristic(Heuristics::NEWARRAY, 8 + 48, &[0], 8), Possible);
+    // No elements: the pointer is to the end of the count.
+    assert_eq!(heuristic(Heuristics::NEWARRAY, 8, &[0], 8), Reachable);
+    assert_eq!(heuristic(Heuristics::NEWARRAY, 8, &[1], 8), Definite);
+    assert_eq!(heuristic(Heuristics::NEWARRAY, 16, &[0, 0], 16), Definite);
+    assert_eq!(heuristic(Heuristics::STDSTRING, 8, &[0], 8), Definite);
 }
 
 #[test]
