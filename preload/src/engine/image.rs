@@ -123,6 +123,13 @@ impl Image {
         })
     }
 
+    /// What is left of the last page of text, if no other segment lies in that.
+    pub fn rest_of_text(&self) -> Option<AddrRange> {
+        let end = self.text.last()?.end();
+        let rest = AddrRange::between(end, Addr(end.0.next_multiple_of(4096)))?;
+        self.loads.iter().all(|load| !rest.contains(load.start())).then_some(rest)
+    }
+
     /// The program headers of the image whose ELF header lies at `base`.
     pub fn headers_at(base: Addr) -> Option<&'static [ProgramHeader]> {
         // SAFETY: the caller found `base` in the loader's list: an ELF header is mapped there.

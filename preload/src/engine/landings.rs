@@ -29,9 +29,9 @@ pub struct Landings {
 impl Landings {
     /// The room that a module has for them, if it has any.
     pub fn find_room(image: &Image) -> Option<Self> {
-        let end = image.text.last()?.end();
-        let count = ((end.0.next_multiple_of(4096) - end.0) / ENTRY_JUMP_BYTES).min(MOST);
-        (count > 0).then_some(Self { first: end, count, returns: Vec::new() })
+        let rest = image.rest_of_text()?;
+        let count = (rest.size().0 / ENTRY_JUMP_BYTES).min(MOST);
+        (count > 0).then_some(Self { first: rest.start(), count, returns: Vec::new() })
     }
 
     fn at(&self, index: u64) -> Addr {

@@ -144,12 +144,12 @@ extern "C" fn on_find(arguments: &mut [u64; 2]) {
 /// the cursor is to go on, within the function that it was in, the original's becomes the copy's.
 fn on_cursor_set(cursor: u64, is_return: bool) {
     let word = |offset: u64| (cursor + offset) as *mut u64;
-    // SAFETY: on the running thread's stack, above a frame of its, as all words below.
-    let [vtable, ip, start, end] =
-        [0, CURSOR_IP, CURSOR_FOUND, CURSOR_FOUND + 8].map(|at| unsafe { word(at).read() });
-    if modules::find(vtable).is_none() {
+    // SAFETY: on the running thread's stack, above a frame of its.
+    if modules::find(unsafe { word(0).read() }).is_none() {
         return;
     }
+    // SAFETY: as above; what begins with a table of functions is a cursor.
+    let [ip, start, end] = [CURSOR_IP, CURSOR_FOUND, CURSOR_FOUND + 8].map(|at| unsafe { word(at).read() });
     let to = match stacks::original_return(ip) {
         original if original != ip => Some(original),
         _ if is_return || !(start..end).contains(&ip) => None,
