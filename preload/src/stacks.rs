@@ -291,16 +291,12 @@ pub fn capture_id(caller: Caller) -> StackId {
     let here = thread::current();
     let [low, high] = &here.stack;
     if let Some(own) = here.heap.get()
-        && caller.entry_sp.is_multiple_of(8)
-        && (low.get()..high.get()).contains(&caller.entry_sp)
+        && let stack = (OwnStack { low: low.clone(), high: high.clone() })
+        && let Some(start) = caller.start(&stack)
+        && let depth = DEPTH.load(Ordering::Relaxed)
+        && let Some(id) = own.trail.find(start, modules::changes(), depth, &stack)
     {
-        let stack = OwnStack { low: low.clone(), high: high.clone() };
-        if let Some(start) = caller.start(&stack)
-            && let depth = DEPTH.load(Ordering::Relaxed)
-            && let Some(id) = own.trail.find(start, modules::changes(), depth, &stack)
-        {
-            return id;
-        }
+        return id;
     }
     capture_slowly(caller)
 }
@@ -309,12 +305,27 @@ pub fn capture_id(caller: Caller) -> StackId {
 #[inline(never)]
 fn capture_slowly(caller: Caller) -> StackId {
     let Some(depot) = depot() else { return StackId::NONE };
+    prepare(&depot);
     let stack = OwnStack::at(caller.entry_sp);
     let Some(start) = caller.start(&stack) else { return StackId::NONE };
     let depth = DEPTH.load(Ordering::Relaxed);
     match thread::current().heap.get() {
         Some(own) => own.trail.capture(start, modules::changes(), depth, &stack, &depot),
         None => capture_by_rules(start, depth, &stack, &depot),
+    }
+}
+
+/// When there are many stacks, the depot's next pages are made ready some at a time, instead of by a fault for each.
+#[inline]
+fn prepare(depot: &Depot<'_>) {
+    const MANY_WORDS: u32 = 1 << 17;
+    const STEP_WORDS: u32 = 1 << 14;
+    static READY: AtomicU32 = AtomicU32::new(MANY_WORDS);
+    let (next, ready) = (depot.next().0, READY.load(Ordering::Relaxed));
+    if next >= ready && (ready as usize) < STORE_WORDS >> SHRINK.load(Ordering::Relaxed) {
+        READY.store(ready + STEP_WORDS, Ordering::Relaxed);
+        let start = STORE.load(Ordering::Relaxed) as u64 + u64::from(ready) * size_of::<AtomicU64>() as u64;
+        sys::memory::prepare_to_write(start, u64::from(STEP_WORDS) * size_of::<AtomicU64>() as u64);
     }
 }
 

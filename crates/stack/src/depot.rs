@@ -170,9 +170,10 @@ impl<'a> Depot<'a> {
     #[inline]
     pub(crate) fn find(&self, hash: &StackHash, latest: StackId) -> Option<StackId> {
         let header = hash.header();
-        let next = self.behind(latest);
-        // Acquire pairs with the Release of the header: the frames are there.
-        if self.store.get(next.0 as usize).is_some_and(|word| word.load(Ordering::Acquire) == header) {
+        if let Some(next) = self.find_behind(latest)
+            // Acquire pairs with the Release of the header: the frames are there.
+            && self.store[next.0 as usize].load(Ordering::Acquire) == header
+        {
             return Some(next);
         }
         for word in self.places_of(header) {
@@ -188,7 +189,14 @@ impl<'a> Depot<'a> {
         None
     }
 
-    /// Where the stack that was interned after this one is, if there is one.
+    /// The stack that was interned after this one, if there is one. What was never written is not looked at either: a page
+    /// that is read before it is written faults twice.
+    #[inline]
+    fn find_behind(&self, id: StackId) -> Option<StackId> {
+        Some(self.behind(id)).filter(|next| next.0 < self.next().0)
+    }
+
+    /// Where a stack ends.
     #[inline]
     fn behind(&self, id: StackId) -> StackId {
         let length = match self.store.get(id.0 as usize) {
@@ -204,9 +212,9 @@ impl<'a> Depot<'a> {
     #[inline]
     pub(crate) fn branch(&self, outer: StackId, pc: Pc, latest: StackId) -> StackId {
         let header = u64::from(outer.0) << 32;
-        let next = self.behind(latest);
-        // Acquire pairs with the Release of the header: the pc is there.
-        if let Some([at, frame]) = self.store.get(next.0 as usize..).and_then(|words| words.first_chunk())
+        if let Some(next) = self.find_behind(latest)
+            && let Some([at, frame]) = self.store.get(next.0 as usize..).and_then(|words| words.first_chunk())
+            // Acquire pairs with the Release of the header: the pc is there.
             && at.load(Ordering::Acquire) == header
             && frame.load(Ordering::Relaxed) == pc.0
         {

@@ -25,9 +25,8 @@ pub(crate) struct Head {
     bp: Cell<u64>,
     /// The bits of the rbp that matter: all or none.
     bp_mask: Cell<u64>,
-    /// What frame `next` was, and its hash.
-    met: Cell<Registers>,
-    hash: Cell<u64>,
+    /// Frame `next`'s.
+    epoch: Cell<u64>,
     id: Cell<u32>,
     next: Cell<u8>,
     last: Cell<u8>,
@@ -36,6 +35,14 @@ pub(crate) struct Head {
     candidate: Cell<u64>,
     /// Addresses with their values: a return address for each frame, and perhaps its rbp.
     words: [[Cell<u64>; 2]; 2 * INNER_FRAMES],
+}
+
+/// Where a head led: to frames `last..=next` of the trail, if `next` is still that of this epoch, and to this id.
+pub(crate) struct Led {
+    pub next: usize,
+    pub last: usize,
+    pub epoch: u64,
+    pub id: StackId,
 }
 
 /// A walk that led to the trail.
@@ -55,11 +62,10 @@ pub(crate) struct Way<'t> {
 
 impl Head {
     pub const fn new() -> Self {
-        let [pc, sp, bp, bp_mask, hash, candidate] = [const { Cell::new(0) }; 6];
+        let [pc, sp, bp, bp_mask, epoch, candidate] = [const { Cell::new(0) }; 6];
         let [next, last, word_count] = [const { Cell::new(0) }; 3];
-        let met = Cell::new(Registers { pc: 0, sp: 0, bp: 0 });
         let words = [const { [Cell::new(0), Cell::new(0)] }; 2 * INNER_FRAMES];
-        Self { pc, sp, bp, bp_mask, met, hash, id: Cell::new(0), next, last, word_count, candidate, words }
+        Self { pc, sp, bp, bp_mask, epoch, id: Cell::new(0), next, last, word_count, candidate, words }
     }
 
     pub fn forget(&self) {
@@ -67,23 +73,25 @@ impl Head {
         self.candidate.set(0);
     }
 
-    /// The id of a walk from this start along these frames, of which the last one is on the stack as it is.
-    #[inline]
-    pub fn find(&self, start: Registers, frames: &[Frame], process: &impl Process) -> Option<StackId> {
+    /// Where a walk from this start led.
+    #[inline(always)]
+    pub fn find(&self, start: Registers) -> Option<Led> {
         let is_start = self.pc.get() == start.pc
             && self.sp.get() == start.sp
             && (self.bp.get() ^ start.bp) & self.bp_mask.get() == 0;
-        if !is_start {
-            return None;
-        }
-        let (next, last) = (usize::from(self.next.get()), usize::from(self.last.get()));
-        let (frame, rest) = (frames.get(next)?, frames.get(last..next)?);
-        let words = self.words.get(..usize::from(self.word_count.get()))?;
-        let stands = frame.hash() == self.hash.get()
-            && frame.is_met(self.met.get())
-            && words.iter().all(|[addr, value]| process.read_again(addr.get()) == value.get())
-            && rest.iter().all(|frame| frame.still_stands(process));
-        stands.then_some(StackId(self.id.get()))
+        is_start.then(|| Led {
+            next: self.next.get().into(),
+            last: self.last.get().into(),
+            epoch: self.epoch.get(),
+            id: StackId(self.id.get()),
+        })
+    }
+
+    /// Whether the words from there to frame `next`, which is as it was, are as they were.
+    #[inline(always)]
+    pub fn stands(&self, process: &impl Process) -> bool {
+        let count = usize::from(self.word_count.get()).min(self.words.len());
+        self.words[..count].iter().all(|[addr, value]| process.read_again(addr.get()) == value.get())
     }
 
     /// Whether the stack of this key was met last, too.
@@ -125,8 +133,7 @@ impl Head {
         self.sp.set(outer.sp);
         self.bp.set(outer.bp);
         self.bp_mask.set(if needs { u64::MAX } else { 0 });
-        self.met.set(way.met.registers());
-        self.hash.set(way.met.hash());
+        self.epoch.set(way.met.epoch());
         self.id.set(way.id.0);
         self.next.set(way.next as u8);
         self.last.set(way.last as u8);

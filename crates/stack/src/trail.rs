@@ -49,14 +49,16 @@ pub(crate) struct Frame {
     bp: Cell<u64>,
     link: Cell<u64>,
     hash: Cell<u64>,
+    /// When it was put on the trail, counted: with it all those outside it.
+    epoch: Cell<u64>,
     /// The id of the stack of frames `[0..=own]`, if it is whole and was asked for.
     id: Cell<u32>,
 }
 
 impl Frame {
     const fn new() -> Self {
-        let [pc, sp, bp, link, hash] = [const { Cell::new(0) }; 5];
-        Self { pc, sp, bp, link, hash, id: Cell::new(0) }
+        let [pc, sp, bp, link, hash, epoch] = [const { Cell::new(0) }; 6];
+        Self { pc, sp, bp, link, hash, epoch, id: Cell::new(0) }
     }
 
     #[inline]
@@ -84,28 +86,28 @@ impl Frame {
         Registers { pc: self.pc.get(), sp: self.sp.get(), bp: self.bp.get() }
     }
 
-    /// The hash of the stack of this frame and those further out.
+    /// A number that no other frames were ever given.
     #[inline]
-    pub fn hash(&self) -> u64 {
-        self.hash.get()
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
     }
 
     /// Whether a walk that stands at these registers goes on from here.
     #[inline]
-    pub fn is_met(&self, at: Registers) -> bool {
+    fn is_met(&self, at: Registers) -> bool {
         self.sp.get() == at.sp && self.pc.get() == at.pc && (!self.needs() || self.bp.get() == at.bp)
     }
 
     /// Whether the frame inside still leads here.
     #[inline]
-    pub fn still_stands(&self, process: &impl Process) -> bool {
+    fn still_stands(&self, process: &impl Process) -> bool {
         let (sp, offset) = (self.sp.get(), self.offset());
         process.read_again(sp.wrapping_sub(8)) == self.pc.get()
             && (offset == 0 || process.read_again(sp.wrapping_sub(offset)) == self.bp.get())
     }
 }
 
-const _: () = assert!(TRAIL_FRAMES < 256);
+const _: () = assert!(TRAIL_FRAMES <= u64::BITS as usize);
 
 /// How a frame was reached when its rbp was `words` words below its stack pointer.
 #[inline]
@@ -131,6 +133,10 @@ pub struct Trail {
     is_whole: Cell<bool>,
     /// What was found in the depot last.
     latest: Cell<u32>,
+    epoch: Cell<u64>,
+    /// Of each frame, where it was read and its pc; and which frames were reached by reading their rbp too.
+    returns: [[Cell<u64>; 2]; TRAIL_FRAMES],
+    with_rbp: Cell<u64>,
     frames: [Frame; TRAIL_FRAMES],
     passed: [Frame; MAX_FRAMES],
     heads: [Head; HEADS],
@@ -149,6 +155,9 @@ impl Trail {
             len: Cell::new(0),
             is_whole: Cell::new(false),
             latest: Cell::new(0),
+            epoch: Cell::new(0),
+            returns: [const { [Cell::new(0), Cell::new(0)] }; TRAIL_FRAMES],
+            with_rbp: Cell::new(0),
             frames: [const { Frame::new() }; TRAIL_FRAMES],
             passed: [const { Frame::new() }; MAX_FRAMES],
             heads: [const { Head::new() }; HEADS],
@@ -171,9 +180,15 @@ impl Trail {
         }
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        let is_here = self.stack_end.get() == process.stack_end();
-        let frames = &self.frames[..if is_here { usize::from(self.len.get()).min(TRAIL_FRAMES) } else { 0 }];
-        let id = self.head(start).find(start, frames, process);
+        let len = if self.stack_end.get() == process.stack_end() { usize::from(self.len.get()) } else { 0 };
+        let head = self.head(start);
+        let id = head.find(start).and_then(|led| {
+            let stands = led.next < len
+                && self.frames.get(led.next).is_some_and(|frame| frame.epoch() == led.epoch)
+                && head.stands(process)
+                && self.stand(led.last, led.next, process);
+            stands.then_some(led.id)
+        });
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
         id
@@ -233,7 +248,7 @@ impl Trail {
             return None;
         }
         let key = head_key(StackHash::with_inner(frame.hash.get(), Pc(start.pc)), start);
-        if self.head(start).is_noted(key) || !known[..met].iter().all(|frame| frame.still_stands(process)) {
+        if self.head(start).is_noted(key) || !self.stand(0, met, process) {
             return None;
         }
         Some(self.branch(StackId(outer), Pc(start.pc), depot))
@@ -259,11 +274,13 @@ impl Trail {
             if unseen > 0 && self.frames[unseen - 1].is_met(at) {
                 let met = unseen - 1;
                 let last = unseen.saturating_sub(depth - hash.len());
-                let Some(changed) =
-                    self.frames[last..met].iter().position(|frame| !frame.still_stands(process))
-                else {
-                    break (met, last);
+                let mut frames = self.frames[last..met].iter();
+                let changed = if self.stand(last, met, process) {
+                    None
+                } else {
+                    frames.position(|frame| !frame.still_stands(process))
                 };
+                let Some(changed) = changed else { break (met, last) };
                 // The frames outside that one stand. But where one is met again is for rules to find: what is not
                 // needed of its registers may be old.
                 unseen = last + changed;
@@ -350,12 +367,41 @@ impl Trail {
         self.is_whole.set(ends_here(outermost.pc.get(), process));
         self.len.set(0);
         if can_stay && count > 1 {
-            self.frames[0]
-                .set(outermost.registers(), if self.is_whole.get() { 0 } else { outermost.link.get() });
+            let link = if self.is_whole.get() { 0 } else { outermost.link.get() };
+            self.place(0, outermost.registers(), link);
             self.frames[0].id.set(0);
             self.frames[0].hash.set(StackHash::with_inner(0, Pc(outermost.pc.get())));
             self.extend(0, count - 1);
         }
+    }
+
+    /// Puts a frame on the trail.
+    #[inline]
+    fn place(&self, index: usize, at: Registers, link: u64) {
+        self.epoch.set(self.epoch.get() + 1);
+        self.frames[index].epoch.set(self.epoch.get());
+        self.lead(index, at, link);
+    }
+
+    /// Sets how a frame is reached.
+    #[inline]
+    fn lead(&self, index: usize, at: Registers, link: u64) {
+        self.frames[index].set(at, link);
+        let [from, pc] = &self.returns[index];
+        from.set(at.sp.wrapping_sub(8));
+        pc.set(at.pc);
+        let bit = 1 << index;
+        let others = self.with_rbp.get() & !bit;
+        self.with_rbp.set(if link & OFFSET_MASK == 0 { others } else { others | bit });
+    }
+
+    /// Whether frames `last..next` still lead from each to the one outside it.
+    #[inline(always)]
+    fn stand(&self, last: usize, next: usize, process: &impl Process) -> bool {
+        if self.with_rbp.get() != 0 {
+            return self.frames[last..next].iter().all(|frame| frame.still_stands(process));
+        }
+        self.returns[last..next].iter().all(|[at, pc]| process.read_again(at.get()) == pc.get())
     }
 
     /// Adds the `inner` frames that were passed, but the first, to frame `met`, if they can be remembered. Which the
@@ -364,21 +410,19 @@ impl Trail {
         if !can_stay || inner <= 1 {
             return met;
         }
-        let frame = &self.frames[met];
-        frame.set(at, link(frame.needs(), link_here));
+        self.lead(met, at, link(self.frames[met].needs(), link_here));
         self.extend(met, inner);
         met + inner - 1
     }
 
     /// Puts the frames that were passed, but the first, inside frame `top`: there are `count` of them with that.
     fn extend(&self, top: usize, count: usize) {
-        let mut outside = &self.frames[top];
-        for (frame, passed) in self.frames[top + 1..].iter().zip(self.passed[1..count].iter().rev()) {
+        for (index, passed) in (top + 1..).zip(self.passed[1..count].iter().rev()) {
+            let (outside, frame) = (&self.frames[index - 1], &self.frames[index]);
             let needs = passed.needs() || outside.link.get() & PASSES != 0;
-            frame.set(passed.registers(), link(needs, passed.link.get()));
+            self.place(index, passed.registers(), link(needs, passed.link.get()));
             frame.id.set(0);
             frame.hash.set(StackHash::with_inner(outside.hash.get(), Pc(frame.pc.get())));
-            outside = frame;
         }
         self.len.set((top + count) as u8);
     }
