@@ -187,7 +187,7 @@ pub fn unreadable(heap: &Heap<'_>) -> Vec<AddrRange> {
 /// Writes the statistics to where they outlive the process.
 pub fn store_statistics() {
     let Some(heap) = find() else { return };
-    if let Some(mut cache) = threads::HeldCache::take() {
+    if let Some(mut cache) = threads::HeldCache::take(heap) {
         heap.publish(cache.get());
     }
     let mut sums = threads::statistics(heap);

@@ -1,5 +1,7 @@
 //! What the heap asks of the memory that it manages but never touches itself.
 
+use core::sync::atomic::AtomicU64;
+
 use memcheck_model::{Addr, AddrRange, FREED_FILL, REDZONE_FILL};
 
 /// What memory that nobody may write is filled with.
@@ -42,6 +44,8 @@ pub struct Change {
 pub trait Backend {
     /// Makes whole pages readable and writable and zero. False when the kernel refuses.
     fn commit(&self, range: AddrRange) -> bool;
+    /// Whole pages, the heap's own records or such as `commit` was called for, will soon be written to.
+    fn prepare(&self, range: AddrRange);
     /// Gives pages back; an access to them faults until they are committed again, as zeros.
     fn decommit(&self, range: AddrRange);
     /// Gives back what the pages hold; they read as zeros.
@@ -62,6 +66,8 @@ pub trait Backend {
     fn poison(&self, range: AddrRange, reason: Reason);
     /// Marks a range, which starts at a granule, as accessible.
     fn unpoison(&self, range: AddrRange);
+    /// Compares and exchanges, with what was there: among this thread and its signal handlers, and nobody else.
+    fn exchange_alone(&self, word: &AtomicU64, from: u64, to: u64) -> u64;
     /// Keeps signal handlers away from this thread; gives what `leave_critical` needs.
     fn enter_critical(&self) -> u64;
     /// Lets them come again.

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_model::{Addr, AddrRange, Block, BlockState, Function, Size, StackId, ThreadId};
 
-use crate::{ChunkId, size_class::Class};
+use crate::{Backend, ChunkId, size_class::Class};
 
 /// What a slot is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,13 +151,19 @@ impl ChunkMeta {
         self.info.fetch_or(damaged as u64, Ordering::Relaxed);
     }
 
-    /// Whether this thread is the one that turned `live` into `freed`.
+    /// Whether this thread is the one that turned `live` into `freed`. An exchange that no other thread can come between
+    /// makes every load and store wait for those before it: as long as there is no other thread, one will do that no
+    /// signal handler can come between.
     #[inline]
-    pub(crate) fn try_free(&self, live: Info, freed: Info) -> bool {
-        match self.info.compare_exchange(live.0, freed.0, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(now) => self.try_free_known(live, freed, now),
-        }
+    pub(crate) fn try_free(&self, backend: &impl Backend, is_shared: bool, live: Info, freed: Info) -> bool {
+        let seen = if is_shared {
+            self.info
+                .compare_exchange(live.0, freed.0, Ordering::AcqRel, Ordering::Acquire)
+                .unwrap_or_else(|seen| seen)
+        } else {
+            backend.exchange_alone(&self.info, live.0, freed.0)
+        };
+        seen == live.0 || self.try_free_known(live, freed, seen)
     }
 
     /// As `try_free`, when another thread may have told of a bad write meanwhile.
@@ -197,6 +203,11 @@ impl ChunkMeta {
     pub(crate) fn set_next(&self, next: ChunkId) {
         let tid = self.link.load(Ordering::Relaxed) & !u64::from(u32::MAX);
         self.link.store(tid | u64::from(next.0), Ordering::Relaxed);
+    }
+
+    /// Of a fresh one, before anything else: a page that is read before it is written faults twice.
+    pub(crate) fn begin(&self) {
+        self.link.store(0, Ordering::Relaxed);
     }
 
     #[inline]

@@ -7,7 +7,7 @@
 //! takes a lock only when a list of its own ran empty or full. Runs before init, in signal handlers (with a cache
 //! of their own, see [`ThreadCache`]), in a child of vfork.
 
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use memcheck_model::{Addr, AddrRange, Damage, Function, Size, StackId, ThreadId};
 
@@ -83,6 +83,8 @@ pub struct Freeing {
 pub struct Sought {
     addr: Addr,
     slot: Slot,
+    slot_start: u64,
+    id: ChunkId,
 }
 
 /// A chunk was freed: what it was.
@@ -189,6 +191,8 @@ pub struct Heap<'a> {
     pub(crate) live_bytes: AtomicI64,
     peak_bytes: AtomicI64,
     pub(crate) known: KnownWrites,
+    /// Whether more than one thread uses the heap, or may.
+    is_shared: AtomicBool,
 }
 
 impl<'a> Heap<'a> {
@@ -207,6 +211,7 @@ impl<'a> Heap<'a> {
             live_bytes: AtomicI64::new(0),
             peak_bytes: AtomicI64::new(0),
             known: KnownWrites::new(),
+            is_shared: AtomicBool::new(false),
         }
     }
 
@@ -214,6 +219,11 @@ impl<'a> Heap<'a> {
     #[must_use]
     pub const fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// A second thread is about to use the heap. Only frees of one chunk by two threads at once need to know.
+    pub fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
     }
 
     #[inline]
@@ -331,6 +341,7 @@ impl<'a> Heap<'a> {
             if wanted > 0 && self.carve(backend, central, class, first, wanted) {
                 for number in (first..first + wanted).rev() {
                     let id = self.layout.id(Slot { class, number });
+                    self.meta(id).begin();
                     stock.push(id, self.meta(id));
                 }
                 central.set_frontier(first + wanted);
@@ -359,6 +370,11 @@ impl<'a> Heap<'a> {
             }
         }
         let start = region + u64::from(first) * slot_bytes;
+        let metas = address_of(self.meta(self.layout.id(Slot { class, number: 0 }))).0;
+        let meta_bytes = |slots: u32| u64::from(slots) * size_of::<ChunkMeta>() as u64;
+        let all_metas = meta_bytes(self.layout.slot_count(class));
+        prepare(backend, metas, meta_bytes(first), meta_bytes(first + count), all_metas);
+        prepare(backend, region, start - region, end, central.committed());
         // The redzone at `start` stands already, unless this is the region's first slot.
         if first == 0 {
             backend.fill(redzone::left(start, start + left_redzone), Pattern::Redzone);
@@ -377,28 +393,30 @@ impl<'a> Heap<'a> {
     /// Inlined, as what follows: its parts then stay in registers.
     #[inline(always)]
     pub(crate) fn locate(&self, slot: Slot, id: ChunkId, info: Info) -> Located {
-        let slot_start = self.layout.slot_start(slot);
+        self.locate_from(self.layout.slot_start(slot), slot, id, info)
+    }
+
+    #[inline(always)]
+    fn locate_from(&self, slot_start: u64, slot: Slot, id: ChunkId, info: Info) -> Located {
         let start = user_start(slot_start, slot.class, info.align_shift());
         Located { slot, id, info, slot_start, start, size: self.size_of(id, slot.class, info) }
     }
 
     /// A slot will soon be looked at: its metadata, and the first and the last bytes of a small one.
-    #[inline]
-    pub(crate) fn ask_for(&self, backend: &impl Backend, meta: &ChunkMeta, slot: Slot) {
+    #[inline(always)]
+    pub(crate) fn ask_for(&self, backend: &impl Backend, meta: &ChunkMeta, class: Class, slot_start: u64) {
         backend.prefetch(address_of(meta));
-        let start = self.layout.slot_start(slot);
-        backend.prefetch(Addr(start + slot.class.shape().left_redzone));
-        backend.prefetch(Addr(start + slot.class.shape().slot_bytes));
+        backend.prefetch(Addr(slot_start + class.shape().left_redzone));
+        backend.prefetch(Addr(slot_start + class.shape().slot_bytes));
     }
 
-    /// The chunk of this slot if it starts at `addr`, live or not.
+    /// The chunk that was sought if it starts there, live or not.
     #[inline(always)]
-    fn chunk_at(&self, addr: Addr, slot: Slot) -> Option<Located> {
+    fn find_chunk(&self, Sought { addr, slot, slot_start, id }: Sought) -> Option<Located> {
         if slot.number >= self.centrals[slot.class.index()].frontier() {
             return None;
         }
-        let id = self.layout.id(slot);
-        let located = self.locate(slot, id, self.meta(id).info());
+        let located = self.locate_from(slot_start, slot, id, self.meta(id).info());
         (located.info.state() != ChunkState::Unused && located.start == addr.0).then_some(located)
     }
 
@@ -407,9 +425,9 @@ impl<'a> Heap<'a> {
     #[inline]
     pub fn seek(&self, backend: &impl Backend, addr: Addr) -> Option<Sought> {
         let slot = self.layout.find_slot(addr)?;
-        let meta = self.tables.metas.get(self.layout.id(slot).0 as usize)?;
-        self.ask_for(backend, meta, slot);
-        Some(Sought { addr, slot })
+        let (slot_start, id) = (self.layout.slot_start(slot), self.layout.id(slot));
+        self.ask_for(backend, self.tables.metas.get(id.0 as usize)?, slot.class, slot_start);
+        Some(Sought { addr, slot, slot_start, id })
     }
 
     /// Frees the chunk that starts at `addr`. Damage that comes to light on the way goes to `late`.
@@ -431,15 +449,15 @@ impl<'a> Heap<'a> {
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
-        Sought { addr, slot }: Sought,
+        sought: Sought,
         how: &Freeing,
         late: &mut dyn FnMut(&Late),
     ) -> Result<Freed, FreeError> {
         // Twice the same, so that the one for small chunks, which are by far the most, is made for those.
-        if slot.class.is_large() {
-            self.free_large(cache, backend, (addr, slot), how, late)
+        if sought.slot.class.is_large() {
+            self.free_large(cache, backend, sought, how, late)
         } else {
-            self.free_slot(cache, backend, (addr, slot), how, late)
+            self.free_slot(cache, backend, sought, how, late)
         }
     }
 
@@ -448,11 +466,11 @@ impl<'a> Heap<'a> {
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
-        at: (Addr, Slot),
+        sought: Sought,
         how: &Freeing,
         late: &mut dyn FnMut(&Late),
     ) -> Result<Freed, FreeError> {
-        self.free_slot(cache, backend, at, how, late)
+        self.free_slot(cache, backend, sought, how, late)
     }
 
     #[inline(always)]
@@ -460,15 +478,17 @@ impl<'a> Heap<'a> {
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
-        (addr, slot): (Addr, Slot),
+        sought: Sought,
         how: &Freeing,
         late: &mut dyn FnMut(&Late),
     ) -> Result<Freed, FreeError> {
-        let located = self.chunk_at(addr, slot).ok_or(FreeError::NoChunk)?;
-        let Located { id, info, size, .. } = located;
+        let located = self.find_chunk(sought).ok_or(FreeError::NoChunk)?;
+        let Located { slot, id, info, size, .. } = located;
         let meta = self.meta(id);
         let freed_info = info.freed_by(how.function);
-        if info.state() != ChunkState::Live || !meta.try_free(info, freed_info) {
+        if info.state() != ChunkState::Live
+            || !meta.try_free(backend, self.is_shared.load(Ordering::Relaxed), info, freed_info)
+        {
             return Err(FreeError::AlreadyFreed(self.view(id)));
         }
         self.check_redzones(backend, &located, late);
@@ -505,7 +525,7 @@ impl<'a> Heap<'a> {
         request: &Request,
         late: &mut dyn FnMut(&Late),
     ) -> bool {
-        let Some(located) = self.layout.find_slot(addr).and_then(|slot| self.chunk_at(addr, slot)) else {
+        let Some(located) = self.seek(backend, addr).and_then(|sought| self.find_chunk(sought)) else {
             return false;
         };
         let Located { slot, id, info, slot_start, size: old, .. } = located;
@@ -622,6 +642,17 @@ impl<'a> Heap<'a> {
             left: redzone::left(slot_start, start),
             right: redzone::right(end, slot_start + slot_bytes + left_redzone),
         }
+    }
+}
+
+/// Memory that is used from `start` on, up to `from` until now and up to `to` from now on, of `all` bytes that may be:
+/// when it is much already, the next pages are made ready some at a time, instead of by a fault for each.
+fn prepare(backend: &impl Backend, start: u64, from: u64, to: u64, all: u64) {
+    const MUCH_BYTES: u64 = 1 << 20;
+    const STEP_BYTES: u64 = 128 << 10;
+    let step = to / STEP_BYTES * STEP_BYTES;
+    if from >= MUCH_BYTES && step > from && step + STEP_BYTES <= all {
+        backend.prepare(range((start + step) & !(PAGE - 1), start + step + STEP_BYTES));
     }
 }
 

@@ -73,7 +73,10 @@ impl Heap<'_> {
             quarantine.append(batch);
         });
         for mut batch in drained.into_iter().flatten() {
-            let ask_for = |id| self.ask_for(backend, self.meta(id), self.layout.slot(id));
+            let ask_for = |id| {
+                let slot = self.layout.slot(id);
+                self.ask_for(backend, self.meta(id), slot.class, self.layout.slot_start(slot));
+            };
             batch.first().for_each(ask_for);
             while let Some((id, coming)) = batch.take(self.tables.metas) {
                 if let Some(coming) = coming {

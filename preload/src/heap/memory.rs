@@ -12,7 +12,7 @@ use core::{
         },
     },
     ptr,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 use memcheck_heap::{Backend, Change, Pattern, Reason};
@@ -126,6 +126,10 @@ impl Backend for Memory {
         unsafe { sys::syscall(SYS_MPROTECT, args) }.is_ok()
     }
 
+    fn prepare(&self, range: AddrRange) {
+        sys::memory::prepare_to_write(range.start().0, range.size().0);
+    }
+
     fn decommit(&self, range: AddrRange) {
         let args = [range.start().0, range.size().0, PROT_NONE, MAP_PRIVATE_ANONYMOUS_FIXED, u64::MAX, 0];
         // SAFETY: replaces pages of the heap's own, of chunks that are free.
@@ -233,6 +237,17 @@ impl Backend for Memory {
     #[inline]
     fn unpoison(&self, range: AddrRange) {
         shadow_map::unpoison(range);
+    }
+
+    #[inline]
+    fn exchange_alone(&self, word: &AtomicU64, from: u64, to: u64) -> u64 {
+        let seen;
+        // SAFETY: a word that may be written; one instruction, so that a signal comes before it or after.
+        unsafe {
+            asm!("cmpxchg [{}], {}", in(reg) word.as_ptr(), in(reg) to, inout("rax") from => seen,
+                options(nostack));
+        }
+        seen
     }
 
     fn enter_critical(&self) -> u64 {

@@ -71,7 +71,7 @@ pub fn allocate(
     }
     let stack = stacks::capture_id(call.caller);
     let request = Request { size, align_shift, function: call.function, stack };
-    let made = match HeldCache::take() {
+    let made = match HeldCache::take(heap) {
         Some(mut cache) => heap.allocate(cache.get(), &Memory, &request),
         None => with_passing_cache(heap, |cache| heap.allocate(cache, &Memory, &request)),
     }?;
@@ -105,7 +105,7 @@ pub fn deallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, said: D
     let sought = heap.seek(&Memory, addr);
     let how = Freeing { function: call.function, stack: stacks::capture_id(call.caller) };
     let mut late = |late: &Late| report_late(call, late);
-    let freed = sought.ok_or(FreeError::NoChunk).and_then(|sought| match HeldCache::take() {
+    let freed = sought.ok_or(FreeError::NoChunk).and_then(|sought| match HeldCache::take(heap) {
         Some(mut cache) => heap.free_sought(cache.get(), &Memory, sought, &how, &mut late),
         None => with_passing_cache(heap, |cache| heap.free_sought(cache, &Memory, sought, &how, &mut late)),
     });
@@ -223,7 +223,7 @@ pub fn reallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, size: u
         let stack = stacks::capture_id(call.caller);
         let request = Request { size, align_shift: chunk.align_shift, function: call.function, stack };
         let mut late = |late: &Late| report_late(call, late);
-        let is_resized = HeldCache::take()
+        let is_resized = HeldCache::take(heap)
             .is_some_and(|mut cache| heap.try_resize(cache.get(), &Memory, addr, &request, &mut late));
         if is_resized {
             return Some(addr);

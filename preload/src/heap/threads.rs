@@ -45,6 +45,9 @@ pub struct ThreadHeap {
 /// changed, and will stay so.
 static MAY_HOLD_HALVES: AtomicBool = AtomicBool::new(false);
 
+/// The thread that attached itself first.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
 static ALL: AtomicPtr<ThreadHeap> = AtomicPtr::new(core::ptr::null_mut());
 
 fn all() -> impl Iterator<Item = &'static ThreadHeap> {
@@ -64,8 +67,8 @@ pub struct HeldCache(&'static ThreadHeap);
 impl HeldCache {
     /// Takes it. A thread that is busy with its own, or gets none, works [`with_passing_cache`].
     #[inline]
-    pub fn take() -> Option<Self> {
-        let own = thread::current().heap.get().or_else(attach).filter(|own| !own.busy.get())?;
+    pub fn take(heap: &Heap<'_>) -> Option<Self> {
+        let own = thread::current().heap.get().or_else(|| attach(heap)).filter(|own| !own.busy.get())?;
         own.busy.set(true);
         // A handler on this thread sees `busy` before anything of the cache changes, and after.
         compiler_fence(Ordering::SeqCst);
@@ -91,6 +94,8 @@ impl Drop for HeldCache {
 #[cold]
 #[inline(never)]
 pub fn with_passing_cache<T>(heap: &'static Heap<'static>, action: impl FnOnce(&mut ThreadCache) -> T) -> T {
+    // It may be a second thread, too, that got none of its own.
+    heap.share();
     let mut cache = ThreadCache::new(thread::id());
     let result = action(&mut cache);
     // What comes to light here has no call to be told with.
@@ -100,12 +105,15 @@ pub fn with_passing_cache<T>(heap: &'static Heap<'static>, action: impl FnOnce(&
 
 /// Finds the calling thread a cache, and makes it its own.
 #[cold]
-fn attach() -> Option<&'static ThreadHeap> {
+fn attach(heap: &Heap<'_>) -> Option<&'static ThreadHeap> {
     let mask = signal::set_mask(u64::MAX);
     let (tid, pid) = (thread::id().0, process::pid());
     let adopted = all().take(LOOKS).find(|old| old.try_adopt(tid, pid));
     let own = adopted.or_else(|| create(tid, pid));
     thread::current().heap.set(own);
+    if FIRST.compare_exchange(0, tid, Ordering::Relaxed, Ordering::Relaxed).is_err_and(|first| first != tid) {
+        heap.share();
+    }
     signal::set_mask(mask);
     own
 }

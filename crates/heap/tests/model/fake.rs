@@ -1,7 +1,7 @@
 //! Memory that is a vector, with its shadow, for a heap to live in; and tables for the heap's own records.
 
 use std::cell::RefCell;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_heap::{
     Backend, BatchWords, Change, ChunkMeta, Freeing, Heap, Layout, Pattern, Reason, Request, Tables, Wishes,
@@ -60,6 +60,8 @@ impl Backend for Fake {
         self.0.borrow_mut().committed[at.start / 4096..at.end / 4096].fill(true);
         true
     }
+
+    fn prepare(&self, _: AddrRange) {}
 
     fn decommit(&self, range: AddrRange) {
         self.assert_committed(range);
@@ -127,6 +129,10 @@ impl Backend for Fake {
         let at = Self::at(range);
         bytes.shadow[at.start..at.end.next_multiple_of(8)].fill(POISONED);
         bytes.shadow[at].fill(ADDRESSABLE);
+    }
+
+    fn exchange_alone(&self, word: &AtomicU64, from: u64, to: u64) -> u64 {
+        word.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|seen| seen)
     }
 
     fn enter_critical(&self) -> u64 {
