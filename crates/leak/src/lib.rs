@@ -28,10 +28,11 @@
 //! **reachable** = the closure of `R` over start pointers. **possible** = the closure over all pointers of what
 //! interior pointers lead to from `R` and from the reachable, less the reachable. The rest is lost, and split
 //! into *cliques*: one chunk of each clique, its leader, is definitely lost, and all that is reached from the
-//! leader is indirectly lost. In the graph of the lost chunks each strongly connected component that no other
-//! one points into has exactly one leader, so the number of definite chunks does not depend on the order in
-//! which leaders are tried; a chunk that several cliques reach belongs to the first of them, so that indirect
-//! sums add up to the total.
+//! leader is indirectly lost. Leaders are tried in an order (see `cliques`). A later one takes over an earlier
+//! one that it reaches, but not by way of chunks that are another's already, as with Valgrind: in the graph of
+//! the lost chunks each strongly connected component that no other one points into has exactly one leader, and
+//! a ring that a later leader points into may keep its own. A chunk that several cliques reach belongs to the
+//! first of them, so that indirect sums add up to the total.
 //!
 //! # What you supply
 //! A [`MemoryView`]: where chunks are, and the words of a range. It stands for memory that nobody changes
