@@ -25,6 +25,7 @@ use memcheck_wire::{
 };
 
 use crate::{
+    requests,
     sys::{
         file::{self, File},
         futex, process, signal,
@@ -136,7 +137,9 @@ pub fn error_count() -> u64 {
 /// with it. Ends the process when the user wants no second error.
 pub fn report(event: &ErrorEvent<'_>) {
     let (Some(header), Some(stream)) = (header(), own_stream()) else { return };
-    if thread::current().errors_disabled.get() > 0 && !is_fatal(event.kind) {
+    let is_told = thread::current().errors_disabled.get() == 0
+        && event.access.is_none_or(|access| requests::is_told(access.addr));
+    if !is_told && !is_fatal(event.kind) {
         return;
     }
     match stream.contexts.sight(context_hash(event)) {

@@ -59,6 +59,11 @@ pub fn find(addr: Addr) -> Option<ClientBlock> {
     ACCOUNT.with(|blocks| blocks.find(addr))
 }
 
+/// Whether the target wants to be told of a bad access to `addr`.
+pub fn is_told(addr: Addr) -> bool {
+    !IS_USED.load(Ordering::Relaxed) || ACCOUNT.with(|blocks| blocks.is_told(addr))
+}
+
 /// The blocks that live, in the order of their addresses; `None` when there are none, or no memory for the list.
 pub fn live() -> Option<Vec<ClientBlock>> {
     if !IS_USED.load(Ordering::Relaxed) {
@@ -233,6 +238,10 @@ fn keep_account(site: &Site, memory: &Shadow, request: Request) -> Option<u64> {
     use Function as F;
     IS_USED.store(true, Ordering::Relaxed);
     let (function, about) = match request {
+        Request::TellRange { range, told } => {
+            ACCOUNT.with(|blocks| blocks.tell(range, told));
+            return Some(1);
+        }
         Request::NameBlock(range) => {
             let by = site.by(F::CreateBlock);
             return Some(ACCOUNT.with(|blocks| blocks.name(range, by)));

@@ -95,6 +95,8 @@ pub struct Blocks {
     freed_order: VecDeque<u64>,
     pools: BTreeMap<u64, Pool>,
     names: Vec<Option<ClientBlock>>,
+    /// Ranges whose errors are told or not, the latest word last.
+    told: Vec<(AddrRange, bool)>,
     given: Given,
 }
 
@@ -128,6 +130,7 @@ impl Blocks {
             freed_order: VecDeque::new(),
             pools: BTreeMap::new(),
             names: Vec::new(),
+            told: Vec::new(),
             given: Given { blocks: 0, bytes: 0, taken_blocks: 0, taken_bytes: 0 },
         }
     }
@@ -249,6 +252,19 @@ impl Blocks {
     pub fn forget_name(&mut self, index: u64) -> bool {
         let name = usize::try_from(index).ok().and_then(|index| self.names.get_mut(index));
         name.and_then(Option::take).is_some()
+    }
+
+    /// `ENABLE_ADDR_ERROR_REPORTING_IN_RANGE` and `DISABLE_…`.
+    pub fn tell(&mut self, range: AddrRange, told: bool) {
+        let covers = |older: AddrRange| range.start() <= older.start() && older.end() <= range.end();
+        self.told.retain(|&(older, _)| !covers(older));
+        self.told.push((range, told));
+    }
+
+    /// Whether bad accesses to `addr` are to be told.
+    #[must_use]
+    pub fn is_told(&self, addr: Addr) -> bool {
+        self.told.iter().rev().find(|(range, _)| range.contains(addr)).is_none_or(|&(_, told)| told)
     }
 
     /// `CREATE_MEMPOOL`. A pool of that address is another one from now on.
@@ -530,6 +546,19 @@ mod tests {
         blocks.allocate(&memory, range(64, 8), Size(0), by(GIVEN));
         blocks.free_piece(&memory, pool, Addr(64), by(TAKEN)).unwrap();
         assert_eq!(blocks.live().count(), 0);
+    }
+
+    #[test]
+    fn the_latest_word_on_a_range_counts() {
+        let mut blocks = Blocks::new();
+        blocks.tell(range(64, 100), false);
+        blocks.tell(range(80, 10), true);
+        assert_eq!(
+            [63, 64, 79, 80, 89, 90, 164].map(|at| blocks.is_told(Addr(at))),
+            [true, false, false, true, true, false, true]
+        );
+        blocks.tell(range(64, 100), true);
+        assert!(blocks.is_told(Addr(64)) && blocks.told.len() == 1);
     }
 
     #[test]

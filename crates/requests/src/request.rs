@@ -43,6 +43,8 @@ mod number {
     pub const CREATE_BLOCK: u64 = MEMCHECK + 10;
     pub const MAKE_MEM_DEFINED_IF_ADDRESSABLE: u64 = MEMCHECK + 11;
     pub const COUNT_LEAK_BLOCKS: u64 = MEMCHECK + 12;
+    pub const ENABLE_ADDR_ERROR_REPORTING_IN_RANGE: u64 = MEMCHECK + 13;
+    pub const DISABLE_ADDR_ERROR_REPORTING_IN_RANGE: u64 = MEMCHECK + 14;
 }
 
 /// What `VALGRIND_CREATE_MEMPOOL_EXT` says of a pool.
@@ -77,6 +79,8 @@ pub enum Request {
     Print { format: Addr, arguments: Addr, with_stack: bool },
     /// Errors of this thread are told less (or again).
     DisableErrors { by: i64 },
+    /// Bad accesses to this are told, or not; the result is one.
+    TellRange { range: AddrRange, told: bool },
     /// No byte of this may be touched.
     Forbid(AddrRange),
     /// Every byte of this may be touched.
@@ -160,6 +164,8 @@ impl Request {
                 Self::Print { format: Addr(a), arguments: Addr(b), with_stack: true }
             }
             n::CHANGE_ERR_DISABLEMENT => Self::DisableErrors { by: a.cast_signed() },
+            n::ENABLE_ADDR_ERROR_REPORTING_IN_RANGE => Self::TellRange { range: range(a, b)?, told: true },
+            n::DISABLE_ADDR_ERROR_REPORTING_IN_RANGE => Self::TellRange { range: range(a, b)?, told: false },
             n::MAKE_MEM_NOACCESS => Self::Forbid(range(a, b)?),
             n::MAKE_MEM_UNDEFINED | n::MAKE_MEM_DEFINED => Self::Allow(range(a, b)?),
             n::MAKE_MEM_DEFINED_IF_ADDRESSABLE => Self::Nothing { result: done },
@@ -198,6 +204,10 @@ mod tests {
             Some(Request::CreatePool { pool: Addr(1), redzone: Size(16), flags })
         );
         assert_eq!(find([0x4d43_0000, 64, 10, 0, 0, 0]), Some(Request::Forbid(block)));
+        assert_eq!(
+            find([0x4d43_000e, 64, 10, 0, 0, 0]),
+            Some(Request::TellRange { range: block, told: false })
+        );
     }
 
     #[test]
