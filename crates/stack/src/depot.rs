@@ -119,6 +119,11 @@ impl StackHash {
     }
 }
 
+#[inline]
+const fn header_of_branch(outer: StackId) -> u64 {
+    (outer.0 as u64) << 32
+}
+
 /// What a word of the index holds beside the id.
 #[inline]
 const fn tag(hash: u64) -> u32 {
@@ -211,20 +216,23 @@ impl<'a> Depot<'a> {
     /// The id of the stack of `outer`'s frames with `pc` further in. `latest` as in `find`.
     #[inline]
     pub(crate) fn branch(&self, outer: StackId, pc: Pc, latest: StackId) -> StackId {
-        let header = u64::from(outer.0) << 32;
-        if let Some(next) = self.find_behind(latest)
-            && let Some([at, frame]) = self.store.get(next.0 as usize..).and_then(|words| words.first_chunk())
-            // Acquire pairs with the Release of the header: the pc is there.
-            && at.load(Ordering::Acquire) == header
-            && frame.load(Ordering::Relaxed) == pc.0
-        {
-            return next;
-        }
-        self.branch_by_index(header, pc)
+        self.find_next_branch(outer, pc, latest).unwrap_or_else(|| self.branch_by_index(outer, pc))
+    }
+
+    /// The same, if it is the stack that was interned after `latest`.
+    #[inline]
+    pub(crate) fn find_next_branch(&self, outer: StackId, pc: Pc, latest: StackId) -> Option<StackId> {
+        let next = self.find_behind(latest)?;
+        let [header, frame] = self.store.get(next.0 as usize..)?.first_chunk()?;
+        // Acquire pairs with the Release of the header: the pc is there.
+        let is_it = header.load(Ordering::Acquire) == header_of_branch(outer)
+            && frame.load(Ordering::Relaxed) == pc.0;
+        is_it.then_some(next)
     }
 
     #[inline(never)]
-    fn branch_by_index(&self, header: u64, pc: Pc) -> StackId {
+    fn branch_by_index(&self, outer: StackId, pc: Pc) -> StackId {
+        let header = header_of_branch(outer);
         let hash = fold(pc.0 ^ LEFT, RIGHT ^ header);
         // Ids are two apart at least, and a stack has one branch in the mean: half of the words are taken.
         let near = (header >> 32) as usize + (hash >> LENGTH_BITS) as usize % NEAR;

@@ -230,8 +230,8 @@ impl Trail {
         &self.heads[(hash >> 58) as usize % HEADS]
     }
 
-    /// The id of a walk whose second frame is on the trail, with an id of its own. So are most: a function calls
-    /// allocator functions from several places, and its caller stays.
+    /// The id of a walk whose second frame is on the trail, when its stack is the one that was interned after the one
+    /// found last. So are most of a program that builds or fells the same tree again.
     fn find_near(
         &self,
         start: Registers,
@@ -247,11 +247,17 @@ impl Trail {
         if outer == 0 || !frame.is_met(next) || met + 2 >= depth {
             return None;
         }
-        let key = head_key(StackHash::with_inner(frame.hash.get(), Pc(start.pc)), start);
-        if self.head(start).is_noted(key) || !self.stand(0, met, process) {
+        let id = depot.find_next_branch(StackId(outer), Pc(start.pc), StackId(self.latest.get()))?;
+        if !self.stand(0, met, process) {
             return None;
         }
-        Some(self.branch(StackId(outer), Pc(start.pc), depot))
+        // Met a second time: it becomes a head.
+        let key = head_key(StackHash::with_inner(frame.hash.get(), Pc(start.pc)), start);
+        if self.head(start).is_noted(key) {
+            return None;
+        }
+        self.latest.set(id.0);
+        Some(id)
     }
 
     fn walk_along(
