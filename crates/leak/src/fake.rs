@@ -205,6 +205,10 @@ impl MemoryView for Fake {
         chunk.size == Size(224) && offset == Size(16)
     }
 
+    fn is_array(&self, _chunk: Chunk) -> bool {
+        true
+    }
+
     /// Two tables of two functions, and a null word before each.
     fn find_file_word(&self, addr: Addr) -> Option<u64> {
         match addr.0.checked_sub(FILE)? {

@@ -88,6 +88,7 @@ impl Heuristics {
         let is_end = chunk.size.0 == WORD_BYTES && value.wrapping_sub(chunk.start.0) == WORD_BYTES;
         is_end
             && self.has(Self::NEWARRAY)
+            && view.is_array(chunk)
             && AddrRange::new(chunk.start, chunk.size)
                 .and_then(|range| view.words(range).first())
                 .is_some_and(|length| length.load(Ordering::Relaxed) == 0)

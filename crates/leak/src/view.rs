@@ -86,6 +86,9 @@ pub trait MemoryView {
         false
     }
 
+    /// Whether `operator new[]` allocated this chunk.
+    fn is_array(&self, chunk: Chunk) -> bool;
+
     /// The word at `addr` if it lies in a file that is mapped for reading: where virtual tables are.
     fn find_file_word(&self, _addr: Addr) -> Option<u64> {
         None

@@ -192,6 +192,10 @@ impl MemoryView for ClientView<'_, '_> {
         self.heap.is_code(addr)
     }
 
+    fn is_array(&self, chunk: Chunk) -> bool {
+        self.heap.is_array(chunk)
+    }
+
     fn is_start_by_convention(&self, chunk: Chunk, offset: Size) -> bool {
         self.heap.is_start_by_convention(chunk, offset)
     }

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memcheck_heap::{CLASSES, Class, Heap, LiveSlot};
 use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView, for_each_part_outside, overlaps_any};
-use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Size, StackId, ThreadId};
+use memcheck_model::{Addr, AddrRange, Function, MAX_FRAMES, Pc, Size, StackId, ThreadId};
 
 use super::runtime_library::{RuntimeLibraries, TREE_NODE};
 use crate::{
@@ -108,6 +108,11 @@ impl<'a> HeapView<'a> {
             class += 1;
         }
         (class, index.0 - self.first[class])
+    }
+
+    fn live_slot(&self, chunk: Chunk) -> Option<LiveSlot> {
+        let (class, number) = self.heap.find_slot(chunk.start)?;
+        self.heap.find_live_slot(class, number)
     }
 
     #[inline]
@@ -234,14 +239,19 @@ impl MemoryView for HeapView<'_> {
         if !may_be_node && self.libraries.glib.is_none() {
             return false;
         }
-        let slot = self.heap.find_slot(chunk.start);
-        let slot = slot.and_then(|(class, number)| self.heap.find_live_slot(class, number));
-        slot.is_some_and(|slot| {
+        self.live_slot(chunk).is_some_and(|slot| {
             let mut frames = [Pc(0); 2];
             let stack = self.stack_in(slot.alloc_stack, &mut frames);
             let is_made_by = |range: AddrRange| stack.first().is_some_and(|pc| range.contains(Addr(pc.0)));
             (may_be_node && self.libraries.tree_maker.is_some_and(is_made_by))
                 || self.libraries.glib.as_ref().is_some_and(|glib| glib.is_start(stack, offset.0))
+        })
+    }
+
+    fn is_array(&self, chunk: Chunk) -> bool {
+        use Function::{NewArray, NewArrayAligned, NewArrayAlignedNothrow, NewArrayNothrow};
+        self.live_slot(chunk).is_some_and(|slot| {
+            matches!(slot.allocated_by, NewArray | NewArrayNothrow | NewArrayAligned | NewArrayAlignedNothrow)
         })
     }
 
