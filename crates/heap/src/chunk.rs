@@ -16,7 +16,7 @@
 //! sum is in place, so that whoever looks at chunks of other threads does not take an unfinished free for damage. `known` says
 //! that a bad write to the redzones, or to the freed bytes, was reported when it was made; any thread may set it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memcheck_model::{Addr, AddrRange, Block, BlockState, Function, Size, StackId, ThreadId};
 
@@ -139,6 +139,13 @@ impl ChunkMeta {
     pub(crate) fn info(&self) -> Info {
         // Acquire pairs with the Release of `set_info`: who sees a chunk live sees its stack and large size.
         Info(self.info.load(Ordering::Acquire))
+    }
+
+    /// `info`, once the chunk's bytes were looked at: if it is what it was before, the bytes were this chunk's. Goes with
+    /// the fence in `recycle`.
+    pub(crate) fn info_after(&self) -> Info {
+        fence(Ordering::Acquire);
+        self.info()
     }
 
     #[inline]

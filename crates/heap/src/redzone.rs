@@ -277,6 +277,19 @@ impl Heap<'_> {
         }
     }
 
+    /// Whether a live chunk's redzones or a freed one's bytes are not as they were left. Changes nothing.
+    fn is_damaged(&self, backend: &impl Backend, located: &Located) -> bool {
+        let is_changed = |range, pattern| backend.find_change(range, pattern).is_some();
+        if located.info.state() == ChunkState::Live {
+            let zones = Self::zones(located);
+            is_changed(zones.right, Pattern::Redzone) || is_changed(zones.left, Pattern::Redzone)
+        } else if self.sums_freed() {
+            freed_sum(backend, located.user()) != self.meta(located.id).sum()
+        } else {
+            freed(located.user()).into_iter().any(|part| is_changed(part, Pattern::Freed))
+        }
+    }
+
     /// Looks at everything: the redzones of live chunks and the bytes of quarantined ones. For the end of the
     /// process. Other threads may go on: what they have begun and not finished is passed over, and so are slots that
     /// overlap the `unreadable` ranges, which are in the order of addresses.
@@ -289,19 +302,28 @@ impl Heap<'_> {
             if unreadable.get(after).is_some_and(|range| range.start() < end) {
                 return;
             }
+            let is_at_rest = match info.state() {
+                ChunkState::Live => true,
+                ChunkState::Quarantined => info.is_settled(),
+                ChunkState::Unused | ChunkState::Recycled => false,
+            };
+            if !is_at_rest {
+                return;
+            }
+            // Damage is repaired and sums are set anew: not before it is certain that nobody else has the chunk now.
+            let located = self.locate(slot, id, info);
+            if !self.is_damaged(backend, &located) || self.meta(id).info_after() != info {
+                return;
+            }
             let mut unless_changed = |found: &Late| {
-                if self.meta(id).info() == info {
+                if self.meta(id).info_after() == info {
                     late(found);
                 }
             };
-            match info.state() {
-                ChunkState::Live => {
-                    self.check_redzones(backend, &self.locate(slot, id, info), &mut unless_changed);
-                }
-                ChunkState::Quarantined if info.is_settled() => {
-                    self.check_freed(backend, &self.locate(slot, id, info), &mut unless_changed);
-                }
-                ChunkState::Quarantined | ChunkState::Unused | ChunkState::Recycled => {}
+            if info.state() == ChunkState::Live {
+                self.check_redzones(backend, &located, &mut unless_changed);
+            } else {
+                self.check_freed(backend, &located, &mut unless_changed);
             }
         });
     }

@@ -6,7 +6,7 @@
 //! Invariant: nothing is read here that was not asked for some chunks ahead, because chunks that leave the quarantine
 //! were last touched long ago.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use memcheck_model::ThreadId;
 
@@ -101,6 +101,8 @@ impl Heap<'_> {
         let Located { slot, start, size, .. } = located;
         self.check_freed(backend, &located, late);
         meta.set_info(info.with_state(ChunkState::Recycled));
+        // Before its bytes change: goes with `ChunkMeta::info_after`.
+        fence(Ordering::Release);
         if slot.class.is_large() {
             backend.decommit(large_pages(start, start + size));
             self.give_back(cache.tid, backend, slot.class, List::of(id));
