@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
-    CallTarget, Callees, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Part, Place, Processor,
-    REPORT_RESUME, Resolver, SYSCALL_SKIP, Segment, Stress, Syscalls, discover, entry_room, find_group,
-    find_linkage_cell, jumps_out, translate,
+    CallTarget, Callees, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Part, Place,
+    Processor, REPORT_RESUME, Resolver, SYSCALL_SKIP, Segment, Stress, Syscalls, discover, entry_room,
+    find_group, find_linkage_cell, jumps_out, translate,
 };
 
 use crate::{fixture::library, input::Input};
