@@ -166,22 +166,22 @@ pub fn damage_is_known(bad: Addr, end: Addr) {
 pub fn at_end() {
     let Some(heap) = find() else { return };
     if channel::is_watched() && threads::is_sound() {
-        heap.sweep(&memory::Memory, &unreadable(heap), &mut errors::report_late_at_end);
+        let mut unreadable = Vec::new();
+        maps::for_each(|mapping| {
+            if is_hidden(heap, mapping) {
+                unreadable.push(mapping.range);
+            }
+            true
+        });
+        heap.sweep(&memory::Memory, &unreadable, &mut errors::report_late_at_end);
     }
     store_statistics();
 }
 
-/// What the target has forbidden itself to read of slots that were ever used (mprotect(2)), and what the heap gave back
-/// of them, in the order of addresses. Reads the list of mappings.
-pub fn unreadable(heap: &Heap<'_>) -> Vec<AddrRange> {
-    let mut ranges = Vec::new();
-    maps::for_each(|mapping| {
-        if !mapping.permissions.read() && heap.is_used(mapping.range.start()) {
-            ranges.push(mapping.range);
-        }
-        true
-    });
-    ranges
+/// Whether a mapping is what the target has forbidden itself to read of slots that were ever used (mprotect(2)), or what
+/// the heap gave back of them.
+pub fn is_hidden(heap: &Heap<'_>, mapping: &maps::Mapping) -> bool {
+    !mapping.permissions.read() && heap.is_used(mapping.range.start())
 }
 
 /// Writes the statistics to where they outlive the process.

@@ -80,7 +80,8 @@ pub struct Searches {
     errors: u64,
 }
 
-fn add(total: &mut LossTotal, blocks: u64, bytes: u64) {
+/// Adds blocks and bytes, which the target told and may be any.
+pub fn add(total: &mut LossTotal, blocks: u64, bytes: u64) {
     total.blocks = total.blocks.saturating_add(blocks);
     total.bytes = total.bytes.saturating_add(bytes);
 }

@@ -46,7 +46,7 @@ impl Heap<'_> {
     }
 
     fn slot_chunk(&self, slot: Slot) -> Option<Chunk> {
-        if slot.number >= self.centrals[slot.class.index()].frontier() {
+        if !self.was_used(slot) {
             return None;
         }
         let chunk = self.view(self.layout.id(slot));
@@ -130,8 +130,12 @@ impl Heap<'_> {
     /// Whether `addr` lies in a slot that was ever used.
     #[must_use]
     pub fn is_used(&self, addr: Addr) -> bool {
-        let slot = self.layout.find_slot(addr);
-        slot.is_some_and(|slot| slot.number < self.centrals[slot.class.index()].frontier())
+        self.layout.find_slot(addr).is_some_and(|slot| self.was_used(slot))
+    }
+
+    #[inline(always)]
+    pub(crate) fn was_used(&self, slot: Slot) -> bool {
+        slot.number < self.centrals[slot.class.index()].frontier()
     }
 
     /// Where a slot's chunk begins when it was asked for without alignment.

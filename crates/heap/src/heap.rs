@@ -413,7 +413,7 @@ impl<'a> Heap<'a> {
     /// The chunk that was sought if it starts there, live or not.
     #[inline(always)]
     fn find_chunk(&self, Sought { addr, slot, slot_start, id }: Sought) -> Option<Located> {
-        if slot.number >= self.centrals[slot.class.index()].frontier() {
+        if !self.was_used(slot) {
             return None;
         }
         let located = self.locate_from(slot_start, slot, id, self.meta(id).info());

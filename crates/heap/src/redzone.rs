@@ -110,7 +110,7 @@ impl Heap<'_> {
         slots
             .into_iter()
             .flatten()
-            .filter(|slot| slot.number < self.centrals[slot.class.index()].frontier())
+            .filter(|&slot| self.was_used(slot))
             .any(|slot| self.meta(self.layout.id(slot)).info().is_known(Damaged::Redzone))
     }
 
@@ -197,7 +197,7 @@ impl Heap<'_> {
 
     /// The chunk of a slot, as long as its memory was not given up.
     fn occupied(&self, slot: Slot) -> Option<Chunk> {
-        if slot.number >= self.centrals[slot.class.index()].frontier() {
+        if !self.was_used(slot) {
             return None;
         }
         let id = self.layout.id(slot);
@@ -297,9 +297,8 @@ impl Heap<'_> {
         self.for_each_slot(|id, slot, info| {
             // With the redzone of the next.
             let start = self.layout.slot_start(slot);
-            let end = Addr(start + slot.class.shape().slot_bytes + ZONE_BYTES);
-            let after = unreadable.partition_point(|range| range.end().0 <= start);
-            if unreadable.get(after).is_some_and(|range| range.start() < end) {
+            let looked_at = range(start, start + slot.class.shape().slot_bytes + ZONE_BYTES);
+            if !looked_at.among(unreadable).is_empty() {
                 return;
             }
             let is_at_rest = match info.state() {

@@ -8,7 +8,7 @@ use memcheck_model::{Addr, AddrRange, Function, LeakKind, Pc, Size, StackId};
 
 use crate::{
     Chunk, ChunkIndex, Heuristics, LiveChunk, MemoryView, Outcome, Resolution, Roots, SearchOptions, Sum,
-    for_each_part_outside, overlaps_any, search,
+    search,
 };
 
 const ROOT: u64 = 0x1000;
@@ -177,11 +177,11 @@ impl MemoryView for Fake {
     }
 
     fn for_each_readable(&self, range: AddrRange, visit: impl FnMut(AddrRange)) {
-        for_each_part_outside(&self.unreadable, range, visit);
+        range.for_each_rest(range.among(&self.unreadable), visit);
     }
 
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
-        if overlaps_any(&self.unreadable, range) {
+        if !range.among(&self.unreadable).is_empty() {
             return &[];
         }
         let (base, memory) = if range.start().0 >= HEAP { (HEAP, &self.heap) } else { (ROOT, &self.roots) };

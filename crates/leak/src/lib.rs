@@ -67,4 +67,4 @@ pub use heuristics::Heuristics;
 pub use outcome::{LossRecord, Outcome, Path, Sum};
 pub use records::Resolution;
 pub use search::{OutOfMemory, Roots, SearchOptions, search};
-pub use view::{Chunk, ChunkIndex, LiveChunk, MemoryView, for_each_part_outside, overlaps_any};
+pub use view::{Chunk, ChunkIndex, LiveChunk, MemoryView};

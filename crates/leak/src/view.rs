@@ -102,31 +102,3 @@ pub trait MemoryView {
     /// Says that this memory, the target's or the search's own, is needed soon.
     fn prefetch(&self, _addr: Addr) {}
 }
-
-/// Of ranges in the order of addresses those that overlap `range`.
-fn overlapping(ranges: &[AddrRange], range: AddrRange) -> impl Iterator<Item = &AddrRange> {
-    let first = ranges.partition_point(|each| each.end() <= range.start());
-    ranges[first..].iter().take_while(move |each| each.start() < range.end())
-}
-
-/// Whether any of the ranges, which are in the order of addresses, overlaps `range`.
-#[inline]
-#[must_use]
-pub fn overlaps_any(ranges: &[AddrRange], range: AddrRange) -> bool {
-    overlapping(ranges, range).next().is_some()
-}
-
-/// Calls `visit` with the parts of `range` that lie in none of the `gaps`, which are in the order of addresses.
-#[inline]
-pub fn for_each_part_outside(gaps: &[AddrRange], range: AddrRange, mut visit: impl FnMut(AddrRange)) {
-    let mut start = range.start();
-    for gap in overlapping(gaps, range) {
-        if let Some(part) = AddrRange::between(start, gap.start()) {
-            visit(part);
-        }
-        start = gap.end();
-    }
-    if let Some(part) = AddrRange::between(start, range.end()) {
-        visit(part);
-    }
-}

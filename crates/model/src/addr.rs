@@ -110,6 +110,31 @@ impl AddrRange {
         self.start.0 <= addr.0 && addr.0 < self.end.0
     }
 
+    /// Of ranges that lie apart, in the order of addresses, those that this one overlaps.
+    #[must_use]
+    #[inline]
+    pub fn among(self, apart: &[Self]) -> &[Self] {
+        let first = apart.partition_point(|each| each.end <= self.start);
+        let count = apart[first..].partition_point(|each| each.start < self.end);
+        &apart[first..first + count]
+    }
+
+    /// Calls `visit` with what is left of this range, piece by piece, without the `holes`, which are in the order of
+    /// their starts.
+    #[inline]
+    pub fn for_each_rest(self, holes: &[Self], mut visit: impl FnMut(Self)) {
+        let mut from = self.start;
+        for hole in holes.iter().take_while(|hole| hole.start < self.end) {
+            if let Some(before) = Self::between(from, hole.start).filter(|before| !before.is_empty()) {
+                visit(before);
+            }
+            from = from.max(hole.end);
+        }
+        if let Some(rest) = Self::between(from, self.end).filter(|rest| !rest.is_empty()) {
+            visit(rest);
+        }
+    }
+
     /// Whether the two ranges share a byte.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
@@ -184,6 +209,9 @@ impl fmt::Debug for AddrRange {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -205,6 +233,33 @@ mod tests {
         assert!(at(0, 8).overlaps(at(7, 1)));
         assert!(!at(0, 8).overlaps(at(8, 1)));
         assert!(!at(0, 8).overlaps(at(4, 0)));
+    }
+
+    #[test]
+    fn holes_are_left_out_wherever_they_lie() {
+        let range = |start, end| AddrRange::between(Addr(start), Addr(end)).unwrap();
+        let rest = |holes: &[AddrRange]| {
+            let mut rest = Vec::new();
+            range(100, 200).for_each_rest(holes, |part| rest.push((part.start().0, part.end().0)));
+            rest
+        };
+        assert_eq!(rest(&[]), [(100, 200)]);
+        assert_eq!(
+            rest(&[range(0, 50), range(90, 110), range(120, 120), range(130, 140)]),
+            [(110, 120), (120, 130), (140, 200)]
+        );
+        assert_eq!(rest(&[range(50, 300), range(60, 70)]), []);
+        assert_eq!(rest(&[range(110, 190), range(120, 130), range(250, 260)]), [(100, 110), (190, 200)]);
+    }
+
+    #[test]
+    fn ranges_that_only_touch_are_not_among_those_that_are_overlapped() {
+        let range = |start, end| AddrRange::between(Addr(start), Addr(end)).unwrap();
+        let apart = [range(0, 10), range(20, 30), range(30, 40), range(60, 70)];
+        assert_eq!(range(10, 20).among(&apart), []);
+        assert_eq!(range(9, 31).among(&apart), &apart[..3]);
+        assert_eq!(range(40, 100).among(&apart), &apart[3..]);
+        assert_eq!(range(70, 80).among(&apart), []);
     }
 
     #[test]

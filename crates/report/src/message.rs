@@ -14,9 +14,10 @@ pub(crate) fn message(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddr
     match event.kind {
         ErrorKind::HeapBufferOverflow | ErrorKind::HeapUseAfterFree => heap_access(event, pid, named),
         ErrorKind::WildAccess | ErrorKind::StackBufferOverflow | ErrorKind::GlobalBufferOverflow => {
-            match (access(event).as_str(), place(event, pid, named)) {
-                ("jump", place) if place.starts_with("at ") => format!("jump to {}", &place["at ".len()..]),
-                (access, place) => format!("{access}, {place}"),
+            let (access, place) = (access(event), place(event, pid, named));
+            match place.strip_prefix("at ").filter(|_| is_jump(event)) {
+                Some(target) => format!("{access} to {target}"),
+                None => format!("{access}, {place}"),
             }
         }
         ErrorKind::NullDereference => null_dereference(event),
@@ -59,6 +60,11 @@ pub(crate) fn message(event: &ErrorEvent<'_>, pid: u32, named: Option<&NamedAddr
     }
 }
 
+/// Whether the instruction itself could not be fetched.
+fn is_jump(event: &ErrorEvent<'_>) -> bool {
+    event.access.is_none() && event.stack.first().is_some_and(|pc| pc.0 == event.address.0)
+}
+
 /// `write of 4 bytes`, `read of 30 bytes by memcpy`, `jump`.
 fn access(event: &ErrorEvent<'_>) -> String {
     let by = event.function.map(|function| format!(" by {}", function.name())).unwrap_or_default();
@@ -71,8 +77,7 @@ fn access(event: &ErrorEvent<'_>) -> String {
             format!("{operation} of {}{by}", bytes(access.size.0))
         }
         Some(access) => format!("{}{by}", if access.kind == AccessKind::Read { "read" } else { "write" }),
-        // The instruction itself could not be fetched.
-        None if event.stack.first().is_some_and(|pc| pc.0 == event.address.0) => "jump".to_owned(),
+        None if is_jump(event) => "jump".to_owned(),
         None => format!("access{by}"),
     }
 }

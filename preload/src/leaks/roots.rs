@@ -203,7 +203,7 @@ pub fn gather(departure: &Departure, stands: &[Stand]) -> Roots {
     excluded.sort_unstable_by_key(|range| range.start());
 
     for mapping in mappings.iter().filter(|mapping| is_root(mapping)) {
-        subtract(mapping.range, &excluded, |range| {
+        mapping.range.for_each_rest(&excluded, |range| {
             for_each_touched(range, mapping.source, |range| {
                 libraries.split(range, &mut |part| ranges.push(part), &mut |part| library.push(part));
             });
@@ -349,23 +349,6 @@ fn own_segments(flags: u32) -> impl Iterator<Item = AddrRange> {
     })
 }
 
-/// Calls `visit` with what is left of `range` without the `excluded` ranges, which are sorted by their starts.
-fn subtract(range: AddrRange, excluded: &[AddrRange], mut visit: impl FnMut(AddrRange)) {
-    let mut from = range.start();
-    for hole in excluded {
-        if hole.start() >= range.end() {
-            break;
-        }
-        if let Some(before) = AddrRange::between(from, hole.start()).filter(|before| !before.is_empty()) {
-            visit(before);
-        }
-        from = from.max(hole.end());
-    }
-    if let Some(rest) = AddrRange::between(from, range.end()).filter(|rest| !rest.is_empty()) {
-        visit(rest);
-    }
-}
-
 /// Calls `visit` with the parts of a mapping that hold something. Pages of a file that are not in memory hold
 /// what the file holds, or lie past its end, where they must not be read.
 fn for_each_touched(range: AddrRange, source: Source, mut visit: impl FnMut(AddrRange)) {
@@ -419,30 +402,5 @@ fn visit_pages(range: AddrRange, first: u64, end: u64, visit: &mut impl FnMut(Ad
     let start = range.start().max(Addr(first * PAGE));
     if let Some(part) = AddrRange::between(start, range.end().min(Addr(end * PAGE))) {
         visit(part);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn range(start: u64, end: u64) -> AddrRange {
-        AddrRange::between(Addr(start), Addr(end)).unwrap()
-    }
-
-    #[test]
-    fn holes_are_left_out_wherever_they_lie() {
-        let rest = |holes: &[AddrRange]| {
-            let mut rest = Vec::new();
-            subtract(range(100, 200), holes, |part| rest.push((part.start().0, part.end().0)));
-            rest
-        };
-        assert_eq!(rest(&[]), [(100, 200)]);
-        assert_eq!(
-            rest(&[range(0, 50), range(90, 110), range(120, 120), range(130, 140)]),
-            [(110, 120), (120, 130), (140, 200)]
-        );
-        assert_eq!(rest(&[range(50, 300), range(60, 70)]), []);
-        assert_eq!(rest(&[range(110, 190), range(120, 130), range(250, 260)]), [(100, 110), (190, 200)]);
     }
 }

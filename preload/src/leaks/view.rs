@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memcheck_heap::{CLASSES, Class, Heap, LiveSlot};
-use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView, for_each_part_outside, overlaps_any};
+use memcheck_leak::{Chunk, ChunkIndex, LiveChunk, MemoryView};
 use memcheck_model::{Addr, AddrRange, Function, MAX_FRAMES, Pc, Size, StackId, ThreadId};
 
 use super::runtime_library::{RuntimeLibraries, TREE_NODE};
@@ -80,24 +80,18 @@ impl<'a> HeapView<'a> {
             }
             class_hints.push(class as u8);
         }
-        let mut files = Vec::new();
+        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
         maps::for_each(|mapping| {
-            if mapping.source == Source::File && mapping.permissions.read() {
+            if heap::is_hidden(heap, mapping) {
+                unreadable.push(mapping.range);
+            } else if mapping.source == Source::File && mapping.permissions.read() {
                 files.push(*mapping);
             }
             true
         });
         let forked = FORKED.load(Ordering::Relaxed);
         let inheritance = (forked != 0).then(|| Inheritance { first_tid: forked, tid_limit: tid_limit() });
-        Some(Self {
-            heap,
-            first,
-            class_hints,
-            inheritance,
-            libraries,
-            files,
-            unreadable: heap::unreadable(heap),
-        })
+        Some(Self { heap, first, class_hints, inheritance, libraries, files, unreadable })
     }
 
     /// The class, and the number in it.
@@ -207,12 +201,12 @@ impl MemoryView for HeapView<'_> {
 
     #[inline]
     fn for_each_readable(&self, range: AddrRange, visit: impl FnMut(AddrRange)) {
-        for_each_part_outside(&self.unreadable, range, visit);
+        range.for_each_rest(range.among(&self.unreadable), visit);
     }
 
     #[inline]
     fn words(&self, range: AddrRange) -> &[AtomicU64] {
-        if overlaps_any(&self.unreadable, range) {
+        if !range.among(&self.unreadable).is_empty() {
             return &[];
         }
         let start = range.start().0.next_multiple_of(8);

@@ -21,7 +21,7 @@ use super::{
     wording::{Frames, change, number},
 };
 use crate::{
-    demand::{Found, Loss, Sum},
+    demand::{Found, Loss, Sum, add},
     destination::Destination,
     findings::{Display, Ended, Occurrence, Tally, sum_up},
     flags::{Flags, LeakCheckFlag, YesNo},
@@ -239,8 +239,7 @@ impl ValgrindLog {
             let (blocks, bytes) = sum_up(ended.process.loss_sums.iter().filter(|sum| sum.kind == kind));
             sum.now.blocks = blocks.saturating_sub(kept_out.blocks);
             sum.now.bytes = bytes.saturating_sub(kept_out.bytes);
-            suppressed.now.blocks = suppressed.now.blocks.saturating_add(kept_out.blocks);
-            suppressed.now.bytes = suppressed.now.bytes.saturating_add(kept_out.bytes);
+            add(&mut suppressed.now, kept_out.blocks, kept_out.bytes);
         }
         (sums, suppressed)
     }

@@ -3,7 +3,7 @@
 //! In: the event, and the finding that was made of it. Out: lines as `valgrind --tool=memcheck` prints them, which
 //! tools look for with regular expressions.
 
-use memcheck_model::{AccessKind, BlockState, Detail, ErrorEvent, ErrorKind, Function, LeakKind, Place};
+use memcheck_model::{AccessKind, BlockState, Detail, ErrorEvent, ErrorKind, Function, LeakKind, Pc, Place};
 use memcheck_report::{Finding, Frame};
 
 use crate::{demand::Loss, findings::Occurrence};
@@ -63,7 +63,7 @@ impl Frames {
             .map(|frame| {
                 // Callers by the last byte of their calls; what is inlined in the first frame lies there.
                 let is_top = *top.get_or_insert(frame.pc) == frame.pc;
-                let at = if is_top { frame.pc.0 } else { frame.pc.0.wrapping_sub(1) };
+                let at = if is_top { frame.pc.0 } else { Pc(frame.pc.0).call_site().0 };
                 (at, frame)
             })
             .enumerate()
