@@ -6,13 +6,16 @@
 //!  OPEN → ASKED; kill(STOP) ─────▶ ASKED → SERVED
 //!                                  SEARCHER = its id
 //!                                  stop::stop ───────────────────────▶ stand still
-//!  SearchBegins … SearchEnds ◀──── search, on a stack of its own
-//!                                  let go, SERVED → OPEN ────────────▶ go on
+//!  SearchBegins … ◀─────────────── search, on a stack of its own
+//!                                  let go ───────────────────────────▶ go on
+//!                                  SERVED → OPEN
+//!  SearchEnds ◀───────────────────
 //! ```
 //!
 //! Invariants: one search at a time, that at the end of the process included (`SEARCHER`); a search that waits for
-//! its turn can be stopped. A process that is about to become another program takes no request any more, because the
-//! signal would be the new program's end.
+//! its turn can be stopped. Who was answered can ask again at once: requests are open when the answer is complete. A
+//! process that is about to become another program takes no request any more, because the signal would be the new
+//! program's end, and ends the answer it is giving.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -78,16 +81,20 @@ pub fn serve(context: u64) -> bool {
     }
     let context = Context::new(context);
     work_stack::run(answer, &context.departure());
-    channel::move_requests(Requests::Served, Requests::Open);
     restart(context);
     true
 }
 
 extern "C" fn answer(departure: &Departure) {
-    let Some(_turn) = Turn::take() else { return };
-    channel::send(&Record::SearchBegins);
-    super::search_now(departure, &super::on_demand(&channel::connect()));
-    channel::send(&Record::SearchEnds(SearchScope::All));
+    let turn = Turn::take();
+    if turn.is_some() {
+        channel::send(&Record::SearchBegins);
+        super::search_now(departure, &super::on_demand(&channel::connect()));
+    }
+    channel::move_requests(Requests::Served, Requests::Open);
+    if turn.is_some() {
+        channel::send(&Record::SearchEnds(SearchScope::All));
+    }
 }
 
 /// The process is about to become another program.
@@ -99,10 +106,11 @@ pub fn before_exec() {
             return;
         }
         if !channel::is_served() {
-            return;
+            break;
         }
         process::yield_now();
     }
+    drop(Turn::take());
 }
 
 /// It did not become one.
