@@ -1,4 +1,5 @@
-//! What the options of the leak search change, and that it works whoever runs it and however many threads there are.
+//! What the options of the leak search change, and that it and the last look at the heap work whoever runs them and
+//! whatever other threads do.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -68,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
         .map(|case| trial(format!("leaks::{}{}", case.0, case.1.join("")), move || options(case)))
         .collect();
     trials.push(trial("leaks::hundred_threads_stop_at_the_end", crowd));
+    trials.push(trial("leaks::threads_give_large_blocks_back_at_the_end", large_blocks));
     trials.push(trial("leaks::objects_of_glib_are_in_use", glib));
     trials.push(trial("leaks::variables_of_threads_in_late_libraries_are_named", late_storage));
     trials.push(trial("leaks::exec_tells_what_it_drops_on_request", replaced));
@@ -100,6 +102,20 @@ fn crowd() -> Result<(), String> {
         let run = exec::checked(&[], &program, &["return"])?;
         if run.outcome.status != "exit 0" || run.text.contains("not searched") {
             return Err(format!("{}: {}", run.outcome.status, run.text));
+        }
+    }
+    Ok(())
+}
+
+/// Blocks that are looked at when the process ends, and that other threads give back meanwhile.
+fn large_blocks() -> Result<(), String> {
+    let program = program("programs", "large_blocks.c")?;
+    for option in ["--leak-check=no", "--access-checks=no"] {
+        for _ in 0..RUNS {
+            let run = exec::checked(&[option], &program, &[])?;
+            if run.outcome.status != "exit 0" {
+                return Err(format!("{option}: {}: {}", run.outcome.status, run.text));
+            }
         }
     }
     Ok(())

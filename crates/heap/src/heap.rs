@@ -23,6 +23,7 @@ use crate::{
     quarantine::Quarantine,
     redzone::{self, Zones},
     size_class::{CLASSES, ClassShape, LARGE_REDZONE},
+    swept::Swept,
 };
 
 pub(crate) const PAGE: u64 = 4096;
@@ -191,6 +192,7 @@ pub struct Heap<'a> {
     pub(crate) live_bytes: AtomicI64,
     peak_bytes: AtomicI64,
     pub(crate) known: KnownWrites,
+    pub(crate) swept: Swept,
     /// Whether more than one thread uses the heap, or may.
     is_shared: AtomicBool,
 }
@@ -211,6 +213,7 @@ impl<'a> Heap<'a> {
             live_bytes: AtomicI64::new(0),
             peak_bytes: AtomicI64::new(0),
             known: KnownWrites::new(),
+            swept: Swept::new(),
             is_shared: AtomicBool::new(false),
         }
     }
@@ -237,7 +240,8 @@ impl<'a> Heap<'a> {
 
     #[inline]
     pub(crate) fn size_of(&self, id: ChunkId, class: Class, info: Info) -> u64 {
-        if class.is_large() { self.large_size(id).load(Ordering::Relaxed) } else { info.small_size() }
+        // Acquire: see `try_resize`.
+        if class.is_large() { self.large_size(id).load(Ordering::Acquire) } else { info.small_size() }
     }
 
     /// Makes a chunk. `None` when there is no memory, or no region for such a size.
@@ -541,21 +545,27 @@ impl<'a> Heap<'a> {
         }
         self.check_redzones(backend, &located, late);
         let (old_pages, pages) = (large_pages(start, start + old), large_pages(start, start + size));
-        if slot.class.is_large() {
-            if pages.end() > old_pages.end() && !backend.commit(range(old_pages.end().0, pages.end().0)) {
-                return false;
-            }
-            if pages.end() < old_pages.end() {
-                backend.decommit(range(pages.end().0, old_pages.end().0));
-            }
-            self.large_size(id).store(size, Ordering::Relaxed);
+        let is_large = slot.class.is_large();
+        if is_large
+            && pages.end() > old_pages.end()
+            && !backend.commit(range(old_pages.end().0, pages.end().0))
+        {
+            return false;
         }
         let end = start + size;
-        let zone_end = if slot.class.is_large() { pages.end().0 } else { slot_end };
+        let zone_end = if is_large { pages.end().0 } else { slot_end };
         backend.unpoison(range(start, end));
         backend.fill(redzone::right(end, zone_end), Pattern::Redzone);
         if end.next_multiple_of(8) < zone_end {
             backend.poison(range(end.next_multiple_of(8), zone_end), Reason::RightRedzone);
+        }
+        if is_large {
+            // Release: who looks at the chunk with this size finds the redzone filled.
+            self.large_size(id).store(size, Ordering::Release);
+            if pages.end() < old_pages.end() {
+                self.swept.wait(backend, id);
+                backend.decommit(range(pages.end().0, old_pages.end().0));
+            }
         }
         cache.note_free(old);
         cache.note_alloc(size);
@@ -623,6 +633,11 @@ impl<'a> Heap<'a> {
         for central in self.centrals.iter().rev() {
             central.lock.release();
         }
+    }
+
+    /// This is a forked child's only thread: no other looks at the heap.
+    pub fn forget_sweep(&self) {
+        self.swept.forget();
     }
 
     /// What is around a chunk's bytes.

@@ -28,6 +28,7 @@ mod quarantine;
 mod redzone;
 mod reuse;
 mod size_class;
+mod swept;
 
 pub use backend::{Backend, Change, Pattern, Reason};
 pub use cache::{CacheStatistics, ThreadCache};

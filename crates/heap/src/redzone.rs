@@ -13,7 +13,7 @@ use memcheck_model::{Addr, AddrRange, Damage, Size};
 
 use crate::{
     Backend, Change, Chunk, ChunkId, ChunkState, Heap, Late, Pattern,
-    chunk::{ChunkMeta, Damaged, user_start},
+    chunk::{ChunkMeta, Damaged, Info, user_start},
     heap::{Located, range},
     layout::Slot,
 };
@@ -277,54 +277,71 @@ impl Heap<'_> {
         }
     }
 
-    /// Whether a live chunk's redzones or a freed one's bytes are not as they were left. Changes nothing.
-    fn is_damaged(&self, backend: &impl Backend, located: &Located) -> bool {
-        let is_changed = |range, pattern| backend.find_change(range, pattern).is_some();
+    /// What of a live chunk or a freed one is looked at, and the pattern there if it has one.
+    fn watched(&self, located: &Located) -> ([AddrRange; 2], Option<Pattern>) {
         if located.info.state() == ChunkState::Live {
             let zones = Self::zones(located);
-            is_changed(zones.right, Pattern::Redzone) || is_changed(zones.left, Pattern::Redzone)
-        } else if self.sums_freed() {
-            freed_sum(backend, located.user()) != self.meta(located.id).sum()
-        } else {
-            freed(located.user()).into_iter().any(|part| is_changed(part, Pattern::Freed))
+            return ([zones.right, zones.left], Some(Pattern::Redzone));
         }
+        (freed(located.user()), (!self.sums_freed()).then_some(Pattern::Freed))
     }
 
     /// Looks at everything: the redzones of live chunks and the bytes of quarantined ones. For the end of the
-    /// process. Other threads may go on: what they have begun and not finished is passed over, and so are slots that
-    /// overlap the `unreadable` ranges, which are in the order of addresses.
+    /// process. Other threads may go on: what they have begun and not finished is passed over, and so is what
+    /// overlaps the `unreadable` ranges, which are in the order of addresses.
     pub fn sweep(&self, backend: &impl Backend, unreadable: &[AddrRange], late: &mut dyn FnMut(&Late)) {
         self.for_each_slot(|id, slot, info| {
-            // With the redzone of the next.
-            let start = self.layout.slot_start(slot);
-            let looked_at = range(start, start + slot.class.shape().slot_bytes + ZONE_BYTES);
-            if !looked_at.among(unreadable).is_empty() {
+            if !slot.class.is_large() {
+                self.sweep_slot(backend, unreadable, (id, slot, info), late);
                 return;
             }
-            let is_at_rest = match info.state() {
-                ChunkState::Live => true,
-                ChunkState::Quarantined => info.is_settled(),
-                ChunkState::Unused | ChunkState::Recycled => false,
-            };
-            if !is_at_rest {
-                return;
-            }
-            // Damage is repaired and sums are set anew: not before it is certain that nobody else has the chunk now.
-            let located = self.locate(slot, id, info);
-            if !self.is_damaged(backend, &located) || self.meta(id).info_after() != info {
-                return;
-            }
-            let mut unless_changed = |found: &Late| {
-                if self.meta(id).info_after() == info {
-                    late(found);
-                }
-            };
-            if info.state() == ChunkState::Live {
-                self.check_redzones(backend, &located, &mut unless_changed);
-            } else {
-                self.check_freed(backend, &located, &mut unless_changed);
-            }
+            self.swept.keep(id, || {
+                self.sweep_slot(backend, unreadable, (id, slot, self.meta(id).info()), late);
+            });
         });
+    }
+
+    fn sweep_slot(
+        &self,
+        backend: &impl Backend,
+        unreadable: &[AddrRange],
+        (id, slot, info): (ChunkId, Slot, Info),
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let is_at_rest = match info.state() {
+            ChunkState::Live => true,
+            ChunkState::Quarantined => info.is_settled(),
+            ChunkState::Unused | ChunkState::Recycled => false,
+        };
+        if !is_at_rest {
+            return;
+        }
+        let located = self.locate(slot, id, info);
+        let (parts, pattern) = self.watched(&located);
+        if parts.iter().any(|part| !part.among(unreadable).is_empty()) {
+            return;
+        }
+        let is_damaged = match pattern {
+            Some(pattern) => parts.into_iter().any(|part| backend.find_change(part, pattern).is_some()),
+            None => freed_sum(backend, located.user()) != self.meta(id).sum(),
+        };
+        // Whether the bytes were this chunk's: with a large one the size may have become another in its place.
+        let is_same =
+            || self.meta(id).info_after() == info && self.size_of(id, slot.class, info) == located.size;
+        // Damage is repaired and sums are set anew: not before it is certain that nobody else has the chunk now.
+        if !is_damaged || !is_same() {
+            return;
+        }
+        let mut unless_changed = |found: &Late| {
+            if is_same() {
+                late(found);
+            }
+        };
+        if info.state() == ChunkState::Live {
+            self.check_redzones(backend, &located, &mut unless_changed);
+        } else {
+            self.check_freed(backend, &located, &mut unless_changed);
+        }
     }
 }
 

@@ -104,6 +104,7 @@ impl Heap<'_> {
         // Before its bytes change: goes with `ChunkMeta::info_after`.
         fence(Ordering::Release);
         if slot.class.is_large() {
+            self.swept.wait(backend, id);
             backend.decommit(large_pages(start, start + size));
             self.give_back(cache.tid, backend, slot.class, List::of(id));
             return;

@@ -196,6 +196,7 @@ fn unlock(heap: &'static Heap<'static>) {
 /// It is the only thread of a new process.
 pub fn after_fork_in_child(heap: &'static Heap<'static>) {
     unlock(heap);
+    heap.forget_sweep();
     let (tid, pid) = (thread::id().0, process::pid());
     let own = thread::current().heap.get();
     for each in all() {

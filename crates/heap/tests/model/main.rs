@@ -265,6 +265,22 @@ fn known_damage_hides_no_other_damage_to_the_same_bytes_around() {
 }
 
 #[test]
+fn a_sweep_passes_over_what_cannot_be_read_and_nothing_else() {
+    let (heap, fake) = heap(1 << 20);
+    let mut cache = ThreadCache::new(ThreadId(1));
+    let size = 300_000;
+    let large: [Addr; 2] =
+        core::array::from_fn(|_| heap.allocate(&mut cache, &fake, &request(size, 0)).unwrap().addr);
+    large.iter().for_each(|made| fake.write(Addr(made.0 + size), 1, 9));
+    let mut told = Vec::new();
+    // What the first ends with, and what was never committed behind the second.
+    let end = |made: Addr| (made.0 + size).next_multiple_of(4096);
+    let unreadable = [bytes(Addr(end(large[0]) - 4096), 4096), bytes(Addr(end(large[1]) + 4096), 4096)];
+    heap.sweep(&fake, &unreadable, &mut |each: &Late| told.push((each.chunk.start, each.damage.first)));
+    assert_eq!(told, [(large[1], size as i64)]);
+}
+
+#[test]
 fn damage_has_exact_ends() {
     let (heap, fake) = heap(0);
     let mut cache = ThreadCache::new(ThreadId(1));
