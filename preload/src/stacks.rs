@@ -112,28 +112,39 @@ impl OwnStack {
 
     /// The stack that `sp` lies in, or has just overflown.
     fn around(sp: u64) -> Self {
-        let range = mapping_around(sp).map_or((sp, sp), |mapping| (mapping.start, mapping.end));
-        Self { low: Cell::new(range.0), high: Cell::new(range.1) }
+        let (low, high) = Self::range_around(sp);
+        Self { low: Cell::new(low), high: Cell::new(high) }
+    }
+
+    fn range_around(sp: u64) -> (u64, u64) {
+        mapping_around(sp).map_or((sp, sp), |mapping| (mapping.start, mapping.end))
     }
 
     #[cold]
     fn find(sp: u64) {
+        let (from, end) = Self::extent(sp);
+        let [low, high] = &thread::current().stack;
+        low.set(from);
+        high.set(end);
+    }
+
+    /// From where to where the stack can be read that `sp` lies on.
+    fn extent(sp: u64) -> (u64, u64) {
         let page = sp / PAGE;
         let known = &ENDS[page as usize % ENDS.len()];
         let word = known.load(Ordering::Relaxed);
         let remembered = (page + (word & ((1 << END_BITS) - 1))) * PAGE;
-        let (from, end) = if word >> END_BITS == page && process::is_mapped(remembered.wrapping_sub(PAGE)) {
-            (page * PAGE, remembered)
-        } else {
-            let (from, end) = mapping_around(sp)
-                .map_or_else(|| (sp, end_by_probing(sp)), |mapping| (mapping.may_grow_to, mapping.end));
+        if word >> END_BITS == page && process::is_mapped(remembered.wrapping_sub(PAGE)) {
+            return (page * PAGE, remembered);
+        }
+        let (from, end) = mapping_around(sp)
+            .map_or_else(|| (sp, end_by_probing(sp)), |mapping| (mapping.may_grow_to, mapping.end));
+        // A stack pointer that an overflow left below its stack is none to come by again.
+        if from <= sp {
             let pages = (end / PAGE).saturating_sub(page).min((1 << END_BITS) - 1);
             known.store(page << END_BITS | pages, Ordering::Relaxed);
-            (from, end)
-        };
-        let [low, high] = &thread::current().stack;
-        low.set(from);
-        high.set(end);
+        }
+        (from, end)
     }
 }
 
@@ -210,9 +221,10 @@ impl Process for OwnStack {
 
     fn enter(&self, sp: u64) {
         if !(self.low.get()..self.high.get()).contains(&sp) {
-            let other = Self::around(sp);
-            self.low.set(other.low.get());
-            self.high.set(other.high.get());
+            // Handlers on an alternate stack come here with each call: /proc is asked once for a page.
+            let (from, end) = if process::is_mapped(sp) { Self::extent(sp) } else { Self::range_around(sp) };
+            self.low.set(from);
+            self.high.set(end);
         }
     }
 }
