@@ -10,15 +10,18 @@
 //! ```
 //!
 //! The signal is 33, which libc keeps for setuid and its kin: a program cannot block it or take it through libc.
-//! Its own use goes on: what is not for a slot that was asked goes to libc's handler.
+//! Its own use goes on: ours bears a note with the stop that it is for (the number of releases before it), and what
+//! bears none goes to libc's handler. A thread that was adopted takes its signal later, when it wakes, perhaps after
+//! the stop: then it just goes on.
 //!
 //! A system call that was interrupted starts again (see `restart`).
 //!
 //! A thread that sleeps in the kernel with all signals blocked (raw system calls, a parent in vfork) is taken as
 //! /proc shows it: its stack pointer is known, its callee-saved registers are not.
 //!
-//! Invariants: one stopper at a time; a slot's thread alone moves it from ASKED to HELD; the slots are never
-//! unmapped. `on_signal` allocates nothing and takes no lock.
+//! Invariants: one stopper at a time; a slot's thread alone moves it from ASKED to HELD and from there on; no thread
+//! waits for the release of a stop that is over; the slots are never unmapped. `on_signal` allocates nothing and takes
+//! no lock.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -29,7 +32,7 @@ use memcheck_wire::STOP_SIGNAL;
 use crate::{
     lifecycle::{fatal::Context, signals},
     sys::{
-        self, futex, process,
+        self, Errno, futex, process,
         signal::{self, Action},
     },
     thread,
@@ -49,6 +52,9 @@ const PATIENCE_MS: u64 = 300;
 /// After this long a thread that runs and never answers ends the attempt: the machine may be busy, but not so.
 const DESPAIR_MS: u64 = 20_000;
 const STEP_MS: u64 = 5;
+
+/// There is no such thread.
+const ESRCH: Errno = Errno(3);
 
 const ASKED: u32 = 1;
 const HELD: u32 = 2;
@@ -100,6 +106,8 @@ pub enum Trouble {
     NoTaskList,
     /// No memory for the slots, or more threads than they hold.
     NoMemory,
+    /// This thread cannot be sent a signal.
+    OutOfReach(u32),
     /// This thread does not answer.
     Deaf(u32),
 }
@@ -186,6 +194,7 @@ fn ask_all() -> Result<(), Trouble> {
     loop {
         let mut asked_any = false;
         let mut crowded = false;
+        let mut out_of_reach = None;
         let listed = task::for_each_thread(|tid| {
             let known = |slot: &Slot| slot.tid.load(Ordering::Relaxed) == tid;
             if tid == own || slots().iter().any(known) {
@@ -202,13 +211,18 @@ fn ask_all() -> Result<(), Trouble> {
             slot.context.store(0, Ordering::Relaxed);
             slot.thread_pointer.store(0, Ordering::Relaxed);
             slot.state.store(ASKED, Ordering::Release);
-            if process::signal_thread(pid, tid, STOP_SIGNAL).is_err() {
-                slot.state.store(GONE, Ordering::Relaxed);
+            match Note::send(pid, tid) {
+                Ok(()) => {}
+                Err(ESRCH) => slot.state.store(GONE, Ordering::Relaxed),
+                Err(_) => out_of_reach = Some(tid),
             }
             asked_any = true;
         });
         if !listed {
             return Err(Trouble::NoTaskList);
+        }
+        if let Some(tid) = out_of_reach {
+            return Err(Trouble::OutOfReach(tid));
         }
         if crowded {
             return Err(Trouble::NoMemory);
@@ -249,35 +263,92 @@ fn await_all() -> Result<(), Trouble> {
     }
 }
 
+/// The `siginfo_t` of our signals (sigaction(2)).
+#[repr(C)]
+struct Note {
+    number: i32,
+    errno: i32,
+    code: i32,
+    padding: i32,
+    pid: u32,
+    uid: u32,
+    mark: u32,
+    /// `RELEASED` when it was sent.
+    releases: u32,
+    rest: [u64; 12],
+}
+
+impl Note {
+    /// `SI_QUEUE`, which libc does not take for its own.
+    const CODE: i32 = -1;
+    const MARK: u32 = 0x6d63_7374;
+
+    /// Asks a thread to stop.
+    fn send(pid: u32, tid: u32) -> Result<(), Errno> {
+        let note = Self {
+            number: STOP_SIGNAL,
+            errno: 0,
+            code: Self::CODE,
+            padding: 0,
+            pid,
+            uid: 0,
+            mark: Self::MARK,
+            releases: RELEASED.load(Ordering::Relaxed),
+            rest: [0; 12],
+        };
+        // SAFETY: a whole siginfo_t of 128 bytes.
+        unsafe { signal::queue_to_thread(pid, tid, STOP_SIGNAL, core::ptr::from_ref(&note) as u64) }
+    }
+
+    /// What the note of a signal says, if it is ours.
+    fn read(info: u64) -> Option<u32> {
+        // SAFETY: the kernel handed over a whole siginfo_t.
+        let note = unsafe { &*(info as *const Self) };
+        (note.code == Self::CODE && note.mark == Self::MARK && note.pid == process::pid())
+            .then_some(note.releases)
+    }
+}
+
 /// The kernel calls this in the thread that is to stop.
 extern "C" fn on_signal(number: i32, info: u64, context: u64) {
-    let tid = process::tid();
-    let released = RELEASED.load(Ordering::Acquire);
-    let own = slots().iter().find(|slot| slot.tid.load(Ordering::Relaxed) == tid).filter(|slot| {
-        slot.context.store(context, Ordering::Relaxed);
-        slot.thread_pointer.store(thread::pointer(), Ordering::Relaxed);
-        // Release pairs with the stopper's Acquire: context and thread pointer are there.
-        match slot.state.compare_exchange(ASKED, HELD, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => true,
-            // It woke up after all; what was taken of it stays true only if it stands still.
-            Err(state) => state == ADOPTED,
-        }
-    });
-    let Some(slot) = own else {
+    let Some(releases) = Note::read(info) else {
         if !super::asked::serve(context) {
             chain(number, info, context);
         }
         return;
     };
-    ARRIVED.fetch_add(1, Ordering::Release);
-    futex::wake_all(&ARRIVED);
-    while RELEASED.load(Ordering::Acquire) == released {
-        futex::wait(&RELEASED, released, 1000);
+    // Acquire pairs with the Release of `Stopped`'s end: a slot of a later stop is not taken for one of this.
+    if RELEASED.load(Ordering::Acquire) == releases {
+        stand_still(releases, context);
     }
     restart(Context::new(context));
-    slot.state.store(GOES_ON, Ordering::Release);
+    let tid = process::tid();
+    let own = |slot: &&Slot| slot.tid.load(Ordering::Relaxed) == tid;
+    if let Some(slot) = slots().iter().find(own) {
+        let _ = slot.state.compare_exchange(HELD, GOES_ON, Ordering::AcqRel, Ordering::Relaxed);
+        ARRIVED.fetch_add(1, Ordering::Release);
+        futex::wake_all(&ARRIVED);
+    }
+}
+
+/// Waits for the end of this stop.
+fn stand_still(releases: u32, context: u64) {
+    let tid = process::tid();
+    // What was taken of a thread that was adopted stays true only if it stands still when it wakes up after all.
+    let own = slots().iter().find(|slot| {
+        let state = slot.state.load(Ordering::Acquire);
+        slot.tid.load(Ordering::Relaxed) == tid && (state == ASKED || state == ADOPTED)
+    });
+    let Some(slot) = own else { return };
+    slot.context.store(context, Ordering::Relaxed);
+    slot.thread_pointer.store(thread::pointer(), Ordering::Relaxed);
+    // Release pairs with the stopper's Acquire: context and thread pointer are there.
+    let _ = slot.state.compare_exchange(ASKED, HELD, Ordering::AcqRel, Ordering::Relaxed);
     ARRIVED.fetch_add(1, Ordering::Release);
     futex::wake_all(&ARRIVED);
+    while RELEASED.load(Ordering::Acquire) == releases {
+        futex::wait(&RELEASED, releases, 1000);
+    }
 }
 
 /// Gives a signal that was not ours to libc's handler.

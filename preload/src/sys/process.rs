@@ -34,13 +34,6 @@ pub fn exit_group(status: i32) -> ! {
     abort()
 }
 
-/// Sends a signal to a thread.
-pub fn signal_thread(pid: u32, tid: u32, signal: i32) -> Result<(), super::Errno> {
-    const SYS_TGKILL: i64 = 234;
-    // SAFETY: tgkill touches no memory; what the signal's handler does is up to who wrote it.
-    unsafe { syscall(SYS_TGKILL, [pid.into(), tid.into(), signal as u64, 0, 0, 0]) }.map(|_| ())
-}
-
 /// Whether this process has a thread with this id.
 pub fn is_thread(tid: u32) -> bool {
     const SYS_TGKILL: i64 = 234;
