@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::time::Duration;
 
 use libtest_mimic::Trial;
 
@@ -26,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         .collect();
     trials.push(trial("control::hundred_busy_threads_go_on", crowd));
     trials.push(trial("control::child_is_asked_by_its_own_id", child));
+    trials.push(trial("control::parent_of_vfork_goes_on", parent_of_vfork));
     trials.push(trial("control::processes_that_cannot_be_asked_are_told_apart", refusals));
     trials
 }
@@ -63,7 +63,7 @@ impl Talker {
     /// Ends the input, and returns how the program ended and what it and memcheck printed.
     fn finish(mut self) -> Result<(String, String), String> {
         self.input = None;
-        let status = exec::wait(&mut self.launcher, Duration::from_secs(60))?;
+        let status = exec::wait(&mut self.launcher, exec::TIME_LIMIT)?;
         let errors = std::fs::read_to_string(self.scratch.path().join("errors")).unwrap_or_default();
         Ok((exec::describe(status), errors))
     }
@@ -183,6 +183,53 @@ int main(void)
         _exit(0);
     }
     waitpid(child, NULL, 0);
+    return 0;
+}
+"#;
+
+/// A parent of vfork sleeps where no signal wakes it: the search takes it as it is, and it goes on when its child ends,
+/// after the search.
+fn parent_of_vfork() -> Result<(), String> {
+    let source = compile::source("control/source", "vforker.c", VFORKER)?;
+    let vforker = compile::program(&source, "control", &["-g", "-w", "-pthread"].map(str::to_owned))?;
+    let mut talker = Talker::start(&[], &vforker)?;
+    for round in 0..3 {
+        must_hold(&talker.line()?, &["asleep"])?;
+        for _ in 0..2 {
+            must_hold(&ask(talker.launcher.id(), "--all")?, &["0 loss records"])?;
+        }
+        must_hold(&talker.go_on()?, &[&format!("awake {round}")])?;
+    }
+    let (status, text) = talker.finish()?;
+    if status == "exit 0" { Ok(()) } else { Err(format!("{status}:\n{text}")) }
+}
+
+/// A thread's children of vfork live until a line comes.
+const VFORKER: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void *work(void *unused)
+{
+    for (int round = 0; round < 3; round++) {
+        char byte;
+        pid_t child = vfork();
+        if (child == 0) {
+            write(1, "asleep\n", 7);
+            _exit(read(0, &byte, 1) != 1);
+        }
+        waitpid(child, NULL, 0);
+        printf("awake %d\n", round);
+        fflush(stdout);
+    }
+    return unused;
+}
+int main(void)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, work, NULL);
+    pthread_join(thread, NULL);
     return 0;
 }
 "#;

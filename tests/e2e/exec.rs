@@ -130,6 +130,15 @@ pub fn checked_in(
     Ok(Checked { outcome, text, json, report })
 }
 
+/// Copies a program that will be run. This process must not have it open for writing meanwhile: a child that another
+/// thread starts just then would hold it open, and the kernel would not execute it (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) -> Result<(), String> {
+    match Command::new("cp").args([from, to]).status() {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("failed to copy {}: {other:?}", from.display())),
+    }
+}
+
 /// An empty folder that goes away.
 pub fn scratch() -> Result<TempDir, String> {
     TempDir::new().map_err(|e| format!("failed to create a folder: {e}"))

@@ -182,7 +182,7 @@ fn unprivileged() -> Result<(), String> {
     std::fs::create_dir_all(&place).map_err(|e| e.to_string())?;
     let copy = |from: &std::path::Path, name: &str| {
         let to = place.join(name);
-        std::fs::copy(from, &to).map(|_| to).map_err(|e| e.to_string())
+        exec::copy_program(from, &to).map(|()| to)
     };
     let copied = copy(&program, "program").and_then(|program| {
         let memcheck = copy(std::path::Path::new(env!("CARGO_BIN_EXE_memcheck")), "memcheck")?;

@@ -38,7 +38,7 @@ impl Project {
         project.write("memcheck.toml", settings)?;
         let source = compile::source("project", "buggy.c", BUGGY)?;
         let program = compile::program(&source, "project", &["-g", "-w"].map(str::to_owned))?;
-        fs::copy(program, project.path("buggy")).map_err(|e| e.to_string())?;
+        exec::copy_program(&program, &project.path("buggy"))?;
         Ok(project)
     }
 
@@ -138,7 +138,7 @@ fn doctor() -> Result<(), String> {
     let source = compile::source("project", "buggy.c", BUGGY)?;
     let source = source.display().to_string();
     must(run(Command::new("cc").args(["-static", &source, "-o", "fixed"]), project.scratch.path())?, 0, &[])?;
-    fs::copy(project.path("buggy"), project.path("root")).map_err(|e| e.to_string())?;
+    exec::copy_program(&project.path("buggy"), &project.path("root"))?;
     fs::set_permissions(project.path("root"), fs::Permissions::from_mode(0o4755))
         .map_err(|e| e.to_string())?;
     // The machine of the tests may have limits of its own.

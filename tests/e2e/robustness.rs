@@ -4,7 +4,6 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -109,14 +108,14 @@ fn launcher_killed(how: &str) -> Result<(), String> {
     lines.read_line(&mut line).map_err(|e| format!("failed to read: {e}"))?;
     must_be("first line", "ready\n", &line)?;
     launcher.kill().map_err(|e| format!("failed to kill the launcher: {e}"))?;
-    exec::wait(&mut launcher, Duration::from_secs(10))?;
+    exec::wait(&mut launcher, exec::TIME_LIMIT)?;
     // The pipe ends when the target has ended, whether it was taken along or finished alone.
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut rest = String::new();
         drop(sender.send(lines.read_to_string(&mut rest).map(|_| rest)));
     });
-    match receiver.recv_timeout(Duration::from_secs(20)) {
+    match receiver.recv_timeout(exec::TIME_LIMIT) {
         Ok(Ok(rest)) if rest.is_empty() || rest == "done\n" => Ok(()),
         Ok(other) => Err(format!("the target wrote {other:?}")),
         Err(_) => Err("the target hangs".to_owned()),
@@ -134,7 +133,7 @@ fn signal_passed_on() -> Result<(), String> {
     lines.read_line(&mut line).map_err(|e| format!("failed to read: {e}"))?;
     let pid = Pid::from_raw(launcher.id().cast_signed());
     kill(pid, Signal::SIGTERM).map_err(|e| format!("failed to signal the launcher: {e}"))?;
-    let status = exec::wait(&mut launcher, Duration::from_secs(20))?;
+    let status = exec::wait(&mut launcher, exec::TIME_LIMIT)?;
     let mut rest = String::new();
     lines.read_to_string(&mut rest).map_err(|e| format!("failed to read: {e}"))?;
     must_be("output", "handled\n", &rest)?;
