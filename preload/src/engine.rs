@@ -28,6 +28,31 @@ macro_rules! restore_vectors {
     };
 }
 
+/// Hands the first two arguments of a function that is about to be entered to `$body`, to be changed; all else stays.
+macro_rules! hook {
+    ($name:ident => $body:path) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(
+                concat!(
+                    ".irp register, rax, rcx, rdx, r8, r9, r10, rbx, rsi, rdi\n",
+                    "push \\register\n",
+                    ".endr\n",
+                    "mov rdi, rsp\n",
+                    save_vectors!(),
+                    "\ncall {body}\n",
+                    restore_vectors!(),
+                    "\n.irp register, rdi, rsi, rbx, r10, r9, r8, rdx, rcx, rax\n",
+                    "pop \\register\n",
+                    ".endr\n",
+                    "ret",
+                ),
+                body = sym $body,
+            )
+        }
+    };
+}
+
 pub mod callers;
 pub mod code_memory;
 pub mod confinement;
@@ -37,6 +62,7 @@ pub mod image;
 pub mod install;
 mod landings;
 pub mod native;
+mod nongnu_unwinder;
 mod own_unwinder;
 pub mod pristine;
 pub mod requests;

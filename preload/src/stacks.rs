@@ -287,6 +287,15 @@ pub fn capture_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {
     &frames[..len]
 }
 
+/// The same, as deep as there is room. How many frames those are.
+pub fn walk_caller_in(caller: Caller, frames: &mut [Pc]) -> usize {
+    let stack = OwnStack::at(caller.entry_sp);
+    let Some(start) = caller.start(&stack) else { return 0 };
+    let len = walk_in(start, PcKind::Return, &stack, frames);
+    originals(&mut frames[..len], PcKind::Return);
+    len
+}
+
 /// The same as it stands on the stack: return addresses may lie in copies.
 #[inline]
 fn capture_raw_in(caller: Caller, frames: &mut [Pc; MAX_FRAMES]) -> &[Pc] {

@@ -11,6 +11,7 @@ pub struct Addr(pub u64);
 /// An address of code in the target, always that of the original text, never of an instrumented copy,
 /// unless a name says otherwise.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct Pc(pub u64);
 
 /// A number of bytes.

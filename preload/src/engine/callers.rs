@@ -66,7 +66,7 @@ pub fn find_hidden(at: u64) -> Option<u64> {
 }
 
 /// The original of an address that may lie in a copy.
-extern "C" fn original(at: u64) -> u64 {
+pub(super) extern "C" fn original(at: u64) -> u64 {
     let interrupted = || install::find_origin(at).map(|origin| origin.pc);
     install::find_return(at).or_else(interrupted).map_or(at, |original| original.0)
 }

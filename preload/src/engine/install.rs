@@ -36,7 +36,9 @@ use super::{
     gate,
     image::{Image, ProgramHeader},
     landings::Landings,
-    native, own_unwinder, pristine, requests, shadow_map, syscalls,
+    native,
+    own_unwinder::{self, Stand},
+    pristine, requests, shadow_map, syscalls,
 };
 use crate::{
     channel, heap,
@@ -574,19 +576,27 @@ impl Engine {
         }
     }
 
-    /// Puts hooks before the functions of an unwinder that is linked into the module.
+    /// Puts what is to stand there at the functions of an unwinder that is linked into the module, or is it.
     fn hook_own_unwinder(&mut self, index: usize) {
         let Some(watched) = &self.modules[index] else { return };
-        for (function, hook) in own_unwinder::find(&watched.image, &watched.module) {
+        for (function, stand) in own_unwinder::find(&watched.image, &watched.module) {
             let copy = self.translate(index, function);
             let generation = self.current_generation();
             let Some(watched) = &mut self.modules[index] else { return };
-            let at = watched.arena.cursor();
-            if watched.arena.range().contains(copy)
-                && watched.arena.append(&own_unwinder::thunk(at, hook, copy), generation)
-            {
-                watched.slots[function].store(at.0, Ordering::Release);
+            if !watched.arena.range().contains(copy) {
+                continue;
             }
+            let at = match stand {
+                Stand::Instead(at) => at,
+                Stand::Before(hook) => {
+                    let at = watched.arena.cursor();
+                    if !watched.arena.append(&own_unwinder::thunk(at, hook, copy), generation) {
+                        continue;
+                    }
+                    at
+                }
+            };
+            watched.slots[function].store(at.0, Ordering::Release);
         }
     }
 

@@ -19,12 +19,11 @@
 //! Source: as for `unwinding`; LLVM 14, libunwind/src/UnwindCursor.hpp, Registers.hpp.
 
 use alloc::vec::Vec;
-use core::arch::naked_asm;
 
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{Module, find_linkage_cell};
 
-use super::{image::Image, install, unwinding};
+use super::{image::Image, install, nongnu_unwinder, unwinding};
 use crate::{modules, stacks};
 
 /// Where `ra` is in `struct _Unwind_Context`: behind 18 saved registers and the CFA.
@@ -38,8 +37,17 @@ const CURSOR_FOUND: u64 = 16 + 21 * 8;
 /// How far above its callee's frame an unwinder keeps its context.
 const CONTEXT_REACH: u64 = 64 << 10;
 
-/// A function, by the index of its extent, and what is to be called before it.
-pub type Hooked = (usize, Addr);
+/// A function, by the index of its extent, and what stands there.
+pub type Hooked = (usize, Stand);
+
+/// What stands where a function's copy would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stand {
+    /// A hook that is called before the copy.
+    Before(Addr),
+    /// Another function.
+    Instead(Addr),
+}
 
 /// The functions of an unwinder that is linked into the module.
 pub fn find(image: &Image, module: &Module<'_>) -> Vec<Hooked> {
@@ -57,13 +65,14 @@ pub fn find(image: &Image, module: &Module<'_>) -> Vec<Hooked> {
         let functions = (0..module.extents.len()).filter(is_set_ip);
         hooked.extend(functions.map(|function| (function, entry(set_ip_hook))));
     }
+    hooked.extend(nongnu_unwinder::find(image, module));
     hooked.sort_unstable();
     hooked.dedup_by_key(|hooked| hooked.0);
     hooked
 }
 
-fn entry(hook: unsafe extern "C" fn()) -> Addr {
-    Addr(hook as *const () as u64)
+fn entry(hook: unsafe extern "C" fn()) -> Stand {
+    Stand::Before(Addr(hook as *const () as u64))
 }
 
 /// The functions that call what the GOT cell leads to, through the PLT or not.
@@ -94,31 +103,6 @@ pub fn thunk(at: Addr, hook: Addr, code: Addr) -> Vec<u8> {
     let after = at.0 + bytes.len() as u64 + 4;
     bytes.extend((code.0.wrapping_sub(after) as i32).to_le_bytes());
     bytes
-}
-
-/// Hands the first two arguments of a function that is about to be entered to `$body`, to be changed; all else stays.
-macro_rules! hook {
-    ($name:ident => $body:path) => {
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name() {
-            naked_asm!(
-                concat!(
-                    ".irp register, rax, rcx, rdx, r8, r9, r10, rbx, rsi, rdi\n",
-                    "push \\register\n",
-                    ".endr\n",
-                    "mov rdi, rsp\n",
-                    save_vectors!(),
-                    "\ncall {body}\n",
-                    restore_vectors!(),
-                    "\n.irp register, rdi, rsi, rbx, r10, r9, r8, rdx, rcx, rax\n",
-                    "pop \\register\n",
-                    ".endr\n",
-                    "ret",
-                ),
-                body = sym $body,
-            )
-        }
-    };
 }
 
 hook!(find_hook => on_find);

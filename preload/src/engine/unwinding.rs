@@ -20,8 +20,9 @@ const fn libgcc(name: &'static [u8]) -> LibraryFunction {
 
 static FIND_FDE: LibraryFunction = libgcc(b"_Unwind_Find_FDE");
 static SET_IP: LibraryFunction = libgcc(b"_Unwind_SetIP");
-/// LLVM's, which may be there too; see `own_unwinder`.
+/// Others, which may be there too; see `own_unwinder` and `nongnu_unwinder`.
 static LLVM_SET_IP: LibraryFunction = LibraryFunction::new(b"libunwind.so.1", b"_Unwind_SetIP");
+static NONGNU_SET_IP: LibraryFunction = LibraryFunction::new(b"libunwind.so.8", b"_Unwind_SetIP");
 
 /// What an unwinder is to look for, and its frame's return address, where both are in a copy.
 pub(super) fn original(pc: u64, ra: u64) -> Option<(u64, u64)> {
@@ -61,16 +62,18 @@ pub unsafe extern "C" fn find_fde(pc: u64, bases: *mut u64) -> u64 {
 /// Called by a personality routine with its context.
 #[cfg_attr(not(test), unsafe(export_name = "_Unwind_SetIP"))]
 pub unsafe extern "C" fn set_ip(context: u64, ip: u64) {
-    // LLVM's context begins with a pointer into the library, libgcc's with one to the stack or with none.
+    // LLVM's context begins with a pointer into the library, nongnu.org's has one second, libgcc's has pointers to the
+    // stack or none.
     // SAFETY: by the caller's word.
-    let is_llvm = modules::find(unsafe { (context as *const u64).read() }).is_some();
-    let (real, ip) = if is_llvm {
-        (LLVM_SET_IP.find(), ip)
-    } else {
-        (SET_IP.find(), install::find_copy(Pc(ip)).map_or(ip, |copy| copy.0))
+    let words = unsafe { [0, 1].map(|at| (context as *const u64).add(at).read()) };
+    let is_in_module = |word: u64| modules::find(word).is_some();
+    let (real, ip) = match words {
+        [first, _] if is_in_module(first) => (LLVM_SET_IP.find(), ip),
+        [_, second] if is_in_module(second) => (NONGNU_SET_IP.find(), ip),
+        _ => (SET_IP.find(), install::find_copy(Pc(ip)).map_or(ip, |copy| copy.0)),
     };
     let Some(real) = real else { return };
-    // SAFETY: both libraries' functions by this name have this signature.
+    // SAFETY: all these libraries' functions by this name have this signature.
     let real: extern "C" fn(u64, u64) = unsafe { core::mem::transmute(real) };
     real(context, ip);
 }

@@ -82,15 +82,40 @@ static WATCHING: AtomicBool = AtomicBool::new(false);
 
 global_asm!(
     // The kernel's restorer protocol (signal(7), "sigreturn"): the very bytes by which unwinders and debuggers
-    // know a signal frame.
+    // know a signal frame, with what others go by: where in the ucontext_t, at the stack pointer, each register is
+    // (DW_CFA_expression REGISTER: DW_OP_breg7 OFFSET; the CFA is what the one of the stack pointer holds).
     ".p2align 4",
-    "nop", // unwinders look up the byte before a return address
+    ".cfi_startproc",
+    ".cfi_signal_frame",
+    ".macro memcheck_saved register, offset",
+    ".cfi_escape 0x10, \\register, 3, 0x77, 0x80 | (\\offset & 0x7f), \\offset >> 7",
+    ".endm",
+    ".cfi_escape 0x0f, 4, 0x77, 0x80 | (160 & 0x7f), 160 >> 7, 0x06",
+    "memcheck_saved 0, 144", // rax
+    "memcheck_saved 1, 136", // rdx
+    "memcheck_saved 2, 152", // rcx
+    "memcheck_saved 3, 128", // rbx
+    "memcheck_saved 4, 112", // rsi
+    "memcheck_saved 5, 104", // rdi
+    "memcheck_saved 6, 120", // rbp
+    "memcheck_saved 7, 160", // rsp
+    "memcheck_saved 8, 40",  // r8 …
+    "memcheck_saved 9, 48",
+    "memcheck_saved 10, 56",
+    "memcheck_saved 11, 64",
+    "memcheck_saved 12, 72",
+    "memcheck_saved 13, 80",
+    "memcheck_saved 14, 88",
+    "memcheck_saved 15, 96",  // … r15
+    "memcheck_saved 16, 168", // rip
+    "nop",                    // unwinders look up the byte before a return address
     ".globl memcheck_signal_restorer",
     ".hidden memcheck_signal_restorer",
     ".type memcheck_signal_restorer,@function",
     "memcheck_signal_restorer:",
     "mov rax, 15",
     "syscall",
+    ".cfi_endproc",
     ".size memcheck_signal_restorer, .-memcheck_signal_restorer",
 );
 
