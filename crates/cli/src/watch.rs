@@ -31,7 +31,7 @@ use nix::{
 
 use crate::{
     collect::Collector,
-    os::{Channel, PidWatch, forward, session_of},
+    os::{Channel, PidWatch, forward, session_of, time_in_queue},
     progress::Spinner,
     questions::{self, Question},
     tree::{End, LossSum, Tree, Watched},
@@ -45,7 +45,10 @@ const GRACE: Duration = Duration::from_secs(2);
 const DAEMON_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a forked child may take to claim its stream when everybody else has ended.
-const BIRTH: Duration = Duration::from_millis(200);
+const BIRTH: Duration = Duration::from_secs(1);
+
+/// What a busy machine may make of these: time that a process waits for a processor does not count.
+const MOST_GRACE: Duration = Duration::from_secs(10);
 
 /// The sleep of a thread on the doorbell, which only bounds how late a lost wake-up is noticed; and how often a process
 /// that no descriptor watches is asked for.
@@ -183,6 +186,7 @@ impl Watch {
     fn linger(&mut self, collector: &mut dyn Collector) -> Vec<String> {
         let start = Instant::now();
         let session = session_of(0);
+        let mut given = Duration::ZERO;
         loop {
             // Read before the streams are: who is not counted any more has one.
             let is_being_born = self.channel.header().forking() > 0;
@@ -190,10 +194,17 @@ impl Watch {
             let grace = |held: &Held| if session_of(held.pid) == session { GRACE } else { DAEMON_GRACE };
             let grace = self.held.values().map(grace).max().unwrap_or_default();
             let birth = if is_being_born { BIRTH } else { Duration::ZERO };
-            let left = grace.max(birth).saturating_sub(start.elapsed());
-            if left.is_zero() || self.sleep(Some(left)) {
+            let left = grace.max(birth).saturating_sub(given);
+            if left.is_zero() || start.elapsed() > MOST_GRACE {
                 break;
             }
+            let (before, asleep) = (self.queued(), Instant::now());
+            if self.sleep(Some(left)) {
+                break;
+            }
+            let now = self.queued();
+            let waited = now.iter().filter_map(|(pid, now)| now.checked_sub(*before.get(pid)?)).max();
+            given += asleep.elapsed().saturating_sub(waited.unwrap_or_default());
         }
         let mut remarks = Vec::new();
         for held in self.held.values() {
@@ -204,6 +215,12 @@ impl Watch {
             }
         }
         remarks
+    }
+
+    /// How long this thread, as number zero, and the processes have waited for a processor so far.
+    fn queued(&self) -> BTreeMap<u32, Duration> {
+        let pids = self.held.values().map(|held| held.pid).chain([0]);
+        pids.map(|pid| (pid, time_in_queue(pid))).collect()
     }
 
     /// Sleeps until something happened, and deals with signals. Says whether one wants the watch to end.

@@ -14,5 +14,5 @@ mod spawn;
 pub use beginning::Beginning;
 pub use lifeline::hold_lifeline;
 pub use mapping::Channel;
-pub use pid::{PidWatch, capabilities_of, die_by, forward, session_of};
+pub use pid::{PidWatch, capabilities_of, die_by, forward, session_of, time_in_queue};
 pub use spawn::{SpawnError, spawn};

@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     os::unix::ffi::OsStrExt,
     path::Path,
+    time::Duration,
 };
 
 use nix::{
@@ -69,6 +70,14 @@ pub fn session_of(pid: u32) -> Option<i32> {
     // SAFETY: getsid only asks.
     let session = unsafe { libc::getsid(pid.cast_signed()) };
     (session >= 0).then_some(session)
+}
+
+/// How long a process' first thread, or the calling thread with zero, has waited for a processor (proc(5), schedstat).
+pub fn time_in_queue(pid: u32) -> Duration {
+    let task = if pid == 0 { "thread-self".to_owned() } else { pid.to_string() };
+    let text = std::fs::read_to_string(format!("/proc/{task}/schedstat")).unwrap_or_default();
+    let ns = text.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(ns.unwrap_or_default())
 }
 
 /// Sends a signal by number, also real-time ones, which nix has no names for.
