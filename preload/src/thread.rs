@@ -45,6 +45,8 @@ pub struct ThreadBlock {
     pub errors_disabled: Cell<u32>,
     /// Return addresses that stand elsewhere for the time of a call; see `engine::callers`.
     pub hidden: crate::engine::callers::Hidden,
+    /// The signals that the thread had blocked before it began to fork.
+    pub fork_mask: Cell<u64>,
     /// The number of the last system call that a copy, or libc's `syscall`, made in this thread.
     pub last_call: Cell<u64>,
     /// Where emitted checks keep registers; see `engine`.

@@ -173,29 +173,19 @@ pub fn is_sound() -> bool {
     !MAY_HOLD_HALVES.load(Ordering::Relaxed)
 }
 
-/// The calling thread is about to fork: nobody shall be in the middle of something that is shared.
+/// The calling thread is about to fork, with signals blocked: nobody shall be in the middle of something that is shared.
 pub fn before_fork(heap: &'static Heap<'static>) {
-    // No handler of this thread may come between the first lock and the word that lets it pass.
-    let mask = signal::set_mask(u64::MAX);
     heap.lock_for_fork(&Memory, thread::id());
-    signal::set_mask(mask);
 }
 
 /// It has forked.
 pub fn after_fork_in_parent(heap: &'static Heap<'static>) {
-    unlock(heap);
-}
-
-/// As in `before_fork`, the other way round.
-fn unlock(heap: &'static Heap<'static>) {
-    let mask = signal::set_mask(u64::MAX);
     heap.unlock_after_fork();
-    signal::set_mask(mask);
 }
 
 /// It is the only thread of a new process.
 pub fn after_fork_in_child(heap: &'static Heap<'static>) {
-    unlock(heap);
+    heap.unlock_after_fork();
     heap.forget_sweep();
     let (tid, pid) = (thread::id().0, process::pid());
     let own = thread::current().heap.get();
