@@ -30,7 +30,10 @@ use super::{restart::restart, task};
 use memcheck_wire::STOP_SIGNAL;
 
 use crate::{
-    lifecycle::{fatal::Context, signals},
+    lifecycle::{
+        fatal::{Context, code_of},
+        signals,
+    },
     sys::{
         self, Errno, futex, process,
         signal::{self, Action},
@@ -53,6 +56,8 @@ const PATIENCE_MS: u64 = 300;
 const DESPAIR_MS: u64 = 20_000;
 const STEP_MS: u64 = 5;
 
+/// The `si_code` of a signal that tgkill(2) sent.
+const SI_TKILL: i32 = -6;
 /// There is no such thread.
 const ESRCH: Errno = Errno(3);
 
@@ -312,7 +317,8 @@ impl Note {
 /// The kernel calls this in the thread that is to stop.
 extern "C" fn on_signal(number: i32, info: u64, context: u64) {
     let Some(releases) = Note::read(info) else {
-        if !super::asked::serve(context) {
+        // libc sends to threads, the launcher to the process: neither may take the other's.
+        if code_of(info) == SI_TKILL || !super::asked::serve(context) {
             chain(number, info, context);
         }
         return;
