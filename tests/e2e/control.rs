@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("control::hundred_busy_threads_go_on", crowd));
     trials.push(trial("control::child_is_asked_by_its_own_id", child));
     trials.push(trial("control::parent_of_vfork_goes_on", parent_of_vfork));
+    trials.push(trial("control::forks_and_changes_of_rights_go_on", forks));
     trials.push(trial("control::processes_that_cannot_be_asked_are_told_apart", refusals));
     trials
 }
@@ -183,6 +184,73 @@ int main(void)
         _exit(0);
     }
     waitpid(child, NULL, 0);
+    return 0;
+}
+"#;
+
+/// A thread that forks holds locks that others wait for, and libc tells all threads of changed rights by the very signal
+/// that asks.
+fn forks() -> Result<(), String> {
+    let source = compile::source("control/source", "forks.c", FORKS)?;
+    let forks = compile::program(&source, "control", &["-g", "-w", "-pthread"].map(str::to_owned))?;
+    let mut talker = Talker::start(&[], &forks)?;
+    talker.line()?;
+    for _ in 0..CALLS {
+        must_hold(&ask(talker.launcher.id(), "--all")?, &["0 loss records"])?;
+    }
+    let (status, text) = talker.finish()?;
+    if status == "exit 0" { Ok(()) } else { Err(format!("{status}:\n{text}")) }
+}
+
+/// Threads that allocate, fork and set their user until the input ends.
+const FORKS: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile int is_over;
+static void *allocates(void *unused)
+{
+    void *blocks[32] = {0};
+    for (unsigned i = 0; !is_over; i++) {
+        free(blocks[i % 32]);
+        blocks[i % 32] = malloc(i % 900);
+    }
+    for (int i = 0; i < 32; i++)
+        free(blocks[i]);
+    return unused;
+}
+static void *forks(void *unused)
+{
+    while (!is_over) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        waitpid(child, NULL, 0);
+    }
+    return unused;
+}
+static void *sets_user(void *unused)
+{
+    for (; !is_over; usleep(500))
+        seteuid(geteuid());
+    return unused;
+}
+int main(void)
+{
+    void *(*work[])(void *) = {allocates, allocates, forks, sets_user};
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, work[i], NULL);
+    puts("ready");
+    fflush(stdout);
+    char byte;
+    while (read(0, &byte, 1) > 0)
+        ;
+    is_over = 1;
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
     return 0;
 }
 "#;
