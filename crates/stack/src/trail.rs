@@ -143,6 +143,8 @@ pub struct Trail {
 }
 
 const HEADS: usize = 64;
+/// How many frames [`Trail::climb`] passes at most.
+const CLIMBED_FRAMES: usize = 8;
 
 impl Trail {
     /// An empty trail.
@@ -217,7 +219,7 @@ impl Trail {
             self.stack_end.set(process.stack_end());
             self.len.set(0);
         }
-        let near = self.find_near(start, depth, process, depot);
+        let near = self.climb(start, depth, process, depot);
         let id = near.unwrap_or_else(|| self.walk_along(start, depth, process, depot));
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
@@ -230,36 +232,63 @@ impl Trail {
         &self.heads[(hash >> 58) as usize % HEADS]
     }
 
-    /// The id of a walk whose second frame is on the trail, when its stack is the one that was interned after the one
-    /// found last. So are most of a program that builds or fells the same tree again.
-    fn find_near(
+    /// The id of a walk that meets the trail within a few frames by the usual rules, where all of it is whole and shorter
+    /// than `depth`. So is nearly every walk; for the others this changes nothing.
+    #[inline(always)]
+    fn climb(
         &self,
         start: Registers,
         depth: usize,
         process: &impl Process,
         depot: &Depot<'_>,
     ) -> Option<StackId> {
-        let Plain::Next { next, .. } = plain_step(start, PcKind::Return, process) else { return None };
-        let known = &self.frames[..usize::from(self.len.get()).min(TRAIL_FRAMES)];
-        let met = known.iter().rposition(|frame| frame.sp.get() >= next.sp)?;
-        // What has an id is whole.
-        let (frame, outer) = (&known[met], known[met].id.get());
-        if outer == 0 || !frame.is_met(next) || met + 2 >= depth {
+        let mut unseen = usize::from(self.len.get()).min(TRAIL_FRAMES);
+        let (mut at, mut link_here) = (start, PASSES);
+        let mut inner = 0;
+        // A call in tail position starts on the trail.
+        loop {
+            while unseen > 0 && self.frames[unseen - 1].sp.get() < at.sp {
+                unseen -= 1;
+            }
+            if self.frames[unseen.checked_sub(1)?].is_met(at) {
+                break;
+            }
+            if inner == CLIMBED_FRAMES {
+                return None;
+            }
+            let Plain::Next { next, words, by_bp } = plain_step(at, PcKind::Return, process) else {
+                return None;
+            };
+            // As in `walk_along`.
+            if u64::from(words) * 8 > next.sp - at.sp {
+                return None;
+            }
+            self.passed[inner].set(at, if by_bp { NEEDS | link_here } else { link_here });
+            inner += 1;
+            (at, link_here) = (next, reached(words));
+        }
+        let met = unseen - 1;
+        if !self.is_whole.get() || unseen + inner >= depth || !self.stand(0, met, process) {
             return None;
         }
-        let id = depot.find_next_branch(StackId(outer), Pc(start.pc), StackId(self.latest.get()))?;
-        if !self.stand(0, met, process) {
-            return None;
+        let top = self.remember(met, inner, true, (at, link_here));
+        let id = self.id_of(top + 1, unseen + inner, depot);
+        if inner > 0 {
+            let sum = StackHash::with_inner(self.frames[top].hash.get(), Pc(start.pc));
+            self.head(start).note(&Way {
+                passed: &self.passed[..inner],
+                next: met,
+                met: &self.frames[met],
+                met_offset: link_here & OFFSET_MASK,
+                last: 0,
+                key: head_key(sum, start),
+                id,
+            });
         }
-        // Met a second time: it becomes a head.
-        let key = head_key(StackHash::with_inner(frame.hash.get(), Pc(start.pc)), start);
-        if self.head(start).is_noted(key) {
-            return None;
-        }
-        self.latest.set(id.0);
         Some(id)
     }
 
+    #[inline(never)]
     fn walk_along(
         &self,
         start: Registers,
