@@ -18,7 +18,7 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use memcheck_heap::{BatchWords, Chunk, ChunkMeta, Heap, Layout, Tables, Wishes};
+use memcheck_heap::{BatchWords, Chunk, ChunkMeta, GroupWords, Heap, Layout, Tables, Wishes};
 use memcheck_model::{Addr, AddrRange};
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 
@@ -113,11 +113,12 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
         let layout = Layout::new(HEAP_BASE, small_shift, large_shift);
         let metas = layout.chunk_count() * size_of::<ChunkMeta>();
         let sizes = layout.large_count() * size_of::<AtomicU64>();
+        let groups = layout.group_count() * size_of::<GroupWords>();
         let ring = Tables::RING_BATCHES * size_of::<BatchWords>();
-        let Some(memory) = sys::map_anonymous(metas + sizes + 2 * ring) else { continue };
+        let Some(memory) = sys::map_anonymous(metas + sizes + groups + 2 * ring) else { continue };
         let range = layout.range();
         if sys::reserve_inaccessible(range.start(), range.size().0).is_err() {
-            sys::unmap(memory, metas + sizes + 2 * ring);
+            sys::unmap(memory, metas + sizes + groups + 2 * ring);
             continue;
         }
         // SAFETY: the tables follow one another in the mapping just made, which is zeroed (valid for all of them,
@@ -126,12 +127,13 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
             Tables {
                 metas: core::slice::from_raw_parts(memory.cast(), layout.chunk_count()),
                 large_sizes: core::slice::from_raw_parts(memory.add(metas).cast(), layout.large_count()),
+                groups: core::slice::from_raw_parts(memory.add(metas + sizes).cast(), layout.group_count()),
                 small_ring: core::slice::from_raw_parts(
-                    memory.add(metas + sizes).cast(),
+                    memory.add(metas + sizes + groups).cast(),
                     Tables::RING_BATCHES,
                 ),
                 big_ring: core::slice::from_raw_parts(
-                    memory.add(metas + sizes + ring).cast(),
+                    memory.add(metas + sizes + groups + ring).cast(),
                     Tables::RING_BATCHES,
                 ),
             }

@@ -9,7 +9,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_model::ThreadId;
 
-use crate::{ChunkId, ChunkMeta, Class, quarantine::Pending, size_class::SMALL_CLASSES};
+use crate::{
+    ChunkId, ChunkMeta, Class,
+    group::{GROUPED_CLASSES, Stock},
+    quarantine::Pending,
+    size_class::SMALL_CLASSES,
+};
 
 /// A singly linked list of chunks of one class.
 #[derive(Clone, Copy, Debug)]
@@ -53,63 +58,11 @@ impl List {
         self.count -= 1;
         Some(id)
     }
-}
 
-/// How many lists a thread has of each class.
-const TURNS: usize = 4;
-
-/// A thread's free slots of one class, in lists that take turns: what comes next of a list is known that many
-/// allocations before it is given out. Full lists go to the centre as they are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stock {
-    lists: [List; TURNS],
-    turn: u32,
-}
-
-/// How many batches of fresh slots a full list is worth.
-const FULL_BATCHES: u32 = 2;
-
-impl Stock {
-    pub const EMPTY: Self = Self { lists: [List::EMPTY; TURNS], turn: 0 };
-
-    /// The next slot, if the list whose turn it is has one, and the one behind it in that list, or none.
+    /// The list, when it is as much as a thread keeps. It goes to the centre as it is.
     #[inline]
-    pub fn pop(&mut self, metas: &[ChunkMeta]) -> Option<(ChunkId, ChunkId)> {
-        let list = &mut self.lists[self.turn as usize % TURNS];
-        let id = list.pop(metas)?;
-        let coming = list.head;
-        self.turn = self.turn.wrapping_add(1);
-        Some((id, coming))
-    }
-
-    /// A slot of whichever list has one.
-    pub fn pop_any(&mut self, metas: &[ChunkMeta]) -> Option<ChunkId> {
-        (0..TURNS).find_map(|_| {
-            let popped = self.pop(metas);
-            if popped.is_none() {
-                self.turn = self.turn.wrapping_add(1);
-            }
-            popped.map(|(id, _)| id)
-        })
-    }
-
-    /// Adds a slot, which is the next.
-    #[inline]
-    pub fn push(&mut self, id: ChunkId, meta: &ChunkMeta) {
-        self.turn = self.turn.wrapping_sub(1);
-        self.lists[self.turn as usize % TURNS].push(id, meta);
-    }
-
-    /// Takes the list that the next `push` adds to, when that is full.
-    #[inline]
-    pub fn take_full(&mut self, class: Class) -> Option<List> {
-        let list = &mut self.lists[self.turn.wrapping_sub(1) as usize % TURNS];
-        (list.count >= FULL_BATCHES * class.shape().batch).then(|| core::mem::replace(list, List::EMPTY))
-    }
-
-    /// The lists, for who takes or gives them whole.
-    pub fn lists(&mut self) -> &mut [List; TURNS] {
-        &mut self.lists
+    pub fn take_full(&mut self, class: Class) -> Option<Self> {
+        (self.count >= class.kept_slots()).then(|| core::mem::replace(self, Self::EMPTY))
     }
 }
 
@@ -132,7 +85,9 @@ pub(crate) fn count(counter: &AtomicU64, amount: u64) {
 #[derive(Debug)]
 pub struct ThreadCache {
     pub(crate) tid: ThreadId,
-    pub(crate) free: [Stock; SMALL_CLASSES],
+    pub(crate) grouped: [Stock; GROUPED_CLASSES],
+    /// Of the classes after those.
+    listed: [List; SMALL_CLASSES - GROUPED_CLASSES],
     pub(crate) pending_small: Pending,
     pub(crate) pending_big: Pending,
     /// Live bytes gained (or lost) since they were last added to the heap's.
@@ -149,7 +104,8 @@ impl ThreadCache {
     pub const fn new(tid: ThreadId) -> Self {
         Self {
             tid,
-            free: [Stock::EMPTY; SMALL_CLASSES],
+            grouped: [Stock::EMPTY; GROUPED_CLASSES],
+            listed: [List::EMPTY; SMALL_CLASSES - GROUPED_CLASSES],
             pending_small: Pending::EMPTY,
             pending_big: Pending::EMPTY,
             live_delta: 0,
@@ -161,6 +117,11 @@ impl ThreadCache {
                 freed_bytes: AtomicU64::new(0),
             },
         }
+    }
+
+    /// The free slots of a small class that is not grouped.
+    pub(crate) fn listed(&mut self, class: Class) -> &mut List {
+        &mut self.listed[class.index() - GROUPED_CLASSES]
     }
 
     /// The thread that works through the cache.

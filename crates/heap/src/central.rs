@@ -2,22 +2,31 @@
 //! ever used.
 //!
 //! ```text
-//!  top ─▶ first slot of a list ─below▶ first slot of another … lists come and go whole: nobody walks along one here
-//!            └next▶ …                    └next▶ …
+//!  head ─next▶ … ─next▶ tail       groups with recycled slots
+//!  top ─▶ first slot of a list ─below▶ first slot of another …    of classes that are not grouped: lists come and
+//!            └next▶ …                    └next▶ …                  go whole, nobody walks along one here
 //! ```
 //!
 //! Invariants: slots `0..frontier` were carved: their left redzones hold the pattern and their shadow says so,
 //! and so does the left redzone after the last one (the right redzone of its chunk). `committed` bytes of the
-//! region from its start are mapped (small classes). Both only grow. The lists are touched under the lock only.
+//! region from its start are mapped (small classes). Both only grow. Chain and lists are touched under the lock only.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{ChunkMeta, cache::List, lock::Lock};
+use crate::{
+    ChunkMeta, GroupWords,
+    cache::List,
+    group::{Chain, Group},
+    lock::Lock,
+};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Central {
     pub lock: Lock,
     top: AtomicU64,
+    /// Groups; all ones is none.
+    head: AtomicU32,
+    tail: AtomicU32,
     frontier: AtomicU32,
     committed: AtomicU64,
 }
@@ -27,6 +36,8 @@ impl Central {
         Self {
             lock: Lock::new(),
             top: AtomicU64::new(List::EMPTY.word()),
+            head: AtomicU32::new(u32::MAX),
+            tail: AtomicU32::new(u32::MAX),
             frontier: AtomicU32::new(0),
             committed: AtomicU64::new(0),
         }
@@ -50,14 +61,42 @@ impl Central {
         self.committed.store(bytes, Ordering::Relaxed);
     }
 
-    /// Adds a list, which is not empty; the lock is held.
-    pub fn put(&self, list: List, metas: &[ChunkMeta]) {
+    /// Adds a chain, which is not empty; the lock is held.
+    pub fn put(&self, chain: Chain, groups: &[GroupWords]) {
+        match self.head() {
+            Group::NONE => self.head.store(chain.head.0, Ordering::Relaxed),
+            _ => Group(self.tail.load(Ordering::Relaxed)).set_next(chain.head, groups),
+        }
+        self.tail.store(chain.tail.0, Ordering::Relaxed);
+    }
+
+    /// Takes the groups that were added first, `most` of them or until they have `enough` slots, and how many slots these
+    /// are; the lock is held.
+    pub fn take(&self, enough: u32, most: u32, groups: &[GroupWords]) -> (Chain, u32) {
+        let (mut taken, mut slots, mut next) = (Chain::EMPTY, 0, self.head());
+        let last = Group(self.tail.load(Ordering::Relaxed));
+        while slots < enough && taken.count < most && next != Group::NONE {
+            let group = next;
+            next = if group == last { Group::NONE } else { group.next(groups) };
+            slots += group.words(groups).count();
+            taken.push(group, groups);
+        }
+        self.head.store(next.0, Ordering::Relaxed);
+        (taken, slots)
+    }
+
+    fn head(&self) -> Group {
+        Group(self.head.load(Ordering::Relaxed))
+    }
+
+    /// Adds a list of a class that is not grouped, which is not empty; the lock is held.
+    pub fn put_list(&self, list: List, metas: &[ChunkMeta]) {
         metas[list.head.0 as usize].set_below(self.top.load(Ordering::Relaxed));
         self.top.store(list.word(), Ordering::Relaxed);
     }
 
     /// Takes the list that was added last, if there is one; the lock is held.
-    pub fn take(&self, metas: &[ChunkMeta]) -> List {
+    pub fn take_list(&self, metas: &[ChunkMeta]) -> List {
         let list = List::from_word(self.top.load(Ordering::Relaxed));
         if list.count > 0 {
             self.top.store(metas[list.head.0 as usize].below(), Ordering::Relaxed);

@@ -3,8 +3,8 @@
 //! In: sizes, addresses and who asks ([`Request`], [`Freeing`]). Out: addresses, and what is wrong as data
 //! ([`FreeError`], [`Late`]); reports are made by others. Memory is touched through [`Backend`] alone.
 //!
-//! Invariants: a slot is in one place only: live, in one `Pending` or ring batch, or in one free list. A thread
-//! takes a lock only when a list of its own ran empty or full. Runs before init, in signal handlers (with a cache
+//! Invariants: a slot is in one place only: live, in one `Pending` or ring batch, or free in one group or stock. A thread
+//! takes a lock only when a chain of its own ran empty or full. Runs before init, in signal handlers (with a cache
 //! of their own, see [`ThreadCache`]), in a child of vfork.
 
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -12,10 +12,12 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use memcheck_model::{Addr, AddrRange, Damage, Function, Size, StackId, ThreadId};
 
 use crate::{
-    Backend, BatchWords, Chunk, ChunkId, ChunkMeta, ChunkState, Class, Layout, Pattern, Reason, ThreadCache,
+    Backend, BatchWords, Chunk, ChunkId, ChunkMeta, ChunkState, Class, GroupWords, Layout, Pattern, Reason,
+    ThreadCache,
     cache::count,
     central::Central,
     chunk::{Info, user_start},
+    group::Stock,
     known::KnownWrites,
     large::large_pages,
     layout::Slot,
@@ -35,6 +37,8 @@ const BIG_SLOT_BYTES: u64 = 8 << 10;
 pub struct Tables<'a> {
     /// One for each of `Layout::chunk_count`.
     pub metas: &'a [ChunkMeta],
+    /// One for each of `Layout::group_count`.
+    pub groups: &'a [GroupWords],
     /// Sizes of large chunks: `Layout::large_count`.
     pub large_sizes: &'a [AtomicU64],
     /// For the quarantine of small chunks; a power of two.
@@ -230,6 +234,11 @@ impl<'a> Heap<'a> {
     }
 
     #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
+    #[inline]
     pub(crate) fn meta(&self, id: ChunkId) -> &ChunkMeta {
         &self.tables.metas[id.0 as usize]
     }
@@ -257,7 +266,7 @@ impl<'a> Heap<'a> {
         if class.is_large() {
             return self.allocate_large(cache, backend, request, class);
         }
-        match cache.free[class.index()].pop(self.tables.metas) {
+        match cache.grouped.get_mut(class.index()).and_then(Stock::pop) {
             Some((id, coming)) => {
                 // Its metadata is read; its bytes are only written, which nobody waits for.
                 if let Some(meta) = self.tables.metas.get(coming.0 as usize) {
@@ -269,7 +278,7 @@ impl<'a> Heap<'a> {
         }
     }
 
-    /// As `allocate`, when it is an empty list's turn. A full region passes the request on to the next.
+    /// As `allocate`, when the group at hand has no more. A full region passes the request on to the next.
     #[cold]
     fn allocate_slowly(
         &self,
@@ -279,11 +288,11 @@ impl<'a> Heap<'a> {
         mut class: Class,
     ) -> Option<Allocated> {
         while !class.is_large() {
-            let mut found = cache.free[class.index()].pop_any(self.tables.metas);
+            let mut found = self.find_kept(cache, class);
             if found.is_none() {
                 self.publish_live(cache);
                 self.refill(cache, backend, class);
-                found = cache.free[class.index()].pop_any(self.tables.metas);
+                found = self.find_kept(cache, class);
             }
             if let Some(id) = found {
                 return Some(self.furnish(cache, backend, request, class, id));
@@ -329,26 +338,43 @@ impl<'a> Heap<'a> {
         Allocated { addr: Addr(start), zeroed }
     }
 
+    /// A slot that the thread has.
+    fn find_kept(&self, cache: &mut ThreadCache, class: Class) -> Option<ChunkId> {
+        if let Some(stock) = cache.grouped.get_mut(class.index()) {
+            stock.turn(self.tables.groups);
+            return stock.pop().map(|(id, _)| id);
+        }
+        cache.listed(class).pop(self.tables.metas)
+    }
+
     /// Slots for a thread that has none of this class: recycled ones, else fresh ones.
     fn refill(&self, cache: &mut ThreadCache, backend: &impl Backend, class: Class) {
         let central = &self.centrals[class.index()];
-        let stock = &mut cache.free[class.index()];
+        let Tables { metas, groups, .. } = self.tables;
         central.lock.hold(backend, &self.forker, cache.tid, || {
-            for list in stock.lists() {
-                *list = central.take(self.tables.metas);
-            }
-            if stock.lists()[0].count > 0 {
+            let recycled = if let Some(stock) = cache.grouped.get_mut(class.index()) {
+                let most = class.kept_groups(self.is_shared());
+                let taken = central.take(class.kept_slots() / 2, most, groups);
+                stock.go_on_with(taken);
+                taken.1
+            } else {
+                *cache.listed(class) = central.take_list(metas);
+                cache.listed(class).count
+            };
+            if recycled > 0 {
                 return;
             }
             let first = central.frontier();
             let wanted = class.shape().batch.min(self.layout.slot_count(class) - first);
-            if wanted > 0 && self.carve(backend, central, class, first, wanted) {
-                for number in (first..first + wanted).rev() {
-                    let id = self.layout.id(Slot { class, number });
-                    self.meta(id).begin();
-                    stock.push(id, self.meta(id));
-                }
-                central.set_frontier(first + wanted);
+            if wanted == 0 || !self.carve(backend, central, class, first, wanted) {
+                return;
+            }
+            let ids = (first..first + wanted).map(|number| self.layout.id(Slot { class, number }));
+            ids.clone().for_each(|id| self.meta(id).begin());
+            central.set_frontier(first + wanted);
+            match cache.grouped.get_mut(class.index()) {
+                Some(stock) => stock.begin(ids, groups),
+                None => ids.rev().for_each(|id| cache.listed(class).push(id, self.meta(id))),
             }
         });
     }
@@ -490,9 +516,7 @@ impl<'a> Heap<'a> {
         let Located { slot, id, info, size, .. } = located;
         let meta = self.meta(id);
         let freed_info = info.freed_by(how.function);
-        if info.state() != ChunkState::Live
-            || !meta.try_free(backend, self.is_shared.load(Ordering::Relaxed), info, freed_info)
-        {
+        if info.state() != ChunkState::Live || !meta.try_free(backend, self.is_shared(), info, freed_info) {
             return Err(FreeError::AlreadyFreed(self.view(id)));
         }
         self.check_redzones(backend, &located, late);

@@ -14,6 +14,7 @@
 
 use memcheck_model::{Addr, AddrRange, Size};
 
+use crate::group::GROUP_SHIFT;
 use crate::size_class::{CLASSES, Class, LARGE_CLASSES, LARGE_UNIT_SHIFT, SMALL_CLASSES, SMALL_UNIT_SHIFT};
 
 /// A slot and its metadata: an index into the metadata of all classes.
@@ -85,7 +86,13 @@ impl Layout {
         self.first_large_id() as usize + self.large_count()
     }
 
-    /// How many of those are of large classes: the last ones.
+    /// How many groups the slots of small classes are.
+    #[must_use]
+    pub const fn group_count(&self) -> usize {
+        (self.first_large_id() >> GROUP_SHIFT) as usize
+    }
+
+    /// How many chunks are of large classes: the last ones.
     #[must_use]
     pub const fn large_count(&self) -> usize {
         LARGE_CLASSES << self.large_id_bits

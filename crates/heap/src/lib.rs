@@ -19,6 +19,7 @@ mod cache;
 mod central;
 mod chunk;
 mod describe;
+mod group;
 mod heap;
 mod known;
 mod large;
@@ -34,6 +35,7 @@ pub use backend::{Backend, Change, Pattern, Reason};
 pub use cache::{CacheStatistics, ThreadCache};
 pub use chunk::{Chunk, ChunkMeta, ChunkState};
 pub use describe::LiveSlot;
+pub use group::GroupWords;
 pub use heap::{
     Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Sought, Statistics, Tables, Wishes,
 };

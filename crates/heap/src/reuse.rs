@@ -1,7 +1,7 @@
-//! What becomes of freed chunks: they wait in the quarantine, are looked at once more, and are free slots then, a thread's
-//! own or the centre's.
+//! What becomes of freed chunks: they wait in the quarantine, are looked at once more, and are free slots then,
+//! in a thread's chain or list or the centre's.
 //!
-//! In: a thread's batch of frees. Out: slots in its lists of free ones; damage to the bytes of freed chunks as [`Late`].
+//! In: a thread's batch of frees. Out: free slots; damage to the bytes of freed chunks as [`Late`].
 //!
 //! Invariant: nothing is read here that was not asked for some chunks ahead, because chunks that leave the quarantine
 //! were last touched long ago.
@@ -13,6 +13,7 @@ use memcheck_model::ThreadId;
 use crate::{
     Backend, ChunkId, ChunkState, Class, Heap, Late, ThreadCache,
     cache::List,
+    group::{Chain, Group, Stock},
     heap::Located,
     large::large_pages,
     quarantine::{Pending, Quarantine},
@@ -78,23 +79,32 @@ impl Heap<'_> {
                 self.ask_for(backend, self.meta(id), slot.class, self.layout.slot_start(slot));
             };
             batch.first().for_each(ask_for);
+            // Neighbours are often freed one after the other.
+            let mut free = None;
             while let Some((id, coming)) = batch.take(self.tables.metas) {
                 if let Some(coming) = coming {
                     ask_for(coming);
                 }
-                self.recycle(cache, backend, id, late);
+                let class = self.recycle(backend, id, late);
+                if !class.is_grouped() {
+                    self.put_in_list(cache, backend, class, id);
+                    continue;
+                }
+                let (group, bit) = Group::of(id);
+                free = match free {
+                    Some((class, with, bits)) if with == group => Some((class, with, bits | bit)),
+                    other => {
+                        self.put_free(cache, backend, other);
+                        Some((class, group, bit))
+                    }
+                };
             }
+            self.put_free(cache, backend, free);
         }
     }
 
     /// Makes a chunk that has left the quarantine ready to be given out again.
-    fn recycle(
-        &self,
-        cache: &mut ThreadCache,
-        backend: &impl Backend,
-        id: ChunkId,
-        late: &mut dyn FnMut(&Late),
-    ) {
+    fn recycle(&self, backend: &impl Backend, id: ChunkId, late: &mut dyn FnMut(&Late)) -> Class {
         let meta = self.meta(id);
         let info = meta.info();
         let located = self.locate(self.layout.slot(id), id, info);
@@ -106,15 +116,40 @@ impl Heap<'_> {
         if slot.class.is_large() {
             self.swept.wait(backend, id);
             backend.decommit(large_pages(start, start + size));
-            self.give_back(cache.tid, backend, slot.class, List::of(id));
-            return;
+        } else {
+            self.clear_freed(backend, &located);
         }
-        self.clear_freed(backend, &located);
-        let stock = &mut cache.free[slot.class.index()];
-        let full = stock.take_full(slot.class);
-        stock.push(id, meta);
+        slot.class
+    }
+
+    /// Makes slots of a group free.
+    fn put_free(&self, cache: &mut ThreadCache, backend: &impl Backend, slots: Option<(Class, Group, u64)>) {
+        let Some((class, group, bits)) = slots else { return };
+        let stock = &mut cache.grouped[class.index()];
+        stock.put(group, bits, self.tables.groups);
+        if let Some(full) = stock.take_full(class, class.kept_groups(self.is_shared())) {
+            self.give_back_chain(cache.tid, backend, class, full);
+        }
+    }
+
+    /// Makes a slot of a class that is not grouped free.
+    fn put_in_list(&self, cache: &mut ThreadCache, backend: &impl Backend, class: Class, id: ChunkId) {
+        if class.is_large() {
+            return self.give_back(cache.tid, backend, class, List::of(id));
+        }
+        let list = cache.listed(class);
+        let full = list.take_full(class);
+        list.push(id, self.meta(id));
         if let Some(full) = full {
-            self.give_back(cache.tid, backend, slot.class, full);
+            self.give_back(cache.tid, backend, class, full);
+        }
+    }
+
+    /// Puts groups into the centre.
+    fn give_back_chain(&self, tid: ThreadId, backend: &impl Backend, class: Class, chain: Chain) {
+        if chain.count > 0 {
+            let central = &self.centrals[class.index()];
+            central.lock.hold(backend, &self.forker, tid, || central.put(chain, self.tables.groups));
         }
     }
 
@@ -122,7 +157,7 @@ impl Heap<'_> {
     pub(crate) fn give_back(&self, tid: ThreadId, backend: &impl Backend, class: Class, list: List) {
         if list.count > 0 {
             let central = &self.centrals[class.index()];
-            central.lock.hold(backend, &self.forker, tid, || central.put(list, self.tables.metas));
+            central.lock.hold(backend, &self.forker, tid, || central.put_list(list, self.tables.metas));
         }
     }
 
@@ -131,8 +166,11 @@ impl Heap<'_> {
         self.flush_small(cache, backend, late);
         self.flush_big(cache, backend, late);
         for class in Class::all().take_while(|class| !class.is_large()) {
-            for list in cache.free[class.index()].lists() {
-                let list = core::mem::replace(list, List::EMPTY);
+            if let Some(stock) = cache.grouped.get_mut(class.index()) {
+                let chain = core::mem::replace(stock, Stock::EMPTY).into_chain(self.tables.groups);
+                self.give_back_chain(cache.tid, backend, class, chain);
+            } else {
+                let list = core::mem::replace(cache.listed(class), List::EMPTY);
                 self.give_back(cache.tid, backend, class, list);
             }
         }

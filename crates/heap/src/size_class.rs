@@ -143,6 +143,8 @@ const fn shapes() -> [ClassShape; CLASSES] {
         let batch = match 16384 / slot_bytes {
             0 => 1,
             129.. => 128,
+            // Whole groups.
+            64.. => 64,
             slots => slots as u32,
         };
         shapes[class] = ClassShape {

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_heap::{
-    Backend, BatchWords, Change, ChunkMeta, Freeing, Heap, Layout, Pattern, Reason, Request, Tables, Wishes,
+    Backend, BatchWords, Change, ChunkMeta, Freeing, GroupWords, Heap, Layout, Pattern, Reason, Request,
+    Tables, Wishes,
 };
 use memcheck_model::{Addr, AddrRange, Function, StackId};
 
@@ -152,6 +153,7 @@ impl Backend for Fake {
 pub struct OwnTables {
     layout: Layout,
     metas: Vec<ChunkMeta>,
+    groups: Vec<GroupWords>,
     large_sizes: Vec<AtomicU64>,
     small_ring: Vec<BatchWords>,
     big_ring: Vec<BatchWords>,
@@ -167,6 +169,7 @@ impl OwnTables {
         Self {
             layout,
             metas: zeroed(layout.chunk_count()),
+            groups: zeroed(layout.group_count()),
             large_sizes: zeroed(layout.large_count()),
             small_ring: zeroed(1 << 6),
             big_ring: zeroed(1 << 4),
@@ -177,6 +180,7 @@ impl OwnTables {
     pub fn heap(&self, wishes: Wishes) -> (Heap<'_>, Fake) {
         let tables = Tables {
             metas: &self.metas,
+            groups: &self.groups,
             large_sizes: &self.large_sizes,
             small_ring: &self.small_ring,
             big_ring: &self.big_ring,
