@@ -63,7 +63,7 @@ pub fn run(data: &[u8]) {
     let stated: Vec<Extent> = starts.iter().zip(ends).map(|(&start, end)| extent(start, end)).collect();
     let symbols = if is(16) { &stated[..] } else { &stated[..0] };
     let unwind = if is(32) { &stated[..1] } else { &stated[..] };
-    let extents = discover(&text, unwind, symbols);
+    let extents = discover(&text, unwind, symbols).extents;
     let module = Module { text: text.to_vec(), constants: Vec::new(), extents, callees: Callees::default() };
     check_extents(&module, unwind);
     for index in 0..module.extents.len().min(8) {

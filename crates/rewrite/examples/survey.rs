@@ -74,7 +74,7 @@ fn main() {
             .filter(|symbol| symbol.is_function() && symbol.st_value != 0)
             .map(|symbol| Extent { start: Pc(symbol.st_value), end: Pc(symbol.st_value + symbol.st_size) })
             .collect();
-        let extents = discover(&text, &unwind_extents(&elf, &bytes), &symbols);
+        let extents = discover(&text, &unwind_extents(&elf, &bytes), &symbols).extents;
         let text_bytes: usize = text.iter().map(|segment| segment.bytes.len()).sum();
         let module = Module { text, constants, extents, callees: Callees::default() };
         let top = module.extents.last().map_or(0, |extent| extent.end.0) + 0x1000_0000;

@@ -23,6 +23,8 @@ pub enum SkipReason {
     /// An indirect jump whose targets are not known, so that it may go on in the original, and that jumps to what the
     /// patch at the entry overwrites.
     JumpIntoPatch,
+    /// The function's runtime looks its return addresses up, as [`translate`](crate::translate) cannot know.
+    OwnFrames,
 }
 
 /// A refusal: the instruction and the reason.
@@ -44,6 +46,7 @@ impl fmt::Display for SkipReason {
             Self::OutOfReach => "operand out of reach",
             Self::Unsuitable => "not translatable text",
             Self::JumpIntoPatch => "unknown jump targets, and a jump into the entry's patch",
+            Self::OwnFrames => "return addresses are looked up",
         })
     }
 }

@@ -1,8 +1,11 @@
 //! Where the functions of a module are: unwind entries first, then symbols, then what is called directly.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use memcheck_model::Pc;
 
 use crate::{Extent, Module, Segment};
@@ -10,17 +13,31 @@ use crate::{Extent, Module, Segment};
 /// Compilers align functions so.
 const FUNCTION_ALIGN: u64 = 16;
 
-/// The module's functions, sorted and without overlap.
+/// In more text than this, functions are not sought where nothing names them: it takes long, and large programs hold
+/// code that is not as compilers of C make it (the generated functions of JavaScript engines).
+const MOST_SOUGHT_BYTES: u64 = 16 << 20;
+
+/// The functions of a module.
+#[derive(Clone, Debug, Default)]
+pub struct Functions {
+    /// Sorted and without overlap.
+    pub extents: Vec<Extent>,
+    /// Whether most code belongs to one of them, or was looked through for more.
+    pub are_all: bool,
+}
+
+/// Finds the module's functions.
 ///
 /// `unwind` are the ranges of the FDEs; `symbols` function symbols with their sizes (zero where unknown), the entry
 /// point among them. Where those cover less than half of the text, as in code that was built without unwind tables,
-/// what known functions call and whose address they take is added, until nothing new is found.
+/// what known functions call and whose address they take is added, until nothing new is found; such a function ends
+/// where its code seems to, because what follows may be another that nothing known calls.
 ///
 /// Only code that is known to be code is decoded, and a segment that begins with the ELF header is taken as it is
 /// described: executable segments may hold tables too (linkers before `-z separate-code`, post-link optimisers), and
 /// tables read as code name targets that are none.
 #[must_use]
-pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> Vec<Extent> {
+pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> Functions {
     let mut found: Vec<Extent> = unwind.to_vec();
     sort(&mut found);
     let mut sized = symbols.to_vec();
@@ -31,21 +48,32 @@ pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> 
     let text = &pure[..];
     let total: u64 = text.iter().map(|segment| segment.bytes.len() as u64).sum();
     let covered: u64 = unwind.iter().map(|extent| extent.end.0.saturating_sub(extent.start.0)).sum();
-    if covered >= total / 2 {
-        return found;
+    let are_all = covered >= total / 2;
+    if are_all || total > MOST_SOUGHT_BYTES {
+        return Functions { extents: found, are_all };
     }
     let known = found.clone();
-    let (mut decoded, mut targets) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ends, mut targets) = (BTreeMap::new(), BTreeSet::new());
     loop {
-        let new: Vec<Extent> = found.iter().filter(|extent| decoded.insert(extent.start)).copied().collect();
+        let new: Vec<Extent> =
+            found.iter().filter(|extent| !ends.contains_key(&extent.start)).copied().collect();
         if new.is_empty() {
-            return found;
+            break;
         }
-        targets.extend(new.iter().flat_map(|&extent| targets_in(extent, text)));
+        for extent in new {
+            let scan = scan(extent, text);
+            ends.insert(extent.start, scan.end);
+            targets.extend(scan.targets);
+        }
         // Each new start may cut what was taken for one function before.
         found.clone_from(&known);
         fill(&mut found, &Vec::from_iter(targets.iter().copied()), text);
     }
+    let is_known = |start: Pc| known.binary_search_by_key(&start, |extent| extent.start).is_ok();
+    for extent in found.iter_mut().filter(|extent| !is_known(extent.start)) {
+        extent.end = extent.end.min(ends[&extent.start]);
+    }
+    Functions { extents: found, are_all: true }
 }
 
 /// Sorts and drops what is empty or overlaps its predecessor.
@@ -87,23 +115,37 @@ fn fill(found: &mut Vec<Extent>, more: &[Extent], text: &[Segment<'_>]) {
     sort(found);
 }
 
-/// What a function calls directly, and aligned places of the text whose address it takes. Decoding ends where the
-/// code does: behind a return or jump that no branch seen so far leads over.
-fn targets_in(extent: Extent, text: &[Segment<'_>]) -> Vec<Extent> {
+/// What reading a function tells.
+struct Scan {
+    /// What it calls directly, and aligned places of the text whose address it takes.
+    targets: Vec<Extent>,
+    /// Where it ends at the latest.
+    end: Pc,
+}
+
+/// Reads a function. What is called counts up to where its code ends: behind a return or jump that no branch seen so
+/// far leads over. The function itself goes on to where, besides, padding or alignment says that another may begin,
+/// because cases of a switch may follow that only its table leads to.
+fn scan(extent: Extent, text: &[Segment<'_>]) -> Scan {
     let mut targets = Vec::new();
     let Some(bytes) = text.iter().find_map(|segment| segment.find_from(extent.start)) else {
-        return Vec::new();
+        return Scan { targets: Vec::new(), end: extent.end };
     };
-    let len = bytes.len().min((extent.end.0 - extent.start.0) as usize);
+    let len = bytes.len().min(extent.bytes() as usize);
     let mut decoder = Decoder::with_ip(64, &bytes[..len], extent.start.0, DecoderOptions::NONE);
     let mut furthest = 0;
     let mut taken = Vec::new();
+    let mut is_over = false;
+    let mut end = extent.end;
     let is_text = |pc: u64| text.iter().any(|segment| segment.find_from(Pc(pc)).is_some());
+    let mut last = Instruction::default();
     while decoder.can_decode() {
         let instruction = decoder.decode();
         let branch = instruction.near_branch_target();
         match instruction.flow_control() {
+            FlowControl::Call if is_over => {}
             FlowControl::Call if branch != instruction.next_ip() => targets.push(branch),
+            FlowControl::Next if is_over => {}
             FlowControl::Next if instruction.mnemonic() == Mnemonic::Lea => {
                 taken.push(instruction.ip_rel_memory_address());
             }
@@ -117,7 +159,7 @@ fn targets_in(extent: Extent, text: &[Segment<'_>]) -> Vec<Extent> {
             FlowControl::UnconditionalBranch if extent.contains(Pc(branch)) => {
                 furthest = furthest.max(branch)
             }
-            FlowControl::UnconditionalBranch => targets.push(branch),
+            FlowControl::UnconditionalBranch if !is_over => targets.push(branch),
             _ => {}
         }
         let ends = matches!(
@@ -127,18 +169,46 @@ fn targets_in(extent: Extent, text: &[Segment<'_>]) -> Vec<Extent> {
         if ends && instruction.next_ip() > furthest {
             // Only the entry point ends in `hlt` (psABI 3.4.1): the address it takes is main's.
             let is_entry = instruction.mnemonic() == Mnemonic::Hlt;
-            targets.extend(taken.into_iter().filter(|at| is_entry || at % FUNCTION_ALIGN == 0));
-            break;
+            if !is_over {
+                targets.extend(taken.drain(..).filter(|at| is_entry || at % FUNCTION_ALIGN == 0));
+            }
+            is_over = true;
+            if !is_switch(&last, &instruction)
+                && may_begin(&bytes[..len], extent.start, instruction.next_ip())
+            {
+                end = Pc(instruction.next_ip());
+                break;
+            }
         }
+        last = instruction;
     }
-    targets.into_iter().filter(|&at| is_text(at)).map(|at| Extent { start: Pc(at), end: Pc(at) }).collect()
+    let targets = targets
+        .into_iter()
+        .filter(|&at| is_text(at))
+        .map(|at| Extent { start: Pc(at), end: Pc(at) })
+        .collect();
+    Scan { targets, end }
+}
+
+/// Whether an indirect jump looks as if it went through a table: `jmp *table(,%rax,8)`, or `add %rdx, %rax` before.
+fn is_switch(before: &Instruction, jump: &Instruction) -> bool {
+    jump.flow_control() == FlowControl::IndirectBranch
+        && (jump.memory_index() != Register::None
+            || before.mnemonic() == Mnemonic::Add && before.op0_register() == jump.op0_register())
+}
+
+/// Whether a function may begin behind `at`, in code that starts at `start`: at an aligned address, with nothing but
+/// padding before it.
+fn may_begin(bytes: &[u8], start: Pc, at: u64) -> bool {
+    let padding = bytes.get((at - start.0) as usize..).map_or(0, padding_len);
+    (at + padding).is_multiple_of(FUNCTION_ALIGN)
 }
 
 /// How many bytes may be overwritten at the entry of the function `index`: its own, and the padding behind it.
 #[must_use]
 pub fn entry_room(module: &Module<'_>, index: usize) -> u64 {
     let extent = module.extents[index];
-    let own = extent.end.0 - extent.start.0;
+    let own = extent.bytes();
     let limit = module.extents.get(index + 1).map_or(u64::MAX, |next| next.start.0 - extent.end.0);
     let Some(bytes) = module.find_text(extent.end) else { return own };
     let len = bytes.len().min(limit.min(FUNCTION_ALIGN) as usize);
@@ -164,7 +234,7 @@ pub fn is_leaf(module: &Module<'_>, pc: Pc) -> bool {
         return true;
     };
     let Some(bytes) = module.find_text(extent.start) else { return true };
-    let len = bytes.len().min((extent.end.0 - extent.start.0) as usize);
+    let len = bytes.len().min(extent.bytes() as usize);
     !Decoder::with_ip(64, &bytes[..len], extent.start.0, DecoderOptions::NONE).into_iter().any(
         |instruction| matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall),
     )

@@ -53,7 +53,9 @@ mod translate;
 
 pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};
 pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_SLOTS, Stress, Syscalls};
-pub use discover::{discover, entry_room, find_linkage_cell, is_leaf, is_linkage_stub, padding_len};
+pub use discover::{
+    Functions, discover, entry_room, find_linkage_cell, is_leaf, is_linkage_stub, padding_len,
+};
 pub use flow::ENTRY_JUMP_BYTES;
 pub use module::{Callees, Extent, Module, Segment};
 pub use prelude::{

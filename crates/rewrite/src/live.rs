@@ -152,14 +152,18 @@ fn forward(code: &Decoded, graph: &Graph, entry: Set, step: impl Fn(Set, &Insn) 
     };
     let mut before: Vec<Set> =
         graph.blocks.iter().map(|block| if block.entered { entry } else { ALL }).collect();
+    let mut is_due = alloc::vec![true; before.len()];
     loop {
         let mut changed = false;
         for (index, block) in graph.blocks.iter().enumerate() {
+            if !core::mem::take(&mut is_due[index]) {
+                continue;
+            }
             let after = through(before[index], block);
-            for &next in &block.next {
-                let next = next as usize;
+            for next in block.next.iter().map(|&next| next as usize) {
                 let met = before[next] & after;
-                changed |= met != before[next];
+                is_due[next] |= met != before[next];
+                changed |= is_due[next];
                 before[next] = met;
             }
         }

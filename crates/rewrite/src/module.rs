@@ -52,6 +52,12 @@ impl Segment<'_> {
 }
 
 impl Extent {
+    /// How long it is.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.end.0 - self.start.0
+    }
+
     /// Whether `pc` lies in it.
     #[must_use]
     pub fn contains(&self, pc: Pc) -> bool {

@@ -120,26 +120,28 @@ fn constant_registers(code: &Decoded, graph: &Graph) -> Vec<Values> {
         .iter()
         .map(|block| [if block.entered { Value::Unknown } else { Value::Unreached }; 16])
         .collect();
+    let mut is_due = alloc::vec![true; before.len()];
     loop {
         let mut changed = false;
         for (index, block) in graph.blocks.iter().enumerate() {
             let mut values = before[index];
-            if values[0] == Value::Unreached {
+            if values[0] == Value::Unreached || !core::mem::take(&mut is_due[index]) {
                 continue;
             }
             for insn in &code.insns[block.first as usize..block.end as usize] {
                 step(&mut values, insn);
             }
-            for &next in &block.next {
-                for (met, &value) in before[next as usize].iter_mut().zip(&values) {
-                    let new = match (*met, value) {
+            for next in block.next.iter().map(|&next| next as usize) {
+                let old = before[next];
+                for (met, &value) in before[next].iter_mut().zip(&values) {
+                    *met = match (*met, value) {
                         (Value::Unreached, value) => value,
                         (old, value) if old == value => old,
                         _ => Value::Unknown,
                     };
-                    changed |= new != *met;
-                    *met = new;
                 }
+                is_due[next] |= before[next] != old;
+                changed |= is_due[next];
             }
         }
         if !changed {

@@ -15,14 +15,23 @@ use crate::{
 /// A target that is larger is taken for a function of its own without looking whether it jumps back.
 const PART_BYTES: u64 = 4096;
 
+/// Of more code than this in one group a part would be a function of its own that was not made out.
+const GROUP_BYTES: u64 = 1 << 20;
+
 /// The functions that must be translated with the one at `entry`, as indices of extents, sorted: those that jumps
-/// into their middle join, as with the parts that compilers split off.
+/// into their middle join, as with the parts that compilers split off. The search ends with a group that is too large
+/// for [`translate`].
 #[must_use]
 pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
     let mut group = alloc::vec![entry];
+    let mut bytes = 0;
     let mut next = 0;
     while let Some(&index) = group.get(next) {
         next += 1;
+        bytes += module.extents[index].bytes();
+        if bytes > GROUP_BYTES {
+            break;
+        }
         for target in jumps_out(module, module.extents[index]) {
             let Some(other) = module.find_extent(target) else { continue };
             // A tail call through the PLT, whose entries may share one extent.
@@ -31,7 +40,7 @@ pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
             }
             let extent = module.extents[other];
             let joined = target != extent.start
-                || extent.end.0 - extent.start.0 <= PART_BYTES
+                || extent.bytes() <= PART_BYTES
                     && jumps_out(module, extent).iter().any(|&back| {
                         module.extents[index].contains(back) && back != module.extents[index].start
                     });
@@ -69,7 +78,7 @@ fn may_jump_out(bytes: &[u8], text: &Range<i64>) -> bool {
 /// Where direct jumps lead out of an extent: to its other parts, and to what it calls last.
 #[must_use]
 pub fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
-    let len = (extent.end.0 - extent.start.0) as usize;
+    let len = extent.bytes() as usize;
     let Some(bytes) = module.find_text(extent.start).and_then(|text| text.get(..len)) else {
         return Vec::new();
     };
@@ -113,7 +122,8 @@ pub fn translate(
         return Err(Skip { pc: Pc(0), reason: SkipReason::Unsuitable });
     };
     let last = extents[extents.len() - 1].end;
-    if last.0 - first.start.0 > u64::from(u32::MAX) {
+    let bytes: u64 = extents.iter().map(|extent| extent.bytes()).sum();
+    if bytes > GROUP_BYTES || last.0 - first.start.0 > u64::from(u32::MAX) {
         return Err(Skip { pc: first.start, reason: SkipReason::Unsuitable });
     }
     let mut code = Decoded::default();

@@ -327,8 +327,42 @@ fn functions_without_unwind_entries_are_found_by_their_callers() {
     bytes[8] = 0xc3;
     let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
     let first = Extent { start: Pc(TEXT), end: Pc(TEXT + 6) };
+    let found = discover(&text, &[first], &[]).extents;
+    assert_eq!(found, [first, Extent { start: Pc(TEXT + 8), end: Pc(TEXT + 9) }]);
+}
+
+#[test]
+fn functions_that_were_sought_end_before_what_may_be_another() {
+    // 0: call 16; call 48; ret │ 16: jmp *0(,%rax,8); ret; nops │ 32: ret; nops │ 48: jmp 16
+    let mut bytes = [0x90; 64];
+    bytes[..11].copy_from_slice(&[0xe8, 11, 0, 0, 0, 0xe8, 38, 0, 0, 0, 0xc3]);
+    bytes[16..24].copy_from_slice(&[0xff, 0x24, 0xc5, 0, 0, 0, 0, 0xc3]);
+    bytes[32] = 0xc3;
+    bytes[48..50].copy_from_slice(&[0xeb, 0xde]);
+    let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
+    let extent = |start, end| Extent { start: Pc(TEXT + start), end: Pc(TEXT + end) };
+    let found = discover(&text, &[extent(0, 11)], &[]);
+    // A case follows the jump through the table; what begins at 32 is nobody's.
+    assert_eq!(found.extents, [extent(0, 11), extent(16, 24), extent(48, 50)]);
+}
+
+#[test]
+fn no_function_is_sought_in_a_very_large_text() {
+    let mut bytes = vec![0x90; (16 << 20) + 16];
+    bytes[..6].copy_from_slice(&[0xe8, 3, 0, 0, 0, 0xc3]);
+    let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
+    let first = Extent { start: Pc(TEXT), end: Pc(TEXT + 6) };
     let found = discover(&text, &[first], &[]);
-    assert_eq!(found, [first, Extent { start: Pc(TEXT + 8), end: Pc(TEXT + 64) }]);
+    assert_eq!((found.extents.as_slice(), found.are_all), (&[first][..], false));
+}
+
+#[test]
+fn groups_that_are_too_large_are_refused() {
+    // Two functions of more than half a mebibyte each; the first jumps into the second.
+    let half = (1 << 19) + 16;
+    let mut bytes = vec![0x90; 2 * half];
+    bytes[..5].copy_from_slice(&[0xe9, 16, 0, 8, 0]);
+    assert_eq!(reason(&bytes, &[half as u64]), Some(SkipReason::Unsuitable));
 }
 
 #[test]
@@ -357,5 +391,5 @@ fn tables_in_the_text_are_not_taken_for_calls() {
     let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
     let first = Extent { start: Pc(TEXT), end: Pc(TEXT + 2) };
     let last = Extent { start: Pc(TEXT + 40), end: Pc(TEXT + 41) };
-    assert_eq!(discover(&text, &[first, last], &[]), [first, last]);
+    assert_eq!(discover(&text, &[first, last], &[]).extents, [first, last]);
 }
