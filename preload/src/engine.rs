@@ -63,6 +63,7 @@ pub mod install;
 mod landings;
 pub mod native;
 mod nongnu_unwinder;
+pub mod own_frames;
 mod own_unwinder;
 pub mod pristine;
 pub mod requests;
@@ -82,7 +83,7 @@ use memcheck_wire::{Counter, Notice, NoticeKind, Record};
 
 use crate::{channel, thread};
 
-const REASONS: [SkipReason; 7] = [
+const REASONS: [SkipReason; 8] = [
     SkipReason::Undecodable,
     SkipReason::JumpIntoInstruction,
     SkipReason::CallNext,
@@ -90,6 +91,7 @@ const REASONS: [SkipReason; 7] = [
     SkipReason::OutOfReach,
     SkipReason::Unsuitable,
     SkipReason::JumpIntoPatch,
+    SkipReason::OwnFrames,
 ];
 /// How many functions stayed native for each reason, and last for want of code memory.
 static NATIVE: [AtomicU64; REASONS.len() + 1] = [const { AtomicU64::new(0) }; REASONS.len() + 1];

@@ -5,7 +5,8 @@
 //! like this one see losses there: it asks whether it runs on Valgrind (`RUNNING_ON_VALGRIND`), and if so allocates each
 //! piece by itself and keeps pointers to the starts. So it is told yes whatever the option says. It must be told the
 //! same each time, because it frees otherwise what it allocated so. Without access checks its question is not seen;
-//! then what it does with its blocks is known here instead (`Conventions`).
+//! then what it does with its blocks is known here instead (`Conventions`). Where the program's own allocator serves
+//! GLib it is told no: it would mark blocks as freed in memory that is given out again unseen.
 //!
 //! In: modules as they are loaded. GLib is never unloaded (it is linked with `-z nodelete`).
 
@@ -13,7 +14,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_model::{Addr, AddrRange, Pc};
 
-use crate::libc_symbols::{self, Linked};
+use crate::{
+    libc_symbols::{self, Linked},
+    own_allocators,
+};
 
 const FILES: [&[u8]; 2] = [b"libglib-2.0.so.0", b"libgobject-2.0.so.0"];
 /// The longest header: of a closure, four words (`GRealClosure`).
@@ -36,9 +40,10 @@ fn range(place: usize) -> AddrRange {
     AddrRange::between(start, end).unwrap_or_default()
 }
 
-/// Whether this is code of GLib's.
-pub fn holds(pc: Pc) -> bool {
-    (0..FILES.len()).any(|place| range(place).contains(Addr(pc.0)))
+/// Whether code at `pc` is GLib's, to be told that it runs on Valgrind. The program's allocator is known before GLib is
+/// loaded.
+pub fn is_told(pc: Pc) -> bool {
+    !own_allocators::is_heap_passed() && (0..FILES.len()).any(|place| range(place).contains(Addr(pc.0)))
 }
 
 /// Where GLib's functions that keep pointers into the middle of their blocks are.

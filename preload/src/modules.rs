@@ -20,10 +20,12 @@ use memcheck_wire::{Module as ModuleRecord, Record};
 
 use crate::{
     channel, detour,
-    engine::{image::ProgramHeader, install},
+    engine::{image::ProgramHeader, install, own_frames},
     glib,
     libc_symbols::{Linked, Loader, find_loader},
-    own_allocators, stacks,
+    lifecycle::alt_stack,
+    own_allocators::OwnAllocator,
+    stacks,
     sys::process,
 };
 
@@ -199,8 +201,14 @@ fn refresh(loader: Loader) {
         entry.publish(&module, linked.entry);
         USED.store(used.max(place + 1), Ordering::Release);
         announce(&linked, &headers, &module);
+        if own_frames::is_go(module.bias, headers.as_table()) {
+            alt_stack::leave_to_target();
+        }
+        let allocator = OwnAllocator::find(&linked);
         install::module_loaded(linked.path, module.bias, headers.as_table(), eager);
-        own_allocators::module_loaded(&linked);
+        if let Some(allocator) = allocator {
+            allocator.replace();
+        }
         glib::module_loaded(&linked, module.range);
     }
     CHANGES.fetch_add(1, Ordering::Release);

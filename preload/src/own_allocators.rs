@@ -4,13 +4,15 @@
 //! In: modules as they are loaded. Out: entries led elsewhere; a word to the launcher when the program's own
 //! allocator stays in use, so that nobody takes the silence of an empty heap for its health.
 //!
-//! A module with `__libc_malloc` among its imports wraps libc's allocator, which is the shim's: it is left alone.
-//! What an allocator gives out by names that only it has (`mallocx`) is not known to the shim.
+//! A module with `__libc_malloc` among its imports wraps libc's allocator, which is the shim's: it is left alone. So is
+//! one whose `malloc` is only one front of an allocator that has others. What an allocator gives out by names that only
+//! it has (`mallocx`) is not known to the shim.
 //!
 //! Runs in the thread that holds the loader's lock, before any code of the module can.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Register};
 use memcheck_model::{Addr, AddrRange, Pc};
 use memcheck_wire::{Notice, NoticeKind, Record};
 
@@ -30,27 +32,53 @@ pub fn is_heap_passed() -> bool {
     IS_PASSED.load(Ordering::Relaxed)
 }
 
-/// Leads the allocator functions of a module here, if it has any, and if that is wanted.
-pub fn module_loaded(linked: &Linked) {
-    let name = linked.file();
-    if name.starts_with(b"libc.so")
-        || name.starts_with(b"ld-linux")
-        || name.starts_with(b"libmemcheck_preload")
-    {
-        return;
+/// A module's own allocator, and whether the shim's can stand for it.
+pub struct OwnAllocator {
+    symbols: Symbols,
+    is_program: bool,
+    is_replaceable: bool,
+}
+
+impl OwnAllocator {
+    /// The module's, if it has one. For modules whose text is still what the file has.
+    pub fn find(linked: &Linked) -> Option<Self> {
+        let name = linked.file();
+        if name.starts_with(b"libc.so")
+            || name.starts_with(b"ld-linux")
+            || name.starts_with(b"libmemcheck_preload")
+        {
+            return None;
+        }
+        let symbols = Symbols::read(linked.bias, linked.dynamic)?;
+        // A module with `operator new` alone has it call somebody's malloc.
+        let malloc = symbols.find(b"malloc").filter(|_| symbols.find(b"free").is_some())?;
+        if symbols.imports(b"__libc_malloc") {
+            return None;
+        }
+        // SAFETY: the module's own symbols say that it is a function.
+        let code = unsafe { core::slice::from_raw_parts(malloc.start as *const u8, malloc.size as usize) };
+        let is_replaceable =
+            heap::get().is_some() && channel::takes_allocator(linked.soname()) && !is_front(code);
+        Some(Self { symbols, is_program: linked.path.is_empty(), is_replaceable })
     }
-    let Some(symbols) = Symbols::read(linked.bias, linked.dynamic) else { return };
-    // A module with `operator new` alone has it call somebody's malloc.
-    let is_allocator = symbols.find(b"malloc").is_some() && symbols.find(b"free").is_some();
-    if !is_allocator || symbols.imports(b"__libc_malloc") {
-        return;
+
+    /// Leads its functions here, if that can be.
+    pub fn replace(&self) {
+        let is_led = self.is_replaceable && lead(&self.symbols);
+        if self.is_program && !is_led {
+            IS_PASSED.store(true, Ordering::Relaxed);
+            channel::send(&Record::Notice(Notice { kind: NoticeKind::OwnMalloc, text: b"the program" }));
+        }
     }
-    let is_program = linked.path.is_empty();
-    let is_led = heap::get().is_some() && channel::takes_allocator(linked.soname()) && lead(&symbols);
-    if is_program && !is_led {
-        IS_PASSED.store(true, Ordering::Relaxed);
-        channel::send(&Record::Notice(Notice { kind: NoticeKind::OwnMalloc, text: b"the program" }));
-    }
+}
+
+/// Whether this `malloc` calls through a table of functions, as that of Chromium and of what is built on it: their other
+/// callers take and give the same blocks.
+fn is_front(malloc: &[u8]) -> bool {
+    Decoder::new(64, malloc, DecoderOptions::NONE).into_iter().any(|instruction| {
+        matches!(instruction.flow_control(), FlowControl::IndirectCall | FlowControl::IndirectBranch)
+            && !matches!(instruction.memory_base(), Register::None | Register::RIP)
+    })
 }
 
 /// Whether all allocator functions that the module has are led here: none is if one cannot be, because it would not

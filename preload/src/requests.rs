@@ -174,7 +174,7 @@ pub fn act(site: &Site, request: Request) -> Option<u64> {
     match request {
         Request::RunningOnValgrind => {
             let asks = || stacks::original_instruction(site.registers.pc);
-            Some((channel::connect().running_on_valgrind || glib::holds(asks())).into())
+            Some((channel::connect().running_on_valgrind || glib::is_told(asks())).into())
         }
         Request::CountErrors => Some(channel::error_count()),
         Request::Call { function, arguments } => Some(native::call(function, arguments)),

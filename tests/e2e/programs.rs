@@ -40,12 +40,12 @@ const MODES: &[Mode] = &[
 /// Programs that lose blocks themselves, as Valgrind says too (docs/LEAKS.md): theirs are no errors here. Of bash it is
 /// sort and tr that do, which its script runs.
 const LEAKING: &[&str] = &[
-    "bash", "busybox", "cc1", "cc1plus", "gcc", "gdb", "git", "grep", "objdump", "perl", "sed", "sort",
-    "tclsh",
+    "bash", "busybox", "cc1", "cc1plus", "gcc", "gdb", "git", "grep", "objdump", "ocaml", "perl", "sed",
+    "sort", "tclsh",
 ];
 
-/// Those of them, and gawk by Valgrind's heuristics alone, that lose the same blocks in every run, in one process and in few seconds under Valgrind. The content
-/// of what perl and tclsh lose depends on their environment and on addresses.
+/// Those of them, and gawk by Valgrind's heuristics alone, that lose the same blocks in every run, in one process and in
+/// few seconds under Valgrind. The content of what perl and tclsh lose depends on their environment and on addresses.
 const COMPARED: &[&str] = &["cc1", "gawk", "gdb", "grep", "objdump", "sed", "sort"];
 
 /// Those that Valgrind has.
@@ -322,6 +322,18 @@ const WORKLOADS: &[Workload] = &[
         ],
     },
     Workload { name: "psql", prepare: "", stdin: "", command: &["/usr/bin/psql", "--version"] },
+    Workload {
+        name: "ocaml",
+        prepare: "cp $FIXTURES/programs/tables.ml . && ocamlopt tables.ml -o tables",
+        stdin: "",
+        command: &["/bin/sh", "-c", "./tables"],
+    },
+    Workload {
+        name: "go",
+        prepare: "cp $FIXTURES/programs/calls.go . && GOCACHE=$PWD/cache go build calls.go && rm -rf cache",
+        stdin: "",
+        command: &["/bin/sh", "-c", "./calls"],
+    },
     Workload {
         name: "cc1plus",
         prepare: "g++ -E $FIXTURES/programs/templates.cc -o templates.ii",

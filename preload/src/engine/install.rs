@@ -22,9 +22,9 @@ use core::{
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
-    CallTarget, Callees, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Module, Origin, PRELUDE_BYTES,
-    PcMap, Place, Processor, Resolver, Segment, SkipReason, Stress, Syscalls, discover, entry_room,
-    find_group, find_linkage_cell, is_linkage_stub, prelude, translate,
+    CallTarget, Callees, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Functions, Module, Origin,
+    PRELUDE_BYTES, PcMap, Place, Processor, Resolver, Segment, SkipReason, Stress, Syscalls, discover,
+    entry_room, find_group, find_linkage_cell, is_linkage_stub, prelude, translate,
 };
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record, TrackFds};
 
@@ -37,6 +37,7 @@ use super::{
     image::{Image, ProgramHeader},
     landings::Landings,
     native,
+    own_frames::OwnFrames,
     own_unwinder::{self, Stand},
     pristine, requests, shadow_map, syscalls,
 };
@@ -45,6 +46,8 @@ use crate::{
     sys::{self, file, memory, memory::Protection, signal},
     thread,
 };
+
+const FEW_FUNCTIONS: &str = "most of its code is not checked, as nothing says where its functions begin";
 
 /// What a stub with its thunk takes.
 const STUB_BYTES: u64 = 32;
@@ -155,9 +158,13 @@ fn processor() -> Processor {
     if has_leaf && __cpuid_count(7, 0).ebx >> 8 & 1 != 0 { Processor::Bmi2 } else { Processor::Baseline }
 }
 
+fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+}
+
 /// A module was mapped: `path` and its program headers. None of its code runs yet.
 pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: bool) {
-    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let name = file_name(path);
     if name.starts_with(b"ld-linux")
         || name.starts_with(b"libmemcheck_preload")
         || name.starts_with(b"linux-vdso")
@@ -167,8 +174,11 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
     with_engine(|engine| {
         let Some(image) = Image::new(bias, headers) else { return };
         let index = engine.modules.len();
-        let Some(watched) = engine.watch(index, path, image, name.starts_with(b"libc.so")) else {
-            return tell_unwatched(name);
+        let Some(watched) = engine.watch(index, path, image, headers) else {
+            return tell_unwatched(
+                name,
+                "its accesses are not checked, as there is no room for code near it",
+            );
         };
         engine.modules.push(Some(watched));
         if name.starts_with(b"libc.so") || name.starts_with(b"libdl.so") {
@@ -189,16 +199,11 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
     });
 }
 
-/// Says that no code of a module is checked.
+/// Says what of a module's code is not checked, and why.
 #[cold]
-fn tell_unwatched(name: &[u8]) {
-    let mut text = [0; 256];
+fn tell_unwatched(name: &[u8], what: &str) {
     let name = if name.is_empty() { b"the program" } else { name };
-    let what: &[u8] = b": its accesses are not checked, as there is no room for code near it";
-    let len = name.len().min(text.len() - what.len());
-    text[..len].copy_from_slice(&name[..len]);
-    text[len..len + what.len()].copy_from_slice(what);
-    let text = &text[..len + what.len()];
+    let text = &[&name[..name.len().min(128)], b": ", what.as_bytes()].concat();
     channel::send(&Record::Notice(Notice { kind: NoticeKind::Other, text }));
 }
 
@@ -471,7 +476,15 @@ fn zeroed<T>(at: Option<Addr>, count: usize) -> Option<(&'static [T], AddrRange)
 
 impl Engine {
     /// Takes a module: finds its functions, makes its arena, leads its functions into it.
-    fn watch(&mut self, index: usize, path: &[u8], image: Image, is_libc: bool) -> Option<Watched> {
+    fn watch(
+        &mut self,
+        index: usize,
+        path: &[u8],
+        image: Image,
+        headers: &[ProgramHeader],
+    ) -> Option<Watched> {
+        let name = file_name(path);
+        let is_libc = name.starts_with(b"libc.so");
         let generation = self.current_generation();
         let (text, pristine) = pristine::keep(path, &image)?;
         let hull = AddrRange::between(image.text.first()?.start(), image.text.last()?.end())?;
@@ -488,7 +501,17 @@ impl Engine {
                 symbols.push(Extent { start, end: Pc(start.0 + symbol.size) });
             }
         });
-        let extents = discover(&text, &unwind, &symbols);
+        let own_frames = OwnFrames::find(&image, headers);
+        let Functions { mut extents, are_all } = discover(&text, &unwind, &symbols);
+        let has_unwind_entry = |start| unwind.iter().any(|function| function.start == start);
+        let native =
+            extents.extract_if(.., |&mut function| own_frames.hold(function, &text, has_unwind_entry));
+        let (functions, bytes) =
+            native.fold((0, 0), |(count, sum), function| (count + 1, sum + function.bytes()));
+        super::count_native(Some(SkipReason::OwnFrames), functions, bytes);
+        if let Some(what) = own_frames.message().or((!are_all).then_some(FEW_FUNCTIONS)) {
+            tell_unwatched(name, what);
+        }
         let constants = image
             .constants()
             .filter_map(|range| Some(Segment { start: Pc(range.start().0), bytes: image.bytes(*range)? }))
@@ -739,8 +762,7 @@ impl Watched {
     }
 
     fn bytes_of(&self, group: &[usize]) -> u64 {
-        let extents = group.iter().map(|&index| self.module.extents[index]);
-        extents.map(|extent| extent.end.0 - extent.start.0).sum()
+        group.iter().map(|&index| self.module.extents[index].bytes()).sum()
     }
 
     /// Gives the functions of a group their first bytes back; they run as they are from now on.

@@ -37,6 +37,20 @@ static POOL: [PoolEntry; STACKS] =
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 /// Whether the target ever set an alternate stack.
 static TARGET_HAS_ONE: AtomicBool = AtomicBool::new(false);
+/// Whether the target asks the kernel for its stacks itself, and must find none of the pool.
+static ARE_TARGETS: AtomicBool = AtomicBool::new(false);
+
+const NONE: AltStack = AltStack { start: 0, flags: DISABLE, size: 0 };
+
+/// Alternate stacks are the target's business alone from now on: Go's runtime calls the kernel past libc, and ends the
+/// program when a handler runs on another stack. For the process' only thread.
+pub fn leave_to_target() {
+    ARE_TARGETS.store(true, Ordering::Relaxed);
+    TARGET_HAS_ONE.store(true, Ordering::Relaxed);
+    if signal::alt_stack(None).is_ok_and(|stack| is_ours(&stack)) {
+        let _ = signal::alt_stack(Some(&NONE));
+    }
+}
 
 /// Whether the target's handlers may be on an alternate stack of the target's.
 pub fn target_has_one() -> bool {
@@ -45,7 +59,8 @@ pub fn target_has_one() -> bool {
 
 /// Gives the calling thread an alternate stack, unless it has one. For each thread once, early.
 pub fn prepare_thread() {
-    if signal::alt_stack(None).is_ok_and(|stack| stack.flags & DISABLE != 0)
+    if !ARE_TARGETS.load(Ordering::Relaxed)
+        && signal::alt_stack(None).is_ok_and(|stack| stack.flags & DISABLE != 0)
         && let Some(stack) = take(process::tid())
     {
         let _ = signal::alt_stack(Some(&stack));
@@ -93,7 +108,8 @@ pub unsafe fn set(new: *const AltStack, old: *mut AltStack) -> Result<(), Errno>
     let before = signal::alt_stack(None)?;
     // SAFETY: null or valid, by the caller's word.
     if let Some(new) = unsafe { new.as_ref() } {
-        if new.flags & DISABLE != 0 && before.flags & ON_STACK == 0 {
+        let is_given_up = new.flags & DISABLE != 0 && before.flags & ON_STACK == 0;
+        if is_given_up && !ARE_TARGETS.load(Ordering::Relaxed) {
             match take(process::tid()) {
                 Some(ours) => signal::alt_stack(Some(&ours))?,
                 None => signal::alt_stack(Some(new))?,
@@ -106,7 +122,7 @@ pub unsafe fn set(new: *const AltStack, old: *mut AltStack) -> Result<(), Errno>
     }
     // SAFETY: null or valid, by the caller's word.
     if let Some(old) = unsafe { old.as_mut() } {
-        *old = if is_ours(&before) { AltStack { start: 0, flags: DISABLE, size: 0 } } else { before };
+        *old = if is_ours(&before) { NONE } else { before };
     }
     Ok(())
 }
