@@ -11,8 +11,6 @@ use alloc::vec::Vec;
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 
-use crate::libc_symbols::Symbols;
-
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_NOTE: u32 = 4;
@@ -144,11 +142,6 @@ impl Image {
             eh_frame_header: start_of(PT_GNU_EH_FRAME),
             dynamic: start_of(PT_DYNAMIC),
         })
-    }
-
-    /// The tables to look symbols up in.
-    pub fn symbols(&self) -> Option<Symbols> {
-        Symbols::read(self.bias, self.dynamic?.0)
     }
 
     /// What is left of the last page of text, if no other segment lies in that.

@@ -37,7 +37,7 @@ use super::{
     image::{Image, ProgramHeader},
     landings::Landings,
     native,
-    own_frames::OwnFrames,
+    own_frames::{self, OwnFrames, Units},
     own_unwinder::{self, Stand},
     pristine, requests, shadow_map, syscalls,
 };
@@ -495,13 +495,15 @@ impl Engine {
             .collect();
         let mut symbols: Vec<Extent> = Vec::with_capacity(unwind.len().max(16));
         symbols.extend(image.entry.map(|at| Extent { start: at, end: at }));
-        image.for_each_symbol(|symbol, _| {
+        let mut units = Units::default();
+        image.for_each_symbol(|symbol, name| {
+            units.note(name, image.actual(symbol));
             if symbol.is_function() || symbol.is_ifunc() {
                 let start = image.actual(symbol);
                 symbols.push(Extent { start, end: Pc(start.0 + symbol.size) });
             }
         });
-        let own_frames = OwnFrames::find(&image, headers);
+        let own_frames = OwnFrames::new(own_frames::is_go(image.bias, headers), units);
         let Functions { mut extents, are_all } = discover(&text, &unwind, &symbols);
         let has_unwind_entry = |start| unwind.iter().any(|function| function.start == start);
         let native =

@@ -1,38 +1,66 @@
 //! Code whose own runtime walks its frames: the collectors of Go, OCaml and V8 look return addresses up in tables made
 //! by the compiler, where those of copies are not. Such code runs natively; C code in the same module does not.
 //!
-//! In: an image that was just mapped and relocated. Out: which of its functions are left alone.
+//! In: a module that was just mapped. Out: which of its functions are left alone.
 //!
-//! Source: Go's `cmd/link` (the note `.note.go.buildid`; no `.eh_frame` but for what C compilers made); OCaml's
-//! `runtime/backtrace_nat.c` and `asmcomp/asmlink.ml` (`caml_code_segments`, pairs of addresses that end in a null); V8's
-//! `src/builtins/x64/builtins-x64.cc` (`JSEntry`; of its generated functions only these have unwind entries).
+//! - Go's linker leaves a note, `.note.go.buildid`, and only what C compilers made has unwind entries (`cmd/link`).
+//! - OCaml's compiler puts a pair of symbols around the code of each unit and of its runtime's assembly, and has them
+//!   exported (`asmcomp/emit.mlp`, `runtime/amd64.S`): `camlUnit__code_begin`, since OCaml 5.3 `camlUnit.code_begin`.
+//! - Of V8's generated functions only those have unwind entries by which JavaScript is entered from C++ (`JSEntry` in
+//!   `src/builtins/x64/builtins-x64.cc`).
 
 use alloc::vec::Vec;
 
 use memcheck_model::{Addr, AddrRange, Pc};
 use memcheck_rewrite::{Extent, Segment};
 
-use super::image::{self, Image, ProgramHeader};
-use crate::sys::memory;
+use super::image::{self, ProgramHeader};
 
 const GO_OWNER: &[u8] = b"Go\0\0";
 /// `GO BUILDID`.
 const GO_BUILD_ID: u32 = 4;
-/// OCaml links that many units at most; more is no table.
-const MOST_SEGMENTS: u64 = 1 << 16;
+
+/// How V8's entries begin: `push %rbp; mov %rsp, %rbp; push $type`, with the `mov` encoded as no compiler of C does.
+const V8_ENTRY: [u8; 5] = [0x55, 0x48, 0x8b, 0xec, 0x6a];
 
 /// Whether a loaded module was linked by Go's linker.
 pub fn is_go(bias: u64, headers: &[ProgramHeader]) -> bool {
     image::has_note(bias, headers, GO_OWNER, GO_BUILD_ID)
 }
 
-/// How functions begin by which JavaScript is entered from C++: `push %rbp; mov %rsp, %rbp; push $type`, with the `mov`
-/// encoded as no compiler of C does.
-const V8_ENTRY: [u8; 5] = [0x55, 0x48, 0x8b, 0xec, 0x6a];
+/// The symbols around OCaml's units.
+#[derive(Default)]
+pub struct Units {
+    starts: Vec<(&'static [u8], Addr)>,
+    ends: Vec<(&'static [u8], Addr)>,
+}
 
-/// Which functions are left alone.
+impl Units {
+    /// Takes note of a symbol, if it is one of them.
+    pub fn note(&mut self, name: &'static [u8], at: Pc) {
+        let Some(unit) = name.strip_prefix(b"caml") else { return };
+        if let Some(unit) = unit.strip_suffix(b"code_begin") {
+            self.starts.push((unit, Addr(at.0)));
+        } else if let Some(unit) = unit.strip_suffix(b"code_end") {
+            self.ends.push((unit, Addr(at.0)));
+        }
+    }
+
+    /// What lies between the two symbols of each.
+    fn ranges(mut self) -> Vec<AddrRange> {
+        self.starts.sort_unstable();
+        self.ends.sort_unstable();
+        let end_of = |unit: &[u8]| {
+            let place = self.ends.binary_search_by_key(&unit, |&(other, _)| other).ok()?;
+            Some(self.ends[place].1)
+        };
+        self.starts.iter().filter_map(|&(unit, start)| AddrRange::between(start, end_of(unit)?)).collect()
+    }
+}
+
+/// Which functions of a module are left alone, besides V8's.
 pub enum OwnFrames {
-    /// None but V8's.
+    /// None.
     None,
     /// Those that have no unwind entry.
     Go,
@@ -41,26 +69,14 @@ pub enum OwnFrames {
 }
 
 impl OwnFrames {
-    /// Those of a loaded module.
-    pub fn find(image: &Image, headers: &[ProgramHeader]) -> Self {
-        if is_go(image.bias, headers) {
-            return Self::Go;
+    /// Those of a module.
+    pub fn new(is_go: bool, units: Units) -> Self {
+        let ranges = units.ranges();
+        match (is_go, ranges.is_empty()) {
+            (true, _) => Self::Go,
+            (false, true) => Self::None,
+            (false, false) => Self::OCaml(ranges),
         }
-        let Some(symbols) = image.symbols() else { return Self::None };
-        let Some(segments) = symbols.find(b"caml_code_segments") else { return Self::None };
-        let mut ranges: Vec<AddrRange> = (0..MOST_SEGMENTS)
-            .map_while(|index| {
-                let [start, end] = [0, 8].map(|word| memory::try_read(segments.start + index * 16 + word));
-                start.filter(|&start| start != 0).zip(end)
-            })
-            .filter_map(|(start, end)| AddrRange::between(Addr(start), Addr(end)))
-            .collect();
-        // Between OCaml and C, and not listed with the units.
-        let runtime = [b"caml_system__code_begin".as_slice(), b"caml_system__code_end"];
-        if let [Some(start), Some(end)] = runtime.map(|name| symbols.find(name)) {
-            ranges.extend(AddrRange::between(Addr(start.start), Addr(end.start)));
-        }
-        Self::OCaml(ranges)
     }
 
     /// Whether a function of this text is left alone; `has_unwind_entry` says whether its module tells how to unwind it.
@@ -89,5 +105,29 @@ impl OwnFrames {
                 Some("its OCaml code is not checked, as OCaml's runtime reads return addresses")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_lie_between_their_symbols() {
+        let mut units = Units::default();
+        let names: [&[u8]; 6] = [
+            b"camlB__code_begin",
+            b"camlA__code_end",
+            b"caml_system__code_begin",
+            b"camlA__code_begin",
+            b"caml_system__code_end",
+            b"caml_alloc",
+        ];
+        for (place, name) in names.into_iter().enumerate() {
+            units.note(name, Pc([64, 32, 80, 16, 96, 48][place]));
+        }
+        let range = |start, end| AddrRange::between(Addr(start), Addr(end)).unwrap();
+        // B has no end.
+        assert_eq!(units.ranges(), [range(16, 32), range(80, 96)]);
     }
 }
