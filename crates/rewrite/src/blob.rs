@@ -23,7 +23,8 @@ pub enum SkipReason {
     /// An indirect jump whose targets are not known, so that it may go on in the original, and that jumps to what the
     /// patch at the entry overwrites.
     JumpIntoPatch,
-    /// The function's runtime looks its return addresses up, as [`translate`](crate::translate) cannot know.
+    /// Return addresses are looked at, and a copy's would not do: by the function's runtime, as
+    /// [`translate`](crate::translate) cannot know, or behind its own calls.
     OwnFrames,
 }
 

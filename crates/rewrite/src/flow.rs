@@ -9,7 +9,7 @@ use memcheck_model::Pc;
 
 use crate::{
     Extent, Module, Skip, SkipReason,
-    decode::{ALL, Decoded, FLAGS, Flow, Set},
+    decode::{ALL, Decoded, FLAGS, Flow, Insn, Set},
     tables::{self, MOST_ENTRIES, Table},
 };
 
@@ -54,6 +54,7 @@ pub const ENTRY_JUMP_BYTES: u64 = 5;
 
 pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> Result<Graph, Skip> {
     let count = code.insns.len();
+    refuse_named_returns(code, extents)?;
     let mut leader = alloc::vec![false; count + 1];
     let mut entered = alloc::vec![false; count + 1];
     let inside = |pc: u64| extents.iter().any(|extent| extent.contains(Pc(pc)));
@@ -126,6 +127,28 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
         refuse_jump_into_patch(&graph, code, extents)?;
     }
     Ok(graph)
+}
+
+/// Hardened code compares where each call returned with where it should (LLVM, "Speculative Load Hardening"). That an
+/// address is taken of a place that only happens to follow a call is seen in interpreters.
+fn refuse_named_returns(code: &Decoded, extents: &[Extent]) -> Result<(), Skip> {
+    let mut places = code.taken.clone();
+    places.retain(|&taken| extents.iter().any(|extent| extent.contains(Pc(taken))));
+    if places.is_empty() {
+        return Ok(());
+    }
+    let is_call = |insn: &&Insn| matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall);
+    let (mut calls, mut named) = (0, Vec::new());
+    for insn in code.insns.iter().filter(is_call) {
+        calls += 1;
+        if places.contains(&(insn.pc + u64::from(insn.len))) {
+            named.push(Pc(insn.pc));
+        }
+    }
+    match named.first() {
+        Some(&pc) if named.len() > calls / 2 => Err(Skip { pc, reason: SkipReason::OwnFrames }),
+        _ => Ok(()),
+    }
 }
 
 /// An indirect jump that is not understood may go on in the original, which must then not come to where an entry was
