@@ -326,27 +326,43 @@ pub fn capture_id(caller: Caller) -> StackId {
 #[inline(never)]
 fn capture_slowly(caller: Caller) -> StackId {
     let Some(depot) = depot() else { return StackId::NONE };
-    prepare(&depot);
     let stack = OwnStack::at(caller.entry_sp);
     let Some(start) = caller.start(&stack) else { return StackId::NONE };
     let depth = DEPTH.load(Ordering::Relaxed);
-    match thread::current().heap.get() {
+    let id = match thread::current().heap.get() {
         Some(own) => own.trail.capture(start, modules::changes(), depth, &stack, &depot),
         None => capture_by_rules(start, depth, &stack, &depot),
+    };
+    let (next, ready) = (depot.next().0, READY.load(Ordering::Relaxed));
+    if next >= ready {
+        prepare(ready, depot.is_branch(id));
     }
+    id
 }
 
-/// When there are many stacks, the depot's next pages are made ready some at a time, instead of by a fault for each.
-#[inline]
-fn prepare(depot: &Depot<'_>) {
-    const MANY_WORDS: u32 = 1 << 17;
+/// The words of the depot's store that were made ready, once there are as many.
+static READY: AtomicU32 = AtomicU32::new(1 << 17);
+
+/// When there are many stacks, the depot's next pages are made ready some at a time, instead of by a fault for each. Those
+/// of the index too when stacks are branches: these are looked for first, and a page that is read before it is written
+/// faults twice.
+#[cold]
+fn prepare(ready: u32, are_branches: bool) {
     const STEP_WORDS: u32 = 1 << 14;
-    static READY: AtomicU32 = AtomicU32::new(MANY_WORDS);
-    let (next, ready) = (depot.next().0, READY.load(Ordering::Relaxed));
-    if next >= ready && (ready as usize) < STORE_WORDS >> SHRINK.load(Ordering::Relaxed) {
+    let is_within = |words: usize| ((ready + STEP_WORDS) as usize) <= words >> SHRINK.load(Ordering::Relaxed);
+    let step = |from: u64, word_bytes: usize| {
+        let word_bytes = word_bytes as u64;
+        sys::memory::prepare_to_write(
+            from + u64::from(ready) * word_bytes,
+            u64::from(STEP_WORDS) * word_bytes,
+        );
+    };
+    if is_within(STORE_WORDS) {
         READY.store(ready + STEP_WORDS, Ordering::Relaxed);
-        let start = STORE.load(Ordering::Relaxed) as u64 + u64::from(ready) * size_of::<AtomicU64>() as u64;
-        sys::memory::prepare_to_write(start, u64::from(STEP_WORDS) * size_of::<AtomicU64>() as u64);
+        step(STORE.load(Ordering::Relaxed) as u64, size_of::<AtomicU64>());
+        if are_branches && is_within(INDEX_WORDS) {
+            step(INDEX.load(Ordering::Relaxed) as u64, size_of::<AtomicU32>());
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  index:  each word  [ 5 bits of the stack's hash | StackId, 27 ]
-//!          a stack is in its bucket of sixteen words, or, when that bucket is full, behind its place in the whole.
+//!          a stack is in its bucket of sixteen words, or, when that bucket is full, in its second one, or behind its
+//!          place in the whole.
 //!          Buckets are near: those of stacks for themselves lie in the first 64th of the index, so that few stacks
 //!          touch few pages; those of branches near each other when what they branch off was interned together
 //!  store:  [ hash, 56 bits | length, 8 ] [ pc ] [ pc ] …          StackId = the header's position
@@ -30,6 +31,8 @@ const BUCKET: usize = 16;
 const ID_BITS: u32 = 27;
 /// How far in the index the branches of one stack lie apart.
 const NEAR: usize = 4 * BUCKET;
+/// And where there are too many.
+const FARTHER: usize = 256 * BUCKET;
 /// Which share of the index is tried first.
 const SMALL_SHARE: usize = 64;
 
@@ -146,21 +149,26 @@ impl<'a> Depot<'a> {
         Self { index, store }
     }
 
-    /// The words of the index where a stack may be, in order: its bucket, and the places from that of its hash on.
+    /// The words of the index where a stack may be, in order: its two buckets, each from anywhere on, and the places from
+    /// that of its hash on.
     #[inline]
-    fn places(&self, bucket: usize, hash: u64) -> impl Iterator<Item = &'a AtomicU32> {
+    fn places(&self, [first, second]: [usize; 2], hash: u64) -> impl Iterator<Item = &'a AtomicU32> {
         let index = self.index;
-        let bucket = bucket & (index.len() - BUCKET);
-        let first = (hash >> LENGTH_BITS) as usize;
-        let spread = (first..first + PROBES).map(move |position| position & (index.len() - 1));
-        (bucket..bucket + BUCKET).chain(spread).map(move |position| &index[position])
+        let from = (hash >> LENGTH_BITS) as usize;
+        let bucket = move |near: usize| {
+            let start = near & (index.len() - BUCKET);
+            (from..from + BUCKET).map(move |place| start + place % BUCKET)
+        };
+        let spread = (from..from + PROBES).map(move |position| position & (index.len() - 1));
+        bucket(first).chain(bucket(second)).chain(spread).map(move |position| &index[position])
     }
 
     /// The same for a stack that stands for itself.
     #[inline]
     fn places_of(&self, header: u64) -> impl Iterator<Item = &'a AtomicU32> {
         let near = (self.index.len() / SMALL_SHARE).max(BUCKET) - BUCKET;
-        self.places((header >> LENGTH_BITS) as usize & near, header)
+        let bucket = |hash: u64| (hash >> LENGTH_BITS) as usize & near;
+        self.places([bucket(header), bucket(header.rotate_left(u64::BITS / 2))], header)
     }
 
     /// The id that a word of the index has for a stack.
@@ -235,8 +243,9 @@ impl<'a> Depot<'a> {
         let header = header_of_branch(outer);
         let hash = fold(pc.0 ^ LEFT, RIGHT ^ header);
         // Ids are two apart at least, and a stack has one branch in the mean: half of the words are taken.
-        let near = (header >> 32) as usize + (hash >> LENGTH_BITS) as usize % NEAR;
-        for word in self.places(near, hash) {
+        let near = |hash: u64, reach| (header >> 32) as usize + (hash >> (2 * LENGTH_BITS)) as usize % reach;
+        let buckets = [near(hash, NEAR), near(hash.rotate_left(u64::BITS / 2), FARTHER)];
+        for word in self.places(buckets, hash) {
             // Acquire pairs with the Release of the word's publication: the branch is there.
             let mut found = word.load(Ordering::Acquire);
             if found == 0 {
@@ -317,6 +326,13 @@ impl<'a> Depot<'a> {
                 Err(other)
             }
         }
+    }
+
+    /// Whether a stack branches off another. Such stacks have their places in the index near their ids.
+    #[must_use]
+    pub fn is_branch(&self, id: StackId) -> bool {
+        let header = self.store.get(id.0 as usize).filter(|_| id != StackId::NONE);
+        header.is_some_and(|header| header.load(Ordering::Relaxed) & LENGTH_MASK == 0)
     }
 
     /// The id that the next stack to be interned gets.
