@@ -41,11 +41,12 @@ pub fn trials() -> Vec<Trial> {
             trial(format!("robustness::report_is_complete_when_target_{}", ending.0), || check_ending(ending))
         })
         .collect();
-    let checks: [(&str, Check); 12] = [
+    let checks: [(&str, Check); 13] = [
         ("report_is_complete_when_target_aborts", aborts),
         ("target_ends_when_launcher_is_killed", || launcher_killed("loop-until-told")),
         ("children_end_when_launcher_is_killed", || launcher_killed("children-until-told")),
         ("signal_to_launcher_reaches_target", signal_passed_on),
+        ("stopped_target_goes_on_when_it_is_continued", stopped),
         ("exit_status_of_clean_program_is_its_own", exit_status),
         ("signal_of_clean_program_is_raised_again", signal_status),
         ("error_exitcode_is_the_users_choice", error_exitcode),
@@ -139,6 +140,48 @@ fn signal_passed_on() -> Result<(), String> {
     must_be("output", "handled\n", &rest)?;
     must_be("status", "exit 5", &exec::describe(status))
 }
+
+/// A child continues its parent when that has stopped itself. There is no terminal, so no shell to see it.
+fn stopped() -> Result<(), String> {
+    let source = compile::source("robustness/source", "stops.c", STOPS)?;
+    let program = compile::program(&source, "robustness", &["-g", "-w"].map(str::to_owned))?;
+    let scratch = exec::scratch()?;
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(exec::memcheck().get_program()).current_dir(&scratch).stdin(Stdio::null());
+    let run = exec::checked_in(command, &[], &program, &[], scratch.path())?;
+    must_be("output", "goes on\n", &String::from_utf8_lossy(&run.outcome.stdout))?;
+    must_be("status", "exit 0", &run.outcome.status)
+}
+
+const STOPS: &str = r#"
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static char state_of(int pid)
+{
+    char path[32], state = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *stat = fopen(path, "r");
+    fscanf(stat, "%*d %*s %c", &state);
+    fclose(stat);
+    return state;
+}
+int main(void)
+{
+    pid_t parent = getpid();
+    if (fork() == 0) {
+        while (state_of(parent) != 'T')
+            usleep(1000);
+        kill(parent, SIGCONT);
+        _exit(0);
+    }
+    raise(SIGSTOP);
+    wait(NULL);
+    puts("goes on");
+    return 0;
+}
+"#;
 
 fn exit_status() -> Result<(), String> {
     for status in ["0", "1", "42", "99", "125", "255"] {

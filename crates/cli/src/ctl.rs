@@ -74,7 +74,10 @@ pub fn run(command: &[OsString]) -> ExitCode {
 
 fn ask(pid: u32, request: &str) -> Result<String, String> {
     let mut stream = connect(pid)?;
-    let broken = |error: io::Error| format!("the memcheck of process {pid} does not answer: {error}");
+    let broken = |error: io::Error| match error.kind() {
+        ErrorKind::WouldBlock => format!("the memcheck of process {pid} does not answer: it may be stopped"),
+        _ => format!("the memcheck of process {pid} does not answer: {error}"),
+    };
     stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
     stream.write_all(request.as_bytes()).map_err(broken)?;
     let mut answer = String::new();

@@ -283,8 +283,12 @@ impl Watch {
         }
     }
 
-    /// The program was stopped: stop as well, so that the shell sees it, and take it along when continued.
+    /// The program was stopped: stop as well, so that the shell sees it, and take it along when continued. Without a
+    /// terminal no shell waits for that, and who stopped the program alone may continue it alone.
     fn follow_stop(&self) {
+        if std::fs::File::open("/dev/tty").is_err() {
+            return;
+        }
         let _ = raise(Signal::SIGSTOP);
         // A shell continues the whole group; somebody who knows only the launcher continues it alone.
         std::thread::sleep(Duration::from_millis(5));
