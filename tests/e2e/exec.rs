@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use crate::formats;
 use crate::report::Report;
 
-/// No program of the tests runs so long unless it hangs.
-pub const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// No program of the tests runs so long unless it hangs, even where it gets a small part of one processor.
+pub const TIME_LIMIT: Duration = Duration::from_secs(1200);
 
 /// What a finished program left.
 #[derive(PartialEq, Eq)]

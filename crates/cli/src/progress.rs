@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Shorter work needs no sign of life.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Another patience, in milliseconds; for the project's own tests.
+/// Another patience, in milliseconds, for the project's own tests: with none everything is shown, however short.
 const PATIENCE_VARIABLE: &str = "MEMCHECK_PATIENCE";
 
 /// One picture of the spinner.
@@ -36,7 +36,7 @@ impl Spinner {
         let (done, is_done) = mpsc::channel::<()>();
         // Without a thread there is no spinner, and the work is done all the same.
         let thread = thread::Builder::new().spawn(move || {
-            if is_done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            if patience.is_zero() || is_done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
                 let spinner = spinner(what);
                 spinner.tick();
                 spinner.enable_steady_tick(TICK);
