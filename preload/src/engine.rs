@@ -69,6 +69,7 @@ pub mod pristine;
 pub mod requests;
 pub mod shadow_map;
 pub mod slow_path;
+mod stands;
 pub mod syscalls;
 pub mod unwinding;
 

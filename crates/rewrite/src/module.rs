@@ -85,9 +85,15 @@ impl Module<'_> {
         after.checked_sub(1).filter(|&index| self.extents[index].contains(pc))
     }
 
+    /// The index of the extent of the function that begins at `entry`.
+    #[must_use]
+    pub fn find_function(&self, entry: Pc) -> Option<usize> {
+        self.extents.binary_search_by_key(&entry, |extent| extent.start).ok()
+    }
+
     /// Whether `pc` is the entry of a function.
     #[must_use]
     pub fn is_entry(&self, pc: Pc) -> bool {
-        self.extents.binary_search_by_key(&pc, |extent| extent.start).is_ok()
+        self.find_function(pc).is_some()
     }
 }

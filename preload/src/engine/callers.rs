@@ -11,6 +11,7 @@
 //! Each thread keeps what it hid with the place on the stack, innermost last, so that one left by longjmp is
 //! recognised by the stack having grown over it.
 
+use alloc::vec::Vec;
 use core::{
     arch::global_asm,
     cell::Cell,
@@ -18,8 +19,13 @@ use core::{
 };
 
 use memcheck_model::Addr;
+use memcheck_rewrite::Module;
 
-use super::install;
+use super::{
+    image::Image,
+    install,
+    stands::{Stand, Standing},
+};
 use crate::thread;
 
 /// How many such calls may be within each other: a library's constructor may load the next.
@@ -38,6 +44,19 @@ pub struct Hidden {
 
 /// The copies of the functions, in the order of `NAMES`.
 static COPIES: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
+
+/// Those of a libc.
+pub fn find(image: &Image, module: &Module<'_>) -> Vec<Standing> {
+    let mut found = [None; NAMES.len()];
+    image.for_each_symbol(|symbol, name| {
+        if let Some(place) = NAMES.iter().position(|&wanted| wanted == name)
+            && symbol.is_function()
+        {
+            found[place] = module.find_function(image.actual(symbol));
+        }
+    });
+    (0..).zip(found).filter_map(|(place, function)| Some((function?, Stand::Around(place)))).collect()
+}
 
 /// Remembers the copy of a function, and gives what stands before it.
 pub fn front(function: usize, copy: Addr) -> Addr {

@@ -285,7 +285,7 @@ pub fn find(image: &Image, module: &Module<'_>) -> Fronts {
         } else {
             return;
         };
-        if let Ok(function) = module.extents.binary_search_by_key(&entry, |extent| extent.start) {
+        if let Some(function) = module.find_function(entry) {
             found.push((place, !symbol.is_ifunc(), function));
         }
     });

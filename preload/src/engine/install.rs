@@ -38,8 +38,9 @@ use super::{
     landings::Landings,
     native,
     own_frames::{self, OwnFrames, Units},
-    own_unwinder::{self, Stand},
-    pristine, requests, shadow_map, syscalls,
+    pristine, requests, shadow_map,
+    stands::{self, Stand},
+    syscalls,
 };
 use crate::{
     channel, heap,
@@ -181,11 +182,7 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
             );
         };
         engine.modules.push(Some(watched));
-        if name.starts_with(b"libc.so") || name.starts_with(b"libdl.so") {
-            engine.stand_before_loader_functions(index);
-        } else if !name.starts_with(b"libgcc_s.so") {
-            engine.hook_own_unwinder(index);
-        }
+        engine.put_stands(index, name);
         if eager {
             let count = engine.modules[index].as_ref().map_or(0, |watched| watched.module.extents.len());
             for function in 0..count {
@@ -227,7 +224,7 @@ pub fn module_unloaded(start: Addr) {
 pub fn detoured(entry: Pc, handler: Addr) {
     with_engine(|engine| {
         for watched in engine.modules.iter().flatten() {
-            if let Some(function) = watched.find_function(entry) {
+            if let Some(function) = watched.module.find_function(entry) {
                 watched.slots[function].store(handler.0, Ordering::Release);
             }
         }
@@ -358,11 +355,6 @@ impl Watched {
         self.arena.range().start().0 + PRELUDE_BYTES as u64 + 16 + function as u64 * STUB_BYTES
     }
 
-    /// The function that begins at `entry`.
-    fn find_function(&self, entry: Pc) -> Option<usize> {
-        self.module.extents.binary_search_by_key(&entry, |extent| extent.start).ok()
-    }
-
     fn find_copy(&self, pc: Pc) -> Option<Addr> {
         let entry = self.jump_map.get(pc.0.checked_sub(self.text.start().0)? as usize)?;
         match entry.load(Ordering::Relaxed) {
@@ -433,7 +425,7 @@ impl Watched {
 
 impl Resolver for Watched {
     fn call_target(&self, entry: Pc) -> CallTarget {
-        match self.find_function(entry) {
+        match self.module.find_function(entry) {
             Some(function) if self.slots[function].load(Ordering::Relaxed) != 0 => {
                 CallTarget::Slot(Addr(self.slots[function].as_ptr() as u64))
             }
@@ -450,9 +442,14 @@ impl Resolver for PastFronts<'_> {
         let Self(watched) = self;
         let linked = || {
             let cell = watched.image.bytes_from(Addr(find_linkage_cell(&watched.module, entry)?))?;
-            watched.find_function(Pc(u64::from_le_bytes(cell.get(..8)?.try_into().ok()?)))
+            watched.module.find_function(Pc(u64::from_le_bytes(cell.get(..8)?.try_into().ok()?)))
         };
-        match watched.find_function(entry).filter(|&function| watched.code(function).0 != 0).or_else(linked) {
+        match watched
+            .module
+            .find_function(entry)
+            .filter(|&function| watched.code(function).0 != 0)
+            .or_else(linked)
+        {
             Some(function) if watched.code(function).0 != 0 => {
                 CallTarget::Slot(Addr(watched.code_slot(function).as_ptr() as u64))
             }
@@ -579,32 +576,10 @@ impl Engine {
         Some(watched)
     }
 
-    /// Puts the fronts of `callers` before the functions that look at their return address.
-    fn stand_before_loader_functions(&mut self, index: usize) {
-        let mut found = [None; callers::NAMES.len()];
-        if let Some(watched) = &self.modules[index] {
-            watched.image.for_each_symbol(|symbol, name| {
-                if let Some(place) = callers::NAMES.iter().position(|&wanted| wanted == name)
-                    && symbol.is_function()
-                {
-                    found[place] = watched.find_function(watched.image.actual(symbol));
-                }
-            });
-        }
-        for (place, function) in found.iter().enumerate().filter_map(|(place, f)| Some((place, (*f)?))) {
-            let copy = self.translate(index, function);
-            if let Some(watched) = &self.modules[index]
-                && watched.arena.range().contains(copy)
-            {
-                watched.slots[function].store(callers::front(place, copy).0, Ordering::Release);
-            }
-        }
-    }
-
-    /// Puts what is to stand there at the functions of an unwinder that is linked into the module, or is it.
-    fn hook_own_unwinder(&mut self, index: usize) {
+    /// Leads the slots of functions to what is to stand there.
+    fn put_stands(&mut self, index: usize, name: &[u8]) {
         let Some(watched) = &self.modules[index] else { return };
-        for (function, stand) in own_unwinder::find(&watched.image, &watched.module) {
+        for (function, stand) in stands::find(name, &watched.image, &watched.module) {
             let copy = self.translate(index, function);
             let generation = self.current_generation();
             let Some(watched) = &mut self.modules[index] else { return };
@@ -612,10 +587,11 @@ impl Engine {
                 continue;
             }
             let at = match stand {
+                Stand::Around(place) => callers::front(place, copy),
                 Stand::Instead(at) => at,
                 Stand::Before(hook) => {
                     let at = watched.arena.cursor();
-                    if !watched.arena.append(&own_unwinder::thunk(at, hook, copy), generation) {
+                    if !watched.arena.append(&stands::thunk(at, hook, copy), generation) {
                         continue;
                     }
                     at
@@ -748,7 +724,7 @@ impl Watched {
             self.copies.push(Copied { range, map: blob.pc_map });
         }
         for (entry, offset) in blob.entries {
-            if let Some(function) = self.find_function(entry)
+            if let Some(function) = self.module.find_function(entry)
                 && self.arena.range().contains(self.code(function))
             {
                 self.set_code(function, Addr(code.0 + u64::from(offset)));

@@ -23,7 +23,7 @@ use super::{
     callers,
     image::Image,
     install,
-    own_unwinder::{Hooked, Stand},
+    stands::{Stand, Standing},
 };
 use crate::{
     libc_symbols::LibraryFunction,
@@ -58,14 +58,13 @@ fn find_stand(name: &[u8]) -> Option<Stand> {
 }
 
 /// The functions of the library, if the module is it.
-pub fn find(image: &Image, module: &Module<'_>) -> Vec<Hooked> {
+pub fn find(image: &Image, module: &Module<'_>) -> Vec<Standing> {
     let mut found = Vec::new();
     let mut is_it = false;
     image.for_each_symbol(|symbol, name| {
         is_it |= name == b"_ULx86_64_init_local";
         if let Some(stand) = find_stand(name)
-            && let Ok(function) =
-                module.extents.binary_search_by_key(&image.actual(symbol), |extent| extent.start)
+            && let Some(function) = module.find_function(image.actual(symbol))
         {
             found.push((function, stand));
         }

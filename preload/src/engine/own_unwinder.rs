@@ -23,7 +23,12 @@ use alloc::vec::Vec;
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{Module, find_linkage_cell};
 
-use super::{image::Image, install, nongnu_unwinder, unwinding};
+use super::{
+    image::Image,
+    install,
+    stands::{Stand, Standing},
+    unwinding,
+};
 use crate::{modules, stacks};
 
 /// Where `ra` is in `struct _Unwind_Context`: behind 18 saved registers and the CFA.
@@ -37,20 +42,8 @@ const CURSOR_FOUND: u64 = 16 + 21 * 8;
 /// How far above its callee's frame an unwinder keeps its context.
 const CONTEXT_REACH: u64 = 64 << 10;
 
-/// A function, by the index of its extent, and what stands there.
-pub type Hooked = (usize, Stand);
-
-/// What stands where a function's copy would.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stand {
-    /// A hook that is called before the copy.
-    Before(Addr),
-    /// Another function.
-    Instead(Addr),
-}
-
 /// The functions of an unwinder that is linked into the module.
-pub fn find(image: &Image, module: &Module<'_>) -> Vec<Hooked> {
+pub fn find(image: &Image, module: &Module<'_>) -> Vec<Standing> {
     let mut hooked = Vec::new();
     for name in [b"_dl_find_object".as_slice(), b"dl_iterate_phdr"] {
         if let Some(cell) = image.find_cell_with_name(name) {
@@ -65,9 +58,6 @@ pub fn find(image: &Image, module: &Module<'_>) -> Vec<Hooked> {
         let functions = (0..module.extents.len()).filter(is_set_ip);
         hooked.extend(functions.map(|function| (function, entry(set_ip_hook))));
     }
-    hooked.extend(nongnu_unwinder::find(image, module));
-    hooked.sort_unstable();
-    hooked.dedup_by_key(|hooked| hooked.0);
     hooked
 }
 
@@ -92,17 +82,6 @@ fn callers_through<'a>(module: &'a Module<'_>, cell: Addr) -> impl Iterator<Item
         (0..segment.bytes.len()).filter(is_call).map(|at| Pc(segment.start.0 + at as u64))
     });
     calls.filter_map(|call| module.find_extent(call))
-}
-
-/// Code that calls a hook with the place of the function's first two arguments, and goes on to the function at `code`.
-pub fn thunk(at: Addr, hook: Addr, code: Addr) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(32);
-    bytes.extend([0x49, 0xbb]); // mov $hook,%r11
-    bytes.extend(hook.0.to_le_bytes());
-    bytes.extend([0x41, 0xff, 0xd3, 0xe9]); // call *%r11; jmp code
-    let after = at.0 + bytes.len() as u64 + 4;
-    bytes.extend((code.0.wrapping_sub(after) as i32).to_le_bytes());
-    bytes
 }
 
 hook!(find_hook => on_find);
