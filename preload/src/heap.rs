@@ -121,6 +121,9 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
             sys::unmap(memory, metas + sizes + groups + 2 * ring);
             continue;
         }
+        // Large blocks may have huge pages, as natively.
+        let small = layout.small_range();
+        sys::refuse_huge_pages(small.start().0, small.size().0);
         // SAFETY: the tables follow one another in the mapping just made, which is zeroed (valid for all of them,
         // being atomics), page-aligned, and never unmapped from here on.
         let tables = unsafe {

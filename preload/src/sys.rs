@@ -121,7 +121,10 @@ const PROT_READ_WRITE: u64 = 3;
 const MAP_PRIVATE_ANONYMOUS: u64 = 0x22;
 const MAP_NORESERVE: u64 = 0x4000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+const MADV_NOHUGEPAGE: u64 = 15;
 const MADV_DONTDUMP: u64 = 16;
+/// What is smaller has no huge page.
+const HUGE_PAGE: u64 = 2 << 20;
 
 /// Something is there already.
 pub const EEXIST: Errno = Errno(17);
@@ -133,7 +136,17 @@ pub fn map_anonymous(len: usize) -> Option<*mut u8> {
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
     let addr = unsafe { syscall(SYS_MMAP, args) }.ok()?;
     owned::note(addr, len as u64);
+    refuse_huge_pages(addr, len as u64);
     Some(addr as *mut u8)
+}
+
+/// Has the kernel use pages of the usual size, where it is set to use huge ones whenever it can: of what is reserved
+/// little is touched here and there.
+pub fn refuse_huge_pages(addr: u64, len: u64) {
+    if len >= HUGE_PAGE {
+        // SAFETY: changes no content. Fails where there are no huge pages.
+        let _ = unsafe { syscall(SYS_MADVISE, [addr, len, MADV_NOHUGEPAGE, 0, 0, 0]) };
+    }
 }
 
 /// Where to ask for a mapping of the shim's own: a large one lies far from the libraries, near which there must be room
@@ -161,6 +174,7 @@ pub fn reserve_fixed(addr: memcheck_model::Addr, len: u64) -> Result<(), Errno> 
     owned::note(addr.0, len);
     // SAFETY: advises on the mapping made just now; without it core dumps merely take longer.
     let _ = unsafe { syscall(SYS_MADVISE, [addr.0, len, MADV_DONTDUMP, 0, 0, 0]) };
+    refuse_huge_pages(addr.0, len);
     Ok(())
 }
 

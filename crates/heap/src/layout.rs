@@ -68,6 +68,15 @@ impl Layout {
         (SMALL_CLASSES as u64) << self.small_shift
     }
 
+    /// The regions of the small classes, which are first.
+    #[must_use]
+    pub const fn small_range(&self) -> AddrRange {
+        match AddrRange::new(self.base, Size(self.small_bytes())) {
+            Some(range) => range,
+            None => panic!("the heap lies at the end of the address space"),
+        }
+    }
+
     /// All of the heap's addresses.
     #[must_use]
     pub const fn range(&self) -> AddrRange {
