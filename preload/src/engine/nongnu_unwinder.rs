@@ -14,7 +14,7 @@
 //! Source: libunwind 1.6, include/libunwind-common.h.in and src/x86_64/Gresume.c.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::Module;
@@ -26,24 +26,25 @@ use super::{
     stands::{Stand, Standing},
 };
 use crate::{
-    libc_symbols::LibraryFunction,
     lifecycle::fatal::Context,
     stacks::{self, Caller},
     sys::owned,
 };
 
-const LIBRARY: &[u8] = b"libunwind.so.8";
-/// `unw_accessors_t *unw_get_accessors(unw_addr_space_t)`, which has the library begin if it did not.
-static GET_ACCESSORS: LibraryFunction = LibraryFunction::new(LIBRARY, b"_Ux86_64_get_accessors");
+/// `unw_accessors_t *unw_get_accessors(unw_addr_space_t)`, which has the library begin if it did not, and
 /// `unw_addr_space_t unw_local_addr_space`.
-static LOCAL: LibraryFunction = LibraryFunction::new(LIBRARY, b"_ULx86_64_local_addr_space");
+const NEEDED: [&[u8]; 2] = [b"_Ux86_64_get_accessors", b"_ULx86_64_local_addr_space"];
+/// Where they are, of the library that was loaded last.
+static PLACES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// Where `access_mem` is among the accessors.
 const ACCESS_MEM: usize = 3;
 /// `Context::register` counts so.
 const RIP: usize = 16;
 
-/// The library's own accessor.
+/// The accessor of the library that walked first; no other is served.
 static ACCESS: AtomicU64 = AtomicU64::new(0);
+/// Whether `access` stands before it.
+static IS_SET: AtomicBool = AtomicBool::new(false);
 type Access = extern "C" fn(space: u64, addr: u64, value: *mut u64, is_write: i32, argument: u64) -> i32;
 
 /// What stands where the function of this name would.
@@ -57,19 +58,28 @@ fn find_stand(name: &[u8]) -> Option<Stand> {
     }
 }
 
-/// The functions of the library, if the module is it.
+/// The functions of the library, if the module is it or has it in itself.
 pub fn find(image: &Image, module: &Module<'_>) -> Vec<Standing> {
-    let mut found = Vec::new();
-    let mut is_it = false;
+    let (mut found, mut places) = (Vec::new(), [0; NEEDED.len()]);
     image.for_each_symbol(|symbol, name| {
-        is_it |= name == b"_ULx86_64_init_local";
+        let at = image.actual(symbol);
+        if let Some(place) = NEEDED.iter().position(|&needed| needed == name) {
+            places[place] = at.0;
+        }
         if let Some(stand) = find_stand(name)
-            && let Some(function) = module.find_function(image.actual(symbol))
+            && let Some(function) = module.find_function(at)
         {
             found.push((function, stand));
         }
     });
-    if is_it { found } else { Vec::new() }
+    if places.contains(&0) {
+        return Vec::new();
+    }
+    // Relaxed: whoever runs code of the library came to it by way of the loader's lock.
+    for (place, at) in PLACES.iter().zip(places) {
+        place.store(at, Ordering::Relaxed);
+    }
+    found
 }
 
 hook!(init_hook => on_init);
@@ -77,10 +87,10 @@ hook!(set_context_hook => on_set_context);
 
 /// Before a walk begins.
 extern "C" fn on_init(_: &mut [u64; 2]) {
-    if ACCESS.load(Ordering::Relaxed) != 0 {
+    if IS_SET.load(Ordering::Acquire) {
         return;
     }
-    let (Some(get), Some(local)) = (GET_ACCESSORS.find(), LOCAL.find()) else { return };
+    let [get, local] = PLACES.each_ref().map(|place| place.load(Ordering::Relaxed));
     // SAFETY: the library's function of this name has this signature, and its variable of that name is a pointer.
     let accessors = unsafe {
         let get: extern "C" fn(u64) -> *const AtomicU64 = core::mem::transmute(get);
@@ -89,11 +99,12 @@ extern "C" fn on_init(_: &mut [u64; 2]) {
     // SAFETY: a structure of pointers to functions, which the library has filled and keeps.
     let place = unsafe { &*accessors.add(ACCESS_MEM) };
     let own = place.load(Ordering::Acquire);
-    let standing = access as *const () as u64;
-    // Release: who comes to `access` finds the library's own.
-    if own != standing && ACCESS.compare_exchange(0, own, Ordering::Release, Ordering::Relaxed).is_ok() {
-        place.store(standing, Ordering::Release);
+    // Release: who comes to `access` finds the library's own. Threads that begin at once do the same.
+    let _ = ACCESS.compare_exchange(0, own, Ordering::Release, Ordering::Relaxed);
+    if ACCESS.load(Ordering::Relaxed) == own {
+        place.store(access as *const () as u64, Ordering::Release);
     }
+    IS_SET.store(true, Ordering::Release);
 }
 
 /// Reads or writes a word of the target for the library.
