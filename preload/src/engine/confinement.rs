@@ -14,8 +14,12 @@
 //!     the program's own filter
 //! ```
 //! Only calls made by the shim's text, `START .. END`, are let pass, and not those that it makes for the program,
-//! `FIRST .. LAST`; those and the program's own, also in copies, meet its filter. What cannot be prepended to (a filter of the greatest length, strict mode) is installed as it is: the
-//! process then ends when the shim next makes a call that it forbids.
+//! `FIRST .. LAST`; those and the program's own, also in copies, meet its filter. What cannot be prepended to (a filter
+//! of the greatest length, strict mode) is installed as it is: the process then ends when the shim next makes a call
+//! that it forbids.
+//!
+//! A program that wants its calls handed to itself but for those from one range (PR_SET_SYSCALL_USER_DISPATCH, for
+//! emulators) is answered as by a kernel before 5.11: there is no second range for the shim and for copies.
 //!
 //! Source: seccomp(2), bpf(4) of FreeBSD for the instructions; the kernel's `linux/filter.h`, `linux/seccomp.h`.
 
@@ -30,6 +34,9 @@ use crate::{
 const SYS_PRCTL: u64 = 157;
 const SYS_SECCOMP: u64 = 317;
 const PR_SET_SECCOMP: u64 = 22;
+const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
+const PR_SYS_DISPATCH_ON: u64 = 1;
+const EINVAL: Errno = Errno(22);
 const SECCOMP_MODE_FILTER: u64 = 2;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const SECCOMP_RET_ALLOW: u32 = 0x7fff_0000;
@@ -62,10 +69,19 @@ struct Program {
     instructions: u64,
 }
 
-/// Whether the call installs a filter, whose program the third argument points to.
+/// Whether the call has the program's calls handed to itself.
+fn is_dispatch(request: &Request) -> bool {
+    let [first, second, ..] = request.arguments;
+    request.number == SYS_PRCTL
+        && first as u32 == PR_SET_SYSCALL_USER_DISPATCH
+        && second == PR_SYS_DISPATCH_ON
+}
+
+/// Whether the call installs a filter, whose program the third argument points to, or is one that does as much.
 pub fn is_filter(request: &Request) -> bool {
     let [first, second, ..] = request.arguments;
     match request.number {
+        SYS_PRCTL if is_dispatch(request) => true,
         SYS_PRCTL => first as u32 == PR_SET_SECCOMP as u32 && second == SECCOMP_MODE_FILTER,
         SYS_SECCOMP => first as u32 == SECCOMP_SET_MODE_FILTER as u32,
         _ => false,
@@ -75,6 +91,9 @@ pub fn is_filter(request: &Request) -> bool {
 /// Makes the call with a filter that lets the shim's calls pass, and gives what the kernel returned. `None` when the
 /// call is to be made as it is.
 pub fn install(request: &Request, target: &impl Memory) -> Option<Result<u64, Errno>> {
+    if is_dispatch(request) {
+        return Some(Err(EINVAL));
+    }
     let at = Addr(request.arguments[2]);
     let len = target.find_int(at)? as u16;
     let instructions = target.find_word(Addr(at.0.checked_add(8)?))?;
