@@ -13,7 +13,7 @@ use core::{
 
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, StackId};
 use memcheck_stack::{
-    Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, capture_by_rules, walk_in,
+    Depot, PcKind, Process, RULE_CACHE_ENTRIES, Registers, Rule, RuleCache, Trail, capture_by_rules, walk_in,
 };
 
 use crate::{engine::install, lifecycle::signals, maps, modules, sys, sys::process, thread};
@@ -315,29 +315,46 @@ pub fn capture_id(caller: Caller) -> StackId {
         && let stack = (OwnStack { low: low.clone(), high: high.clone() })
         && let Some(start) = caller.start(&stack)
         && let depth = DEPTH.load(Ordering::Relaxed)
-        && let Some(id) = own.trail.find(start, modules::changes(), depth, &stack)
+        && let Some(id) = own
+            .trail
+            .find(start, modules::changes(), depth, &stack)
+            .or_else(|| climb(&own.trail, start, high.get()))
     {
         return id;
     }
     capture_slowly(caller)
 }
 
+/// The id of a stack that ends there and leads to a known one.
+#[inline(never)]
+fn climb(trail: &Trail, start: Registers, high: u64) -> Option<StackId> {
+    let depot = ready_depot()?;
+    let stack = OwnStack { low: Cell::new((start.sp - 8).next_multiple_of(8)), high: Cell::new(high) };
+    trail.climb(start, modules::changes(), DEPTH.load(Ordering::Relaxed), &stack, &depot)
+}
+
 #[cold]
 #[inline(never)]
 fn capture_slowly(caller: Caller) -> StackId {
-    let Some(depot) = depot() else { return StackId::NONE };
+    let Some(depot) = ready_depot() else { return StackId::NONE };
     let stack = OwnStack::at(caller.entry_sp);
     let Some(start) = caller.start(&stack) else { return StackId::NONE };
     let depth = DEPTH.load(Ordering::Relaxed);
-    let id = match thread::current().heap.get() {
+    match thread::current().heap.get() {
         Some(own) => own.trail.capture(start, modules::changes(), depth, &stack, &depot),
         None => capture_by_rules(start, depth, &stack, &depot),
-    };
-    let (next, ready) = (depot.next().0, READY.load(Ordering::Relaxed));
-    if next >= ready {
-        prepare(ready, depot.is_branch(id));
     }
-    id
+}
+
+/// The depot, with room for the next stack.
+#[inline]
+fn ready_depot() -> Option<Depot<'static>> {
+    let depot = depot()?;
+    let ready = READY.load(Ordering::Relaxed);
+    if depot.next().0 >= ready {
+        prepare(ready, depot.ends_in_branch());
+    }
+    Some(depot)
 }
 
 /// The words of the depot's store that were made ready, once there are as many.

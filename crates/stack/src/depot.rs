@@ -328,10 +328,11 @@ impl<'a> Depot<'a> {
         }
     }
 
-    /// Whether a stack branches off another. Such stacks have their places in the index near their ids.
+    /// Whether the stack that was interned last seems to branch off another, as most do. Such stacks have their places in
+    /// the index near their ids.
     #[must_use]
-    pub fn is_branch(&self, id: StackId) -> bool {
-        let header = self.store.get(id.0 as usize).filter(|_| id != StackId::NONE);
+    pub fn ends_in_branch(&self) -> bool {
+        let header = self.next().0.checked_sub(2).and_then(|at| self.store.get(at as usize));
         header.is_some_and(|header| header.load(Ordering::Relaxed) & LENGTH_MASK == 0)
     }
 

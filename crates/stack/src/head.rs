@@ -102,13 +102,17 @@ impl Head {
 
     /// A walk went this way: the second time it becomes the head's.
     pub fn note(&self, way: &Way<'_>) {
-        if self.is_noted(way.key) && !way.passed.is_empty() && way.passed.len() <= INNER_FRAMES {
+        if self.is_noted(way.key) {
             self.take(way);
         }
     }
 
+    /// The way becomes the head's, if it is not too long.
     #[cold]
-    fn take(&self, way: &Way<'_>) {
+    pub fn take(&self, way: &Way<'_>) {
+        if way.passed.is_empty() || way.passed.len() > INNER_FRAMES {
+            return;
+        }
         let mut words = self.words.iter();
         let mut add = |addr: u64, value: u64| {
             if let Some([to, its]) = words.next() {

@@ -167,7 +167,7 @@ impl Trail {
     }
 
     /// The id of the stack from a return address outwards, of at most `depth` frames, as [`walk_in`] finds it with the
-    /// rules of this generation; if it is one of the usual.
+    /// rules of this generation; if a walk from there was met before.
     #[inline]
     pub fn find(
         &self,
@@ -196,7 +196,7 @@ impl Trail {
         id
     }
 
-    /// The same, whatever stack it is.
+    /// The same, whatever stack it is; for those that neither `find` nor `climb` finds.
     pub fn capture(
         &self,
         start: Registers,
@@ -219,8 +219,7 @@ impl Trail {
             self.stack_end.set(process.stack_end());
             self.len.set(0);
         }
-        let near = self.climb(start, depth, process, depot);
-        let id = near.unwrap_or_else(|| self.walk_along(start, depth, process, depot));
+        let id = self.walk_along(start, depth, process, depot);
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
         id
@@ -234,8 +233,32 @@ impl Trail {
 
     /// The id of a walk that meets the trail within a few frames by the usual rules, where all of it is whole and shorter
     /// than `depth`. So is nearly every walk; for the others this changes nothing.
+    #[inline]
+    pub fn climb(
+        &self,
+        start: Registers,
+        generation: u32,
+        depth: usize,
+        process: &impl Process,
+        depot: &Depot<'_>,
+    ) -> Option<StackId> {
+        if self.busy.load(Ordering::Relaxed)
+            || self.terms.get() != terms(generation, depth)
+            || self.stack_end.get() != process.stack_end()
+        {
+            return None;
+        }
+        self.busy.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let id = self.climb_alone(start, depth, process, depot);
+        compiler_fence(Ordering::SeqCst);
+        self.busy.store(false, Ordering::Relaxed);
+        id
+    }
+
+    /// The same, when nobody else is at the trail.
     #[inline(always)]
-    fn climb(
+    fn climb_alone(
         &self,
         start: Registers,
         depth: usize,
@@ -271,24 +294,41 @@ impl Trail {
         if !self.is_whole.get() || unseen + inner >= depth || !self.stand(0, met, process) {
             return None;
         }
-        let top = self.remember(met, inner, true, (at, link_here));
-        let id = self.id_of(top + 1, unseen + inner, depot);
+        let mut id = StackId(self.frames[met].id.get());
+        if id == StackId::NONE {
+            return None;
+        }
+        let mut top = met;
+        if inner > 1 {
+            self.lead(met, at, link(self.frames[met].needs(), link_here));
+            for passed in self.passed[1..inner].iter().rev() {
+                top += 1;
+                self.put_inside(top, passed);
+                id = self.branch(id, Pc(passed.pc.get()), depot);
+                self.frames[top].id.set(id.0);
+            }
+            self.len.set(top as u8 + 1);
+        }
         if inner > 0 {
+            id = self.branch(id, Pc(start.pc), depot);
             let sum = StackHash::with_inner(self.frames[top].hash.get(), Pc(start.pc));
-            self.head(start).note(&Way {
-                passed: &self.passed[..inner],
-                next: met,
-                met: &self.frames[met],
-                met_offset: link_here & OFFSET_MASK,
-                last: 0,
-                key: head_key(sum, start),
-                id,
-            });
+            let key = head_key(sum, start);
+            if self.head(start).is_noted(key) {
+                let (passed, met_offset) = (&self.passed[..inner], link_here & OFFSET_MASK);
+                self.head(start).take(&Way {
+                    passed,
+                    next: met,
+                    met: &self.frames[met],
+                    met_offset,
+                    last: 0,
+                    key,
+                    id,
+                });
+            }
         }
         Some(id)
     }
 
-    #[inline(never)]
     fn walk_along(
         &self,
         start: Registers,
@@ -453,13 +493,19 @@ impl Trail {
     /// Puts the frames that were passed, but the first, inside frame `top`: there are `count` of them with that.
     fn extend(&self, top: usize, count: usize) {
         for (index, passed) in (top + 1..).zip(self.passed[1..count].iter().rev()) {
-            let (outside, frame) = (&self.frames[index - 1], &self.frames[index]);
-            let needs = passed.needs() || outside.link.get() & PASSES != 0;
-            self.place(index, passed.registers(), link(needs, passed.link.get()));
-            frame.id.set(0);
-            frame.hash.set(StackHash::with_inner(outside.hash.get(), Pc(frame.pc.get())));
+            self.put_inside(index, passed);
+            self.frames[index].id.set(0);
         }
         self.len.set((top + count) as u8);
+    }
+
+    /// Puts a frame that was passed on the trail, inside the one before.
+    #[inline(always)]
+    fn put_inside(&self, index: usize, passed: &Frame) {
+        let (outside, frame) = (&self.frames[index - 1], &self.frames[index]);
+        let needs = passed.needs() || outside.link.get() & PASSES != 0;
+        self.place(index, passed.registers(), link(needs, passed.link.get()));
+        frame.hash.set(StackHash::with_inner(outside.hash.get(), Pc(passed.pc.get())));
     }
 
     /// The id of the stack of the trail's first `count` frames and those of the `all` that were passed inside them.
@@ -651,6 +697,7 @@ mod tests {
                     let mut plain = [Pc(0); MAX_FRAMES];
                     let len = walk_in(start, PcKind::Return, &fake, &mut plain[..depth]);
                     let known = trail.find(start, generation, depth, &fake);
+                    let known = known.or_else(|| trail.climb(start, generation, depth, &fake, &depot));
                     let id = trail.capture(start, generation, depth, &fake, &depot);
                     prop_assert!(known.is_none_or(|known| known == id));
                     let mut frames = [Pc(0); MAX_FRAMES];
