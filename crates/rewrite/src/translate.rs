@@ -15,8 +15,14 @@ use crate::{
 /// A target that is larger is taken for a function of its own without looking whether it jumps back.
 const PART_BYTES: u64 = 4096;
 
-/// Of more code than this in one group a part would be a function of its own that was not made out.
-const GROUP_BYTES: u64 = 1 << 20;
+/// A function has a few parts, and those of assembly that share their ends are short.
+const MOST_PARTS: usize = 16;
+const MOST_BYTES_OF_MANY: u64 = 1 << 20;
+
+/// Whether a group is so large that functions that were not made out must have joined others.
+fn is_too_large(parts: usize, bytes: u64) -> bool {
+    parts > MOST_PARTS && bytes > MOST_BYTES_OF_MANY
+}
 
 /// The functions that must be translated with the one at `entry`, as indices of extents, sorted: those that jumps
 /// into their middle join, as with the parts that compilers split off. The search ends with a group that is too large
@@ -29,7 +35,7 @@ pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
     while let Some(&index) = group.get(next) {
         next += 1;
         bytes += module.extents[index].bytes();
-        if bytes > GROUP_BYTES {
+        if is_too_large(next, bytes) {
             break;
         }
         for target in jumps_out(module, module.extents[index]) {
@@ -123,7 +129,7 @@ pub fn translate(
     };
     let last = extents[extents.len() - 1].end;
     let bytes: u64 = extents.iter().map(|extent| extent.bytes()).sum();
-    if bytes > GROUP_BYTES || last.0 - first.start.0 > u64::from(u32::MAX) {
+    if is_too_large(extents.len(), bytes) || last.0 - first.start.0 > u64::from(u32::MAX) {
         return Err(Skip { pc: first.start, reason: SkipReason::Unsuitable });
     }
     let mut code = Decoded::default();

@@ -357,12 +357,20 @@ fn no_function_is_sought_in_a_very_large_text() {
 }
 
 #[test]
-fn groups_that_are_too_large_are_refused() {
-    // Two functions of more than half a mebibyte each; the first jumps into the second.
-    let half = (1 << 19) + 16;
-    let mut bytes = vec![0x90; 2 * half];
-    bytes[..5].copy_from_slice(&[0xe9, 16, 0, 8, 0]);
-    assert_eq!(reason(&bytes, &[half as u64]), Some(SkipReason::Unsuitable));
+fn groups_of_many_parts_and_much_code_are_refused() {
+    // Each function jumps into the middle of the next.
+    let part = 1 << 16;
+    let cut = |parts: usize| -> (Vec<u8>, Vec<u64>) {
+        let mut bytes = vec![0x90; parts * part];
+        for start in (0..parts - 1).map(|number| number * part) {
+            bytes[start..start + 5].copy_from_slice(&[0xe9, 16, 0, 1, 0]);
+        }
+        (bytes, (1..parts as u64).map(|number| number * part as u64).collect())
+    };
+    let (bytes, cuts) = cut(20);
+    assert_eq!(reason(&bytes, &cuts), Some(SkipReason::Unsuitable));
+    let (bytes, cuts) = cut(16);
+    assert_eq!(reason(&bytes, &cuts), None);
 }
 
 #[test]

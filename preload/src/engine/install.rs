@@ -485,11 +485,12 @@ impl Engine {
         let generation = self.current_generation();
         let (text, pristine) = pristine::keep(path, &image)?;
         let hull = AddrRange::between(image.text.first()?.start(), image.text.last()?.end())?;
-        let unwind: Vec<Extent> = image
+        let mut unwind: Vec<Extent> = image
             .functions()
             .into_iter()
             .map(|range| Extent { start: Pc(range.start().0), end: Pc(range.end().0) })
             .collect();
+        unwind.sort_unstable();
         let mut symbols: Vec<Extent> = Vec::with_capacity(unwind.len().max(16));
         symbols.extend(image.entry.map(|at| Extent { start: at, end: at }));
         let mut units = Units::default();
@@ -502,7 +503,7 @@ impl Engine {
         });
         let own_frames = OwnFrames::new(own_frames::is_go(image.bias, headers), units);
         let Functions { mut extents, are_all } = discover(&text, &unwind, &symbols);
-        let has_unwind_entry = |start| unwind.iter().any(|function| function.start == start);
+        let has_unwind_entry = |start| unwind.binary_search_by_key(&start, |function| function.start).is_ok();
         let native =
             extents.extract_if(.., |&mut function| own_frames.hold(function, &text, has_unwind_entry));
         let (functions, bytes) =

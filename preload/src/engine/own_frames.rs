@@ -46,15 +46,17 @@ impl Units {
         }
     }
 
-    /// What lies between the two symbols of each.
+    /// What lies between the two symbols of each, by address.
     fn ranges(mut self) -> Vec<AddrRange> {
-        self.starts.sort_unstable();
         self.ends.sort_unstable();
         let end_of = |unit: &[u8]| {
             let place = self.ends.binary_search_by_key(&unit, |&(other, _)| other).ok()?;
             Some(self.ends[place].1)
         };
-        self.starts.iter().filter_map(|&(unit, start)| AddrRange::between(start, end_of(unit)?)).collect()
+        let range = |&(unit, start): &(&[u8], Addr)| AddrRange::between(start, end_of(unit)?);
+        let mut ranges: Vec<AddrRange> = self.starts.iter().filter_map(range).collect();
+        ranges.sort_unstable_by_key(|range| range.start());
+        ranges
     }
 }
 
@@ -64,7 +66,7 @@ pub enum OwnFrames {
     None,
     /// Those that have no unwind entry.
     Go,
-    /// Those in these ranges.
+    /// Those in these ranges, which are sorted.
     OCaml(Vec<AddrRange>),
 }
 
@@ -92,7 +94,11 @@ impl OwnFrames {
                 code.is_some_and(|code| code.starts_with(&V8_ENTRY))
             }
             Self::Go => !has_unwind_entry(function.start),
-            Self::OCaml(ranges) => ranges.iter().any(|range| range.contains(Addr(function.start.0))),
+            Self::OCaml(ranges) => {
+                let at = Addr(function.start.0);
+                let after = ranges.partition_point(|range| range.start() <= at);
+                after > 0 && ranges[after - 1].contains(at)
+            }
         }
     }
 
