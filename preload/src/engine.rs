@@ -63,7 +63,7 @@ pub mod install;
 mod landings;
 pub mod native;
 mod nongnu_unwinder;
-pub mod own_frames;
+mod own_frames;
 mod own_unwinder;
 pub mod pristine;
 pub mod requests;

@@ -20,7 +20,7 @@ use memcheck_wire::{Module as ModuleRecord, Record};
 
 use crate::{
     channel, detour,
-    engine::{image::ProgramHeader, install, own_frames},
+    engine::{image::ProgramHeader, install},
     glib,
     libc_symbols::{Linked, Loader, find_loader},
     lifecycle::alt_stack,
@@ -37,6 +37,8 @@ const PT_NOTE: u32 = 4;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const PF_X: u32 = 1;
 const NT_GNU_BUILD_ID: u32 = 3;
+/// `ELF_NOTE_GOBUILDID_TAG`.
+const GO_BUILD_ID: u32 = 4;
 
 /// One module, as a reader sees it.
 #[derive(Clone, Copy, Debug)]
@@ -201,11 +203,12 @@ fn refresh(loader: Loader) {
         entry.publish(&module, linked.entry);
         USED.store(used.max(place + 1), Ordering::Release);
         announce(&linked, &headers, &module);
-        if own_frames::is_go(module.bias, headers.as_table()) {
+        let is_go = headers.is_go();
+        if is_go {
             alt_stack::leave_to_target();
         }
         let allocator = OwnAllocator::find(&linked);
-        install::module_loaded(linked.path, module.bias, headers.as_table(), eager);
+        install::module_loaded(linked.path, module.bias, headers.as_table(), is_go, eager);
         if let Some(allocator) = allocator {
             allocator.replace();
         }
@@ -318,8 +321,18 @@ impl Headers {
         Some((header, AddrRange::between(frames, load.range.end())?))
     }
 
-    /// The build-id note's content, or nothing.
+    /// The build id, or nothing.
     fn build_id(&self) -> &'static [u8] {
+        self.find_note(b"GNU\0", NT_GNU_BUILD_ID).unwrap_or_default()
+    }
+
+    /// Whether Go's linker made the module, which leaves a note with its own build id (`cmd/link`).
+    fn is_go(&self) -> bool {
+        self.find_note(b"Go\0\0", GO_BUILD_ID).is_some()
+    }
+
+    /// What a note of this owner and type says (gABI, "Note Section").
+    fn find_note(&self, owner: &[u8], kind: u32) -> Option<&'static [u8]> {
         for note in self.segments().filter(|segment| segment.kind == PT_NOTE) {
             // SAFETY: the segment is part of a loaded, readable one.
             let mut rest: &'static [u8] = unsafe {
@@ -335,12 +348,12 @@ impl Headers {
                 };
                 let (name_len, content_len) = (half(0), half(4));
                 let Some((name, after)) = after.split_at_checked(name_len.next_multiple_of(4)) else { break };
-                if half(8) as u32 == NT_GNU_BUILD_ID && name == b"GNU\0" {
-                    return after.get(..content_len).unwrap_or_default();
+                if half(8) as u32 == kind && name == owner {
+                    return after.get(..content_len);
                 }
                 rest = after.get(content_len.next_multiple_of(4)..).unwrap_or_default();
             }
         }
-        &[]
+        None
     }
 }

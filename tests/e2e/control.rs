@@ -61,6 +61,19 @@ impl Talker {
         self.line()
     }
 
+    /// Starts a program of this source.
+    fn start_source(name: &str, text: &str) -> Result<Self, String> {
+        let source = compile::source("control/source", name, text)?;
+        let options = ["-g", "-w", "-pthread", "-fno-builtin"].map(str::to_owned);
+        Self::start(&[], &compile::program(&source, "control", &options)?)
+    }
+
+    /// Ends the input, after which the program ends with nothing found.
+    fn finish_well(self) -> Result<(), String> {
+        let (status, text) = self.finish()?;
+        if status == "exit 0" { Ok(()) } else { Err(format!("{status}:\n{text}")) }
+    }
+
     /// Ends the input, and returns how the program ended and what it and memcheck printed.
     fn finish(mut self) -> Result<(String, String), String> {
         self.input = None;
@@ -144,14 +157,11 @@ fn crowd() -> Result<(), String> {
     for _ in 0..5 {
         must_hold(&ask(talker.launcher.id(), "--all")?, &["0 loss records, 0 of them"])?;
     }
-    let (status, text) = talker.finish()?;
-    if status == "exit 0" { Ok(()) } else { Err(format!("{status}:\n{text}")) }
+    talker.finish_well()
 }
 
 fn child() -> Result<(), String> {
-    let source = compile::source("control/source", "forker.c", FORKER)?;
-    let forker = compile::program(&source, "control", &["-g", "-w", "-fno-builtin"].map(str::to_owned))?;
-    let mut talker = Talker::start(&[], &forker)?;
+    let mut talker = Talker::start_source("forker.c", FORKER)?;
     let pid: u32 = talker.line()?.parse().map_err(|e| format!("no process id: {e}"))?;
     must_hold(&ask(pid, "--new")?, &["leak: 77 bytes in 1 block lost", &format!("process {pid} (")])?;
     // What the child inherited is its parent's.
@@ -191,15 +201,12 @@ int main(void)
 /// A thread that forks holds locks that others wait for, and libc tells all threads of changed rights by the very signal
 /// that asks.
 fn forks() -> Result<(), String> {
-    let source = compile::source("control/source", "forks.c", FORKS)?;
-    let forks = compile::program(&source, "control", &["-g", "-w", "-pthread"].map(str::to_owned))?;
-    let mut talker = Talker::start(&[], &forks)?;
+    let mut talker = Talker::start_source("forks.c", FORKS)?;
     talker.line()?;
     for _ in 0..CALLS {
         must_hold(&ask(talker.launcher.id(), "--all")?, &["0 loss records"])?;
     }
-    let (status, text) = talker.finish()?;
-    if status == "exit 0" { Ok(()) } else { Err(format!("{status}:\n{text}")) }
+    talker.finish_well()
 }
 
 /// Threads that allocate, fork and set their user until the input ends.
@@ -258,9 +265,7 @@ int main(void)
 /// A parent of vfork sleeps where no signal wakes it: the search takes it as it is, and it goes on when its child ends,
 /// after the search.
 fn parent_of_vfork() -> Result<(), String> {
-    let source = compile::source("control/source", "vforker.c", VFORKER)?;
-    let vforker = compile::program(&source, "control", &["-g", "-w", "-pthread"].map(str::to_owned))?;
-    let mut talker = Talker::start(&[], &vforker)?;
+    let mut talker = Talker::start_source("vforker.c", VFORKER)?;
     for round in 0..3 {
         must_hold(&talker.line()?, &["asleep"])?;
         for _ in 0..2 {
@@ -268,8 +273,7 @@ fn parent_of_vfork() -> Result<(), String> {
         }
         must_hold(&talker.go_on()?, &[&format!("awake {round}")])?;
     }
-    let (status, text) = talker.finish()?;
-    if status == "exit 0" { Ok(()) } else { Err(format!("{status}:\n{text}")) }
+    talker.finish_well()
 }
 
 /// A thread's children of vfork live until a line comes.

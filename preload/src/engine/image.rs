@@ -13,7 +13,6 @@ use memcheck_model::{Addr, AddrRange, Pc, Size};
 
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
-const PT_NOTE: u32 = 4;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const PT_GNU_RELRO: u32 = 0x6474_e552;
 const PF_X: u32 = 1;
@@ -67,26 +66,6 @@ impl Symbol {
     pub fn is_function(&self) -> bool {
         self.info & 15 == 2 && self.section != 0
     }
-}
-
-/// Whether a loaded image has a note of this owner, whose name is padded to four bytes, and of this type.
-pub fn has_note(bias: u64, headers: &[ProgramHeader], owner: &[u8], kind: u32) -> bool {
-    headers.iter().filter(|header| header.kind == PT_NOTE).any(|header| {
-        let start = bias.wrapping_add(header.address) as *const u8;
-        // SAFETY: notes lie in a segment that is loaded, as the caller says the image is.
-        let mut notes = unsafe { core::slice::from_raw_parts(start, header.file_size as usize) };
-        // { namesz, descsz, type, name, descriptor }, the last two padded to four bytes (gABI, "Note Section").
-        while let Some((head, rest)) = notes.split_at_checked(12) {
-            let [name, descriptor, of_kind] =
-                [0, 4, 8].map(|at| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-            if of_kind == kind && rest.starts_with(owner) {
-                return true;
-            }
-            let padded = |len: u32| (len as usize).next_multiple_of(4);
-            notes = rest.get(padded(name) + padded(descriptor)..).unwrap_or_default();
-        }
-        false
-    })
 }
 
 /// An image in memory.

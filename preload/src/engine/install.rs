@@ -37,7 +37,7 @@ use super::{
     image::{Image, ProgramHeader},
     landings::Landings,
     native,
-    own_frames::{self, OwnFrames, Units},
+    own_frames::{OwnFrames, Units},
     pristine, requests, shadow_map,
     stands::{self, Stand},
     syscalls,
@@ -163,8 +163,8 @@ fn file_name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }
 
-/// A module was mapped: `path` and its program headers. None of its code runs yet.
-pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: bool) {
+/// A module was mapped: `path`, its program headers, and whether Go's linker made it. None of its code runs yet.
+pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], is_go: bool, eager: bool) {
     let name = file_name(path);
     if name.starts_with(b"ld-linux")
         || name.starts_with(b"libmemcheck_preload")
@@ -175,7 +175,7 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], eager: b
     with_engine(|engine| {
         let Some(image) = Image::new(bias, headers) else { return };
         let index = engine.modules.len();
-        let Some(watched) = engine.watch(index, path, image, headers) else {
+        let Some(watched) = engine.watch(index, path, image, is_go) else {
             return tell_unwatched(
                 name,
                 "its accesses are not checked, as there is no room for code near it",
@@ -473,13 +473,7 @@ fn zeroed<T>(at: Option<Addr>, count: usize) -> Option<(&'static [T], AddrRange)
 
 impl Engine {
     /// Takes a module: finds its functions, makes its arena, leads its functions into it.
-    fn watch(
-        &mut self,
-        index: usize,
-        path: &[u8],
-        image: Image,
-        headers: &[ProgramHeader],
-    ) -> Option<Watched> {
+    fn watch(&mut self, index: usize, path: &[u8], image: Image, is_go: bool) -> Option<Watched> {
         let name = file_name(path);
         let is_libc = name.starts_with(b"libc.so");
         let generation = self.current_generation();
@@ -495,13 +489,13 @@ impl Engine {
         symbols.extend(image.entry.map(|at| Extent { start: at, end: at }));
         let mut units = Units::default();
         image.for_each_symbol(|symbol, name| {
-            units.note(name, image.actual(symbol));
+            let start = image.actual(symbol);
+            units.note(name, start);
             if symbol.is_function() || symbol.is_ifunc() {
-                let start = image.actual(symbol);
                 symbols.push(Extent { start, end: Pc(start.0 + symbol.size) });
             }
         });
-        let own_frames = OwnFrames::new(own_frames::is_go(image.bias, headers), units);
+        let own_frames = OwnFrames::new(is_go, units);
         let Functions { mut extents, are_all } = discover(&text, &unwind, &symbols);
         let has_unwind_entry = |start| unwind.binary_search_by_key(&start, |function| function.start).is_ok();
         let native =

@@ -3,7 +3,7 @@
 //!
 //! In: a module that was just mapped. Out: which of its functions are left alone.
 //!
-//! - Go's linker leaves a note, `.note.go.buildid`, and only what C compilers made has unwind entries (`cmd/link`).
+//! - In what Go's linker made only what C compilers made has unwind entries (`cmd/link`).
 //! - OCaml's compiler puts a pair of symbols around the code of each unit and of its runtime's assembly, and has them
 //!   exported (`asmcomp/emit.mlp`, `runtime/amd64.S`): `camlUnit__code_begin`, since OCaml 5.3 `camlUnit.code_begin`.
 //! - Of V8's generated functions only those have unwind entries by which JavaScript is entered from C++ (`JSEntry` in
@@ -14,19 +14,8 @@ use alloc::vec::Vec;
 use memcheck_model::{Addr, AddrRange, Pc};
 use memcheck_rewrite::{Extent, Segment};
 
-use super::image::{self, ProgramHeader};
-
-const GO_OWNER: &[u8] = b"Go\0\0";
-/// `GO BUILDID`.
-const GO_BUILD_ID: u32 = 4;
-
 /// How V8's entries begin: `push %rbp; mov %rsp, %rbp; push $type`, with the `mov` encoded as no compiler of C does.
 const V8_ENTRY: [u8; 5] = [0x55, 0x48, 0x8b, 0xec, 0x6a];
-
-/// Whether a loaded module was linked by Go's linker.
-pub fn is_go(bias: u64, headers: &[ProgramHeader]) -> bool {
-    image::has_note(bias, headers, GO_OWNER, GO_BUILD_ID)
-}
 
 /// The symbols around OCaml's units.
 #[derive(Default)]
