@@ -22,19 +22,34 @@ const FIRST_BYTES: u64 = 640 << 10;
 
 struct ToolHeap {
     busy: AtomicBool,
+    /// The thread block of the thread that forks, or zero.
+    forker: AtomicUsize,
     free: [AtomicPtr<u8>; LISTS],
     arena_next: AtomicUsize,
     arena_end: AtomicUsize,
 }
 
 #[cfg_attr(not(test), global_allocator)]
-#[cfg_attr(test, expect(dead_code, reason = "the unit tests run on std's allocator"))]
 static TOOL_HEAP: ToolHeap = ToolHeap {
     busy: AtomicBool::new(false),
+    forker: AtomicUsize::new(0),
     free: [const { AtomicPtr::new(null_mut()) }; LISTS],
     arena_next: AtomicUsize::new(0),
     arena_end: AtomicUsize::new(0),
 };
+
+/// The calling thread is about to fork, the engine's lock held: no other may be at the heap, which the child would find
+/// locked for ever. It itself still allocates.
+pub fn before_fork() {
+    TOOL_HEAP.lock();
+    TOOL_HEAP.forker.store(core::ptr::from_ref(crate::thread::current()) as usize, Ordering::Relaxed);
+}
+
+/// It has forked, in either process.
+pub fn after_fork() {
+    TOOL_HEAP.forker.store(0, Ordering::Relaxed);
+    TOOL_HEAP.unlock();
+}
 
 /// The power of two that holds a layout: its shift.
 fn class_shift(layout: Layout) -> u32 {
@@ -45,13 +60,21 @@ fn class_shift(layout: Layout) -> u32 {
 impl ToolHeap {
     fn lock(&self) {
         // Acquire pairs with the Release of `unlock`.
-        while self.busy.swap(true, Ordering::Acquire) {
+        while self.busy.swap(true, Ordering::Acquire) && !self.is_forker() {
             core::hint::spin_loop();
         }
     }
 
+    /// Whether this thread forks, and holds the lock meanwhile; its only thread does in the child.
+    #[cold]
+    fn is_forker(&self) -> bool {
+        self.forker.load(Ordering::Relaxed) == core::ptr::from_ref(crate::thread::current()) as usize
+    }
+
     fn unlock(&self) {
-        self.busy.store(false, Ordering::Release);
+        if self.forker.load(Ordering::Relaxed) == 0 {
+            self.busy.store(false, Ordering::Release);
+        }
     }
 
     /// A fresh piece of `1 << shift` bytes, aligned to its size (up to a page). The lock is held.

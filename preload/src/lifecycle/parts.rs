@@ -2,7 +2,8 @@
 //! order in which they must act; a part adds its line here.
 //!
 //! Lock order, which `before_fork` takes and the `after_fork_…` give back in reverse: the heap's (see
-//! `memcheck_heap`'s `lock`), those of the accounts (see `account`), the engine's. No other part holds a lock across a call of libc.
+//! `memcheck_heap`'s `lock`), those of the accounts (see `account`), the engine's, the
+//! tool heap's. No other part holds a lock across a call of libc.
 
 use memcheck_heap::Chunk;
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, Place, StackId};
@@ -13,7 +14,7 @@ use super::end::Departure;
 use crate::{
     descriptors,
     engine::{self, shadow_map},
-    heap, leaks, maps, requests, stacks,
+    heap, leaks, maps, requests, stacks, tool_heap,
 };
 
 /// What an address is, with where its block came from and went.
@@ -66,10 +67,12 @@ pub fn before_fork() {
     requests::before_fork();
     descriptors::before_fork();
     engine::install::before_fork();
+    tool_heap::before_fork();
 }
 
 /// The calling thread has forked.
 pub fn after_fork_in_parent() {
+    tool_heap::after_fork();
     engine::install::after_fork();
     descriptors::after_fork();
     requests::after_fork();
@@ -78,6 +81,7 @@ pub fn after_fork_in_parent() {
 
 /// The calling thread is a forked child's only one.
 pub fn after_fork_in_child() {
+    tool_heap::after_fork();
     engine::install::after_fork();
     engine::after_fork_in_child();
     descriptors::after_fork();
