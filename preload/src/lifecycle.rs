@@ -8,6 +8,7 @@
 //! libc's own calls come here too.
 
 pub mod alt_stack;
+pub mod arguments;
 pub mod check_fault;
 pub mod end;
 pub mod exec;
@@ -20,6 +21,7 @@ pub mod program_file;
 pub mod signals;
 pub mod work_stack;
 
+use arguments::Looked;
 use memcheck_model::{Addr, Pc};
 
 use crate::{channel, detour, engine::install, exports, heap, leaks, libc_symbols};
@@ -45,17 +47,20 @@ pub fn begin() {
         };
         lead(b"_exit", end::exit_entry as *const () as u64);
         lead(b"_Exit", end::exit_entry as *const () as u64);
-        lead(b"execve", exec::execve as *const () as u64);
-        lead(b"execveat", exec::execveat as *const () as u64);
-        lead(b"fexecve", exec::fexecve as *const () as u64);
+        let lead_looked = |name: &[u8], looked: &Looked| {
+            libc.find(name).is_some_and(|entry| lead(name, looked.entry_for(entry.start)))
+        };
+        lead_looked(b"execve", &arguments::EXECVE);
+        lead_looked(b"execveat", &arguments::EXECVEAT);
+        lead_looked(b"fexecve", &arguments::FEXECVE);
         if !install::is_on() {
             // Copies are looked at where they make the call.
             lead(b"prctl", libc_entries::prctl as *const () as u64);
             lead(b"syscall", libc_entries::syscall as *const () as u64);
         }
-        let signals_are_led = lead(b"__libc_sigaction", libc_entries::sigaction as *const () as u64)
-            || lead(b"sigaction", libc_entries::public_sigaction as *const () as u64);
-        if signals_are_led && lead(b"sigaltstack", libc_entries::sigaltstack as *const () as u64) {
+        let signals_are_led = lead_looked(b"__libc_sigaction", &arguments::SIGACTION)
+            || lead_looked(b"sigaction", &arguments::PUBLIC_SIGACTION);
+        if signals_are_led && lead_looked(b"sigaltstack", &arguments::SIGALTSTACK) {
             signals::begin();
             leaks::begin();
             alt_stack::prepare_thread();

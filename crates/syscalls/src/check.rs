@@ -42,8 +42,8 @@ pub enum Known {
 const MOST_VECTORS: u64 = 1024;
 /// `sizeof(struct sockaddr_storage)`: no address is longer.
 const LONGEST_ADDRESS: u64 = 128;
-/// `PATH_MAX`: the kernel reads no further.
-const LONGEST_PATH: u64 = 4096;
+/// `MAX_ARG_STRLEN`: the kernel takes no longer argument.
+const LONGEST_ARGUMENT: u32 = 32 * 4096;
 /// `sizeof(struct msghdr)`.
 const MESSAGE_BYTES: u64 = 56;
 /// `sizeof(struct mmsghdr)`.
@@ -55,9 +55,18 @@ const MOST_STRINGS: u64 = 1 << 24;
 
 /// Tells each parameter of `request` that leads to memory that must not be touched.
 pub fn check(request: &Request, memory: &impl Memory, each: &mut dyn FnMut(&Finding)) -> Known {
-    let Some(call) = find_call(request.number) else { return Known::No };
+    find_call(request.number).map_or(Known::No, |call| check_as(&call.parameters, request, memory, each))
+}
+
+/// The same for a function that takes its own parameters and makes the call with others.
+pub fn check_as(
+    parameters: &Parameters,
+    request: &Request,
+    memory: &impl Memory,
+    each: &mut dyn FnMut(&Finding),
+) -> Known {
     let mut look = Look { memory, each };
-    match call.parameters {
+    match *parameters {
         Parameters::Always(list) => look.parameters(list, &request.arguments),
         Parameters::Unknown => return Known::No,
         Parameters::Chosen { by, mask, always, cases, is_complete } => {
@@ -98,7 +107,7 @@ impl<M: Memory> Look<'_, M> {
                     self.bytes(kind, at, bytes, format_args!("{name}"));
                 }
             }
-            Shape::String => self.string(at, format_args!("{name}")),
+            Shape::String(most) => self.string(at, most, format_args!("{name}")),
             Shape::Strings => self.strings(at, name),
             Shape::Vectors(kind, count) => self.vectors(kind, at, argument(count), format_args!("{name}")),
             Shape::Message(kind) => self.message(kind, at, format_args!("{name}")),
@@ -111,6 +120,14 @@ impl<M: Memory> Look<'_, M> {
                         return;
                     }
                     self.message(kind, message, format_args!("{name}[{index}].msg_hdr"));
+                }
+            }
+            Shape::Interfaces => {
+                if self.bytes(AccessKind::Write, at, 16, format_args!("{name}"))
+                    && let (Some(bytes), Some(list)) = (self.memory.find_int(at), self.word(at, 8))
+                {
+                    let bytes = u64::try_from(bytes.cast_signed()).unwrap_or(0);
+                    self.bytes(AccessKind::Write, Addr(list), bytes, format_args!("{name}.ifc_buf"));
                 }
             }
             Shape::SignalSet => {
@@ -155,12 +172,12 @@ impl<M: Memory> Look<'_, M> {
         false
     }
 
-    fn string(&mut self, at: Addr, name: Arguments<'_>) {
+    fn string(&mut self, at: Addr, most: u32, name: Arguments<'_>) {
         if !self.memory.is_watched(at) {
             return;
         }
         let mut place = at;
-        let end = Addr(at.0.saturating_add(LONGEST_PATH));
+        let end = Addr(at.0.saturating_add(most.into()));
         while place < end {
             let granule = self.memory.granule(Addr(place.0 & !7));
             let (first, leading) = ((place.0 & 7) as usize, usize::from(granule.leading));
@@ -169,6 +186,9 @@ impl<M: Memory> Look<'_, M> {
             }
             if leading < 8 {
                 let bad = Addr((place.0 & !7) + leading.max(first) as u64);
+                if bad >= end {
+                    return;
+                }
                 // As far as it must be read to see that it does not end before.
                 let Some(range) = AddrRange::between(at, Addr(bad.0 + 1)) else { return };
                 let parameter = ParameterName::new(name);
@@ -187,7 +207,7 @@ impl<M: Memory> Look<'_, M> {
             }
             match self.memory.find_word(place) {
                 None | Some(0) => return,
-                Some(string) => self.string(Addr(string), format_args!("{name}[{index}]")),
+                Some(string) => self.string(Addr(string), LONGEST_ARGUMENT, format_args!("{name}[{index}]")),
             }
         }
     }

@@ -20,8 +20,8 @@ mod parameter;
 mod requests;
 mod table;
 
-pub use check::{Finding, Known, Request, check};
+pub use check::{Finding, Known, Request, check, check_as};
 pub use descriptors::{Effect, effect_of};
 pub use memory::{Granule, Memory};
 pub use parameter::{Attention, Call, Length, Parameter, Parameters, Shape, attention_of};
-pub use table::{CALLS, find_call};
+pub use table::{CALLS, LIBC_FEXECVE, LIBC_SIGACTION, find_call};

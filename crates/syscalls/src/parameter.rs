@@ -51,8 +51,8 @@ pub struct Parameter {
 pub enum Shape {
     /// Bytes. What is both read and written is told as written.
     Bytes(AccessKind, Length),
-    /// A path or another string up to its zero byte.
-    String,
+    /// A path or another string up to its zero byte, of which the kernel reads so many bytes at most.
+    String(u32),
     /// Pointers to strings, up to a null pointer.
     Strings,
     /// As many `struct iovec` as the argument says, and what they point to.
@@ -63,6 +63,8 @@ pub enum Shape {
     Messages(AccessKind, u8),
     /// A pointer to a signal set and its size (pselect6).
     SignalSet,
+    /// A `struct ifconf` and the room for network interfaces that it points to.
+    Interfaces,
 }
 
 /// How many bytes.
@@ -128,7 +130,7 @@ const fn attention_of_list(list: &[Parameter]) -> Attention {
     let mut index = 0;
     while index < list.len() {
         match list[index].shape {
-            Shape::Bytes(..) | Shape::String => {
+            Shape::Bytes(..) | Shape::String(_) => {
                 if matches!(most, Attention::None) {
                     most = Attention::Direct;
                 }

@@ -8,7 +8,7 @@ use memcheck_model::AccessKind::{self, Read, Write};
 use crate::{
     Length::{Fixed, Size},
     Parameter, Parameters, Shape,
-    table::{FLOCK, TIMESPEC, reads, string, writes},
+    table::{FLOCK, TIMESPEC, other, reads, string, writes},
 };
 
 type Case = (u32, &'static [Parameter]);
@@ -35,6 +35,7 @@ const READS_WINDOW_SIZE: &[Parameter] = &argument(Read, 8);
 const WRITES_WINDOW_SIZE: &[Parameter] = &argument(Write, 8);
 /// `struct ifreq`: the kernel copies it out and in whole.
 const INTERFACE: &[Parameter] = &argument(Write, 40);
+const INTERFACES: &[Parameter] = &[other(2, "arg", Shape::Interfaces)];
 const READS_CLONE_RANGE: &[Parameter] = &argument(Read, 32);
 const READS_LOCK: &[Parameter] = &argument(Read, FLOCK);
 const WRITES_LOCK: &[Parameter] = &argument(Write, FLOCK);
@@ -91,6 +92,7 @@ const IOCTLS: &[Case] = &[
     (0x8904, WRITES_INT),             // SIOCGPGRP
     (0x8905, WRITES_INT),             // SIOCATMARK
     (0x8910, INTERFACE),              // SIOCGIFNAME
+    (0x8912, INTERFACES),             // SIOCGIFCONF
     (0x8913, INTERFACE),              // SIOCGIFFLAGS
     (0x8915, INTERFACE),              // SIOCGIFADDR
     (0x8917, INTERFACE),              // SIOCGIFDSTADDR
@@ -139,6 +141,9 @@ pub(crate) const FCNTL: Parameters = Parameters::Chosen {
     is_complete: true,
 };
 
+/// The name of a thread: the kernel reads `TASK_COMM_LEN - 1` bytes at most.
+const NAME: Parameter = other(1, "arg2", Shape::String(15));
+
 pub(crate) const PRCTL: Parameters = Parameters::Chosen {
     by: 0,
     mask: u32::MAX,
@@ -148,6 +153,7 @@ pub(crate) const PRCTL: Parameters = Parameters::Chosen {
         (5, &[writes(1, "arg2", Fixed(4))]),   // PR_GET_UNALIGN
         (9, &[writes(1, "arg2", Fixed(4))]),   // PR_GET_FPEMU
         (11, &[writes(1, "arg2", Fixed(4))]),  // PR_GET_FPEXC
+        (15, &[NAME]),                         // PR_SET_NAME
         (16, &[writes(1, "arg2", Fixed(16))]), // PR_GET_NAME
         (19, &[writes(1, "arg2", Fixed(4))]),  // PR_GET_ENDIAN
         (25, &[writes(1, "arg2", Fixed(4))]),  // PR_GET_TSC

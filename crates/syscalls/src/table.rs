@@ -31,6 +31,8 @@ const SIGACTION: Length = Fixed(32);
 const SIGINFO: Length = Fixed(128);
 const SIGEVENT: Length = Fixed(64);
 const MQ_ATTR: Length = Fixed(64);
+/// `PATH_MAX`: the kernel reads no further.
+const LONGEST_PATH: u32 = 4096;
 /// `struct msgbuf`: a long, and the text whose size the third argument is.
 const MSG: Length = Length::After(8, 2);
 
@@ -48,10 +50,10 @@ const fn bytes(argument: u8, name: &'static str, kind: AccessKind, length: Lengt
 }
 
 pub(crate) const fn string(argument: u8, name: &'static str) -> Parameter {
-    other(argument, name, Shape::String)
+    other(argument, name, Shape::String(LONGEST_PATH))
 }
 
-const fn other(argument: u8, name: &'static str, shape: Shape) -> Parameter {
+pub(crate) const fn other(argument: u8, name: &'static str, shape: Shape) -> Parameter {
     Parameter { argument, name, shape }
 }
 
@@ -62,6 +64,15 @@ const fn call(number: u16, name: &'static str, parameters: &'static [Parameter])
 const fn unknown(number: u16, name: &'static str) -> Call {
     Call { number, name, parameters: Parameters::Unknown }
 }
+
+/// What libc's `sigaction` reads and writes: `struct sigaction` of its own, with 1024 signals and the restorer last,
+/// which it does not read.
+pub static LIBC_SIGACTION: Parameters =
+    Parameters::Always(&[reads(1, "act", Fixed(140)), writes(2, "oldact", Fixed(152))]);
+
+/// The parameters of libc's `fexecve`, which has no path.
+pub static LIBC_FEXECVE: Parameters =
+    Parameters::Always(&[other(1, "argv", Shape::Strings), other(2, "envp", Shape::Strings)]);
 
 /// The call with this number.
 #[must_use]
@@ -325,8 +336,8 @@ pub static CALLS: &[Call] = &[
     call(245, "mq_getsetattr", &[reads(1, "mqstat", MQ_ATTR), writes(2, "omqstat", MQ_ATTR)]),
     unknown(246, "kexec_load"),
     call(247, "waitid", &[writes(2, "infop", SIGINFO), writes(4, "ru", RUSAGE)]),
-    unknown(248, "add_key"),
-    unknown(249, "request_key"),
+    call(248, "add_key", &[string(0, "type"), string(1, "description"), reads(2, "payload", Size(3))]),
+    call(249, "request_key", &[string(0, "type"), string(1, "description"), string(2, "callout_info")]),
     unknown(250, "keyctl"),
     call(251, "ioprio_set", &[]),
     call(252, "ioprio_get", &[]),
@@ -387,8 +398,8 @@ pub static CALLS: &[Call] = &[
     call(307, "sendmmsg", &[other(1, "mmsg", Shape::Messages(Read, 2))]),
     call(308, "setns", &[]),
     call(309, "getcpu", &[writes(0, "cpu", Fixed(4)), writes(1, "node", Fixed(4))]),
-    call(310, "process_vm_readv", &[other(1, "lvec", Shape::Vectors(Write, 2))]),
-    call(311, "process_vm_writev", &[other(1, "lvec", Shape::Vectors(Read, 2))]),
+    call(310, "process_vm_readv", &[other(1, "lvec", Shape::Vectors(Write, 2)), reads(3, "rvec", Items(4, 16))]),
+    call(311, "process_vm_writev", &[other(1, "lvec", Shape::Vectors(Read, 2)), reads(3, "rvec", Items(4, 16))]),
     call(312, "kcmp", &[]),
     call(313, "finit_module", &[string(1, "params")]),
     call(314, "sched_setattr", &[reads(1, "attr", Fixed(48))]),

@@ -11,8 +11,7 @@
 //! rcx and r11 are changed there, which the `syscall` instruction changes anyway (Intel SDM, SYSCALL).
 //!
 //! Runs on the target's stack, also in handlers of signals and in children of vfork: no locks, no allocation, no
-//! system calls but where memory outside the heap and the stack must be read, or an error is told. Errors of a
-//! child of vfork are not told: it shares its parent's stream. `clone`, `vfork`, `rt_sigreturn` and the rest are
+//! system calls but where memory outside the heap and the stack must be read, or an error is told. `clone`, `vfork`, `rt_sigreturn` and the rest are
 //! made by the instruction itself, with the stack pointer as it was. Only a filter of system calls is installed
 //! from here instead (see `confinement`).
 //!
@@ -29,7 +28,9 @@ use memcheck_model::{
 use memcheck_rewrite::{CALL_SLOT, SYSCALL_SKIP};
 use memcheck_shadow::USER_END;
 use memcheck_stack::Registers;
-use memcheck_syscalls::{Attention, CALLS, Finding, Granule, Known, Memory, Request, attention_of, check};
+use memcheck_syscalls::{
+    Attention, CALLS, Finding, Granule, Known, Memory, Parameters, Request, attention_of, check, check_as,
+};
 
 use super::{confinement, count_unknown_call, gate, shadow_map};
 use crate::{
@@ -137,10 +138,18 @@ extern "C" fn on_call(frame: &mut Frame, bp: u64) -> u64 {
             None => 0,
         };
     }
-    if check(request, &target, &mut |finding| report(frame, bp, finding)) == Known::No {
+    let site = Site { number: request.number, registers: Registers { pc: frame.at, sp: frame.rsp(), bp } };
+    if check(request, &target, &mut |finding| report(&site, finding)) == Known::No {
         count_unknown_call(request.number);
     }
     0
+}
+
+/// Looks at the arguments of a call that the shim makes for a function of libc's, at whose entry the registers are.
+pub fn look_for_libc(parameters: &Parameters, request: &Request, registers: Registers) {
+    let target = Target { rsp: registers.sp, probe: Probe::default() };
+    let site = Site { number: request.number, registers };
+    check_as(parameters, request, &target, &mut |finding| report(&site, finding));
 }
 
 /// A call was made; the frame has its result in place of its number, and the address behind it.
@@ -235,30 +244,24 @@ impl Memory for Target {
     }
 }
 
-/// What `tell` is to tell of.
-struct Telling<'a> {
-    frame: &'a Frame,
-    bp: u64,
-    finding: &'a Finding,
+/// Where a call is made.
+struct Site {
+    number: u64,
+    registers: Registers,
 }
 
 #[cold]
-fn report(frame: &Frame, bp: u64, finding: &Finding) {
-    if !channel::is_vfork_child() {
-        // The target's stack may be small.
-        gate::REPORT.run(tell, &Telling { frame, bp, finding });
-    }
+fn report(site: &Site, finding: &Finding) {
+    // The target's stack may be small.
+    gate::REPORT.run(tell, &(site, finding));
 }
 
-extern "C" fn tell(telling: &Telling<'_>) {
-    let Telling { frame, bp, finding } = *telling;
+extern "C" fn tell(&(site, finding): &(&Site, &Finding)) {
     if finding.kind == AccessKind::Write {
         heap::damage_is_known(finding.bad, finding.range.end());
     }
-    let rsp = frame.rsp();
-    let described = parts::describe(finding.bad, Addr(rsp));
+    let described = parts::describe(finding.bad, Addr(site.registers.sp));
     let mut frames = [Pc(0); MAX_FRAMES];
-    let registers = Registers { pc: frame.at, sp: rsp, bp };
     channel::report(&ErrorEvent {
         kind: ErrorKind::SyscallParam,
         tid: ThreadId(process::tid()),
@@ -267,12 +270,12 @@ extern "C" fn tell(telling: &Telling<'_>) {
         address: finding.bad,
         place: described.place,
         detail: Detail::Syscall {
-            number: frame.request.number as u32,
+            number: site.number as u32,
             parameter: finding.parameter,
             offset: finding.bad.0 - finding.range.start().0,
         },
         exact_top: true,
-        stack: stacks::capture_interrupted_in(registers, &mut frames),
+        stack: stacks::capture_interrupted_in(site.registers, &mut frames),
         allocated: described.allocated(),
         freed: described.freed(),
     });
