@@ -26,6 +26,7 @@ pub fn run(data: &[u8]) {
     let first = (0..200).map(|at| at * 3);
     for pc in text.into_iter().chain(first).chain([0x1000, 0x1020, u64::MAX, i64::MAX as u64]) {
         let rule = info.rule_at(pc);
+        let _ = info.for_each_landing_pad(pc, |at| data.get(at as usize & 0xff..), |_| ());
         assert_eq!(Rule::decode(rule.encode()), rule);
         compare(&info, pc, rule);
     }

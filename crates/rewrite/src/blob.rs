@@ -18,7 +18,7 @@ pub enum SkipReason {
     Transaction,
     /// Something addressed from the instruction pointer is out of reach of the copy.
     OutOfReach,
-    /// The function is not in the module's text, or too large.
+    /// The function is not in the module's text, or too large, or where exceptions lead in it is not known.
     Unsuitable,
     /// An indirect jump whose targets are not known, so that it may go on in the original, and that jumps to what the
     /// patch at the entry overwrites.

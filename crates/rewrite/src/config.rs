@@ -1,6 +1,10 @@
 //! What the engine decides before anything is translated: options, addresses, and where calls go.
 
+use alloc::vec::Vec;
+
 use memcheck_model::{Addr, Pc};
+
+use crate::Extent;
 
 /// How many spill slots of eight bytes a thread has: eight for registers, eight for one vector.
 pub const SPILL_SLOTS: usize = 16;
@@ -80,8 +84,14 @@ pub enum CallTarget {
     Original,
 }
 
-/// Knows where the functions of the module are now.
+/// Knows what the module's text does not tell: where its functions are now, and where exceptions lead in them.
 pub trait Resolver {
     /// How to call what stands at `entry`: a function's original entry, or an entry of a linkage table.
     fn call_target(&self, entry: Pc) -> CallTarget;
+
+    /// Where an exception that passes through `function` may go on; `None` if that is not known.
+    fn landing_pads(&self, function: Extent) -> Option<Vec<Pc>> {
+        let _ = function;
+        Some(Vec::new())
+    }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Graph {
     pub block_of: Vec<u32>,
     /// The jumps through tables that were made out.
     pub tables: Vec<Table>,
+    /// The blocks that exceptions lead to from other frames.
+    pub landings: Vec<u32>,
     /// The other indirect jumps that do nothing but leave the group (by instruction).
     pub tail_jumps: Vec<u32>,
 }
@@ -52,7 +54,13 @@ pub(crate) fn ends(flow: Flow) -> bool {
 /// How many bytes the jump takes that an entry is overwritten with: it has a 32-bit displacement.
 pub const ENTRY_JUMP_BYTES: u64 = 5;
 
-pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> Result<Graph, Skip> {
+/// The graph of the functions `extents`, with their landing pads as far as those lie in them.
+pub(crate) fn build(
+    code: &Decoded,
+    module: &Module<'_>,
+    extents: &[Extent],
+    landing_pads: &[Pc],
+) -> Result<Graph, Skip> {
     let count = code.insns.len();
     refuse_named_returns(code, extents)?;
     let mut leader = alloc::vec![false; count + 1];
@@ -62,6 +70,11 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
         if let Some(index) = find_insn(code, extent.start.0) {
             (leader[index], entered[index]) = (true, true);
         }
+    }
+    for &pad in landing_pads.iter().filter(|pad| inside(pad.0)) {
+        let into = Skip { pc: pad, reason: SkipReason::JumpIntoInstruction };
+        let index = find_insn(code, pad.0).ok_or(into)?;
+        (leader[index], entered[index]) = (true, true);
     }
     let mut is_indirect = false;
     let mut after_end = false;
@@ -111,6 +124,8 @@ pub(crate) fn build(code: &Decoded, module: &Module<'_>, extents: &[Extent]) -> 
         }
         graph.block_of[index] = graph.blocks.len() as u32 - 1;
     }
+    let starts = landing_pads.iter().filter_map(|pad| find_insn(code, pad.0));
+    graph.landings = starts.map(|index| graph.block_of[index]).collect();
     connect(&mut graph, code, &arrivals);
     if is_indirect {
         let starts_block = |pc: u64| find_insn(code, pc).is_none_or(|index| leader[index]);

@@ -54,7 +54,9 @@ pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
 
 /// Code that sets a callee-saved register which nothing in it reads means it for whom it calls: a language's runtime
 /// that enters code of its own conventions. Makes calls read such registers; says whether there are any.
-pub(crate) fn hand_over(code: &mut Decoded, graph: &Graph, live: &[Set]) -> bool {
+///
+/// Those in `landed` are read behind a landing pad, and live everywhere.
+pub(crate) fn hand_over(code: &mut Decoded, graph: &Graph, live: &[Set], landed: Set) -> bool {
     let mut handed = 0;
     for block in &graph.blocks {
         let last = block.end as usize - 1;
@@ -64,7 +66,7 @@ pub(crate) fn hand_over(code: &mut Decoded, graph: &Graph, live: &[Set]) -> bool
             .fold(block.beyond, |set, &next| set | live[graph.blocks[next as usize].first as usize]);
         for insn in block.first as usize..=last {
             let after = if insn == last { after_last } else { live[insn + 1] };
-            handed |= code.insns[insn].kills & CALLEE_SAVED & !RSP & !after;
+            handed |= code.insns[insn].kills & CALLEE_SAVED & !RSP & !landed & !after;
         }
     }
     let calls = code.insns.iter_mut().filter(|insn| matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall));
@@ -143,6 +145,16 @@ pub(crate) fn unsaved_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
     });
     saved.iter_mut().for_each(|saved| *saved = CALLEE_SAVED & !*saved);
     saved
+}
+
+/// The callee-saved registers that code behind the group's landing pads reads: an exception brings them along from
+/// wherever it was thrown. All of them, if one of the `count` landing pads lies elsewhere.
+pub(crate) fn landed_registers(graph: &Graph, live: &[Set], count: usize) -> Set {
+    if graph.landings.len() < count {
+        return CALLEE_SAVED;
+    }
+    let starts = graph.landings.iter().map(|&block| graph.blocks[block as usize].first as usize);
+    CALLEE_SAVED & starts.fold(0, |read, first| read | live[first])
 }
 
 /// What holds before each instruction on every path to it; `entry` where paths begin that are not seen.

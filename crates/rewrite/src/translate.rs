@@ -136,18 +136,22 @@ pub fn translate(
     for extent in &extents {
         decode_in(&mut code, module, extent.start, extent.end, config.checks == Checks::On)?;
     }
-    let graph = flow::build(&code, module, &extents)?;
+    let pads: Option<Vec<Vec<Pc>>> = extents.iter().map(|&extent| resolver.landing_pads(extent)).collect();
+    let unknown = Skip { pc: first.start, reason: SkipReason::Unsuitable };
+    let pads = pads.ok_or(unknown)?.concat();
+    let graph = flow::build(&code, module, &extents, &pads)?;
     // A table that the copy replaces is constant.
     let sites = code.sites.len();
     code.sites.retain(|site| graph.tables.iter().all(|table| table.load != site.insn));
     code.exempt += (sites - code.sites.len()) as u32;
     live::refine_calls(&mut code, module);
     let mut live = live::analyse(&code, &graph);
-    if live::hand_over(&mut code, &graph, &live) {
+    let landed = live::landed_registers(&graph, &live, pads.len());
+    if live::hand_over(&mut code, &graph, &live, landed) {
         live = live::analyse(&code, &graph);
     }
     for (live, unsaved) in live.iter_mut().zip(live::unsaved_registers(&code, &graph)) {
-        *live |= unsaved;
+        *live |= unsaved | landed;
     }
     let frame = live::frame_registers(&code, &graph);
     let (checks, framed) = plan::plan(&code, &graph, &live, &frame);

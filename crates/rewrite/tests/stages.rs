@@ -401,3 +401,39 @@ fn tables_in_the_text_are_not_taken_for_calls() {
     let last = Extent { start: Pc(TEXT + 40), end: Pc(TEXT + 41) };
     assert_eq!(discover(&text, &[first, last], &[]).extents, [first, last]);
 }
+
+/// Every function has this landing pad, or it is not known where they are.
+struct Landing(Option<Pc>);
+impl Resolver for Landing {
+    fn call_target(&self, _: Pc) -> CallTarget {
+        CallTarget::Original
+    }
+
+    fn landing_pads(&self, _: Extent) -> Option<Vec<Pc>> {
+        self.0.map(|pad| vec![pad])
+    }
+}
+
+#[test]
+fn what_a_landing_pad_reads_lives_up_to_the_throw() {
+    // push rbx; mov rbx,rdi; mov rdi,rbx; mov rax,[rsi]; call [rax]; pop rbx; ret; 14: mov rdi,rbx; 17: ud2
+    let mut bytes = vec![0x53, 0x48, 0x89, 0xfb, 0x48, 0x89, 0xdf, 0x48, 0x8b, 0x06, 0xff, 0x10, 0x5b, 0xc3];
+    bytes.extend([0x48, 0x89, 0xdf, 0x0f, 0x0b]);
+    bytes.resize(0x40, 0xcc);
+    let module = module(&bytes, &[0x20]);
+    let config = Config { stress: Stress::On, ..config() };
+    let copy = |pad: Option<u64>| {
+        translate(&config, &module, &[0], &Landing(pad.map(|pad| Pc(TEXT + pad))), PLACE)
+            .map(|blob| disassemble(&blob.bytes, PLACE.code.0, "landing"))
+            .map_err(|skip| skip.reason)
+    };
+    let spoils_rbx = |text: &str| text.lines().any(|line| line.contains("rbx,0x") || line.contains("ebx,0x"));
+    assert!(!spoils_rbx(&copy(Some(0x0e)).expect("translatable")));
+    // In another function, which may read anything.
+    assert!(!spoils_rbx(&copy(Some(0x30)).expect("translatable")));
+    // At the end of the function, which reads nothing.
+    let unread = copy(Some(0x0c)).expect("translatable");
+    assert!(spoils_rbx(&unread), "{unread}");
+    assert_eq!(copy(Some(0x0f)), Err(SkipReason::JumpIntoInstruction));
+    assert_eq!(copy(None), Err(SkipReason::Unsuitable));
+}

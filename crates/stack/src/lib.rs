@@ -14,6 +14,7 @@ mod cache;
 mod cfi;
 mod depot;
 mod head;
+mod landing_pads;
 mod rule;
 mod trail;
 mod walk;

@@ -49,18 +49,35 @@ fn expected(columns: &HashMap<&str, &str>) -> Option<Rule> {
     })
 }
 
+/// A file's unwind information, as it would be mapped.
+struct Unwind {
+    header: Section,
+    frames: Section,
+}
+
+impl Unwind {
+    fn read(path: &str, file: &[u8]) -> Self {
+        let header = section(path, file, ".eh_frame_hdr").expect("a header");
+        let frames = section(path, file, ".eh_frame").expect("frames");
+        assert_eq!(find_frames(&header.bytes, header.addr), Some(frames.addr), "{path}");
+        Self { header, frames }
+    }
+
+    fn info(&self) -> UnwindInfo<'_> {
+        UnwindInfo {
+            header: &self.header.bytes,
+            header_addr: self.header.addr,
+            frames: &self.frames.bytes,
+            frames_addr: self.frames.addr,
+        }
+    }
+}
+
 /// Compares every row; gives how many there were, and how many of them no rule can say.
 fn compare(path: &str) -> (usize, usize) {
     let file = std::fs::read(path).unwrap();
-    let header = section(path, &file, ".eh_frame_hdr").expect("a header");
-    let frames = section(path, &file, ".eh_frame").expect("frames");
-    assert_eq!(find_frames(&header.bytes, header.addr), Some(frames.addr), "{path}");
-    let info = UnwindInfo {
-        header: &header.bytes,
-        header_addr: header.addr,
-        frames: &frames.bytes,
-        frames_addr: frames.addr,
-    };
+    let unwind = Unwind::read(path, &file);
+    let info = unwind.info();
     let listing = readelf(&["--debug-dump=frames-interp"], path);
     let (mut names, mut extent, mut rows, mut refused) = (Vec::new(), None, 0, 0);
     let mut lines = listing.lines().peekable();
@@ -138,5 +155,43 @@ fn frames_that_realign_the_stack_have_rules() {
     let (rows, refused) = compare(path);
     // Only the few instructions that address the caller's frame through r10 are refused.
     assert!(rows > 10 && refused * 2 < rows, "{refused} of {rows} rows refused");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn landing_pads_are_what_the_assembler_was_told() {
+    let directory = std::env::temp_dir().join(format!("memcheck-landing-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (source, object) = (directory.join("a.cc"), directory.join("a.so"));
+    // What follows a call of what does not return is the landing pad, or jumps to the cold part of the function.
+    let code = "extern \"C\" { void g(int); void none(int n) { g(n); g(n + 1); }
+                int one(int n) { try { g(n); } catch (int thrown) { return thrown; } return 0; } }";
+    std::fs::write(&source, code).unwrap();
+    let mut compiler = Command::new("g++");
+    compiler.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&object).arg(&source);
+    assert!(compiler.status().unwrap().success());
+    let path = object.to_str().unwrap();
+    let file = std::fs::read(path).unwrap();
+    let (unwind, table) =
+        (Unwind::read(path, &file), section(path, &file, ".gcc_except_table").expect("exceptions"));
+    let bytes_from = |at: u64| table.bytes.get(at.checked_sub(table.addr)? as usize..);
+    let symbols = readelf(&["-sW"], path);
+    let find = |name: &str| {
+        let line = symbols.lines().find(|line| line.split_whitespace().last() == Some(name)).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let start = hex(words[1]);
+        let mut pads = Vec::new();
+        let is_known = unwind.info().for_each_landing_pad(start, bytes_from, |pad| pads.push(pad - start));
+        (is_known, pads, words[2].parse::<u64>().unwrap())
+    };
+    assert_eq!((find("none").0, find("none").1), (Some(()), Vec::new()));
+    let (is_known, pads, size) = find("one");
+    assert!(is_known.is_some() && pads.len() == 1 && (1..size).contains(&pads[0]), "{pads:x?} of {size}");
+    let broken = |at: u64| bytes_from(at).map(|bytes| &bytes[..4]);
+    let start =
+        hex(symbols.lines().find(|line| line.ends_with(" one")).unwrap().split_whitespace().nth(1).unwrap());
+    assert_eq!(unwind.info().for_each_landing_pad(start, broken, |_| ()), None);
+    assert_eq!(unwind.info().for_each_landing_pad(start, |_| None, |_| ()), None);
+    assert_eq!(unwind.info().for_each_landing_pad(0, bytes_from, |_| ()), Some(()));
     std::fs::remove_dir_all(&directory).unwrap();
 }

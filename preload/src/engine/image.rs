@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
+use memcheck_stack::{UnwindInfo, find_frames};
 
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
@@ -156,6 +157,15 @@ impl Image {
     /// The bytes of a range within one segment.
     pub fn bytes(&self, range: AddrRange) -> Option<&'static [u8]> {
         self.bytes_from(range.start())?.get(..range.size().0 as usize)
+    }
+
+    /// Its call frame information, if it has any.
+    pub fn unwind_info(&self) -> Option<UnwindInfo<'static>> {
+        let header_addr = self.eh_frame_header?;
+        let header = self.bytes_from(header_addr)?;
+        let frames_addr = find_frames(header, header_addr.0)?;
+        let frames = self.bytes_from(Addr(frames_addr))?;
+        Some(UnwindInfo { header, header_addr: header_addr.0, frames, frames_addr })
     }
 
     /// The functions that call frame information describes, in order, without overlaps or empty ones.

@@ -432,6 +432,17 @@ impl Resolver for Watched {
             _ => CallTarget::Original,
         }
     }
+
+    fn landing_pads(&self, function: Extent) -> Option<Vec<Pc>> {
+        let Some(unwind) = self.image.unwind_info() else { return Some(Vec::new()) };
+        let mut pads = Vec::new();
+        unwind.for_each_landing_pad(
+            function.start.0,
+            |at| self.image.bytes_from(Addr(at)),
+            |pad| pads.push(Pc(pad)),
+        )?;
+        Some(pads)
+    }
 }
 
 /// What copies without checks call: the functions themselves, not their fronts.
@@ -455,6 +466,10 @@ impl Resolver for PastFronts<'_> {
             }
             _ => CallTarget::Original,
         }
+    }
+
+    fn landing_pads(&self, function: Extent) -> Option<Vec<Pc>> {
+        self.0.landing_pads(function)
     }
 }
 
