@@ -38,11 +38,10 @@ pub fn begin() {
             libc_entries::set_errno_location(location.start);
         }
         let lead = |name: &[u8], handler: u64| {
-            // SAFETY: each handler below has the signature of the function by this name and stands for it.
-            let is_led = |entry: detour::Entry| unsafe { detour::install(entry, handler) }.is_ok();
-            libc.find(name).filter(|&entry| is_led(entry)).is_some_and(|entry| {
-                install::detoured(Pc(entry.start), Addr(handler));
-                true
+            libc.find(name).is_some_and(|entry| {
+                install::redirect(Pc(entry.start), Addr(handler))
+                    // SAFETY: each handler below has the signature of the function by this name and stands for it.
+                    || unsafe { detour::install(entry, handler) }.is_ok()
             })
         };
         lead(b"_exit", end::exit_entry as *const () as u64);

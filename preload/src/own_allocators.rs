@@ -102,10 +102,9 @@ fn lead(symbols: &Symbols) -> bool {
     for (name, entry, handler) in entries() {
         let is_release = name == b"free" || name.starts_with(b"_Zd");
         let handler = if is_shared && is_release { exports::release_of_any() } else { handler };
-        // SAFETY: the handler is the shim's function of that name; nothing of the module runs yet; there is room.
-        let is_led = unsafe { island.install(entry, handler) }.is_ok();
-        install::detoured(Pc(entry.start), Addr(handler));
-        are_led &= is_led;
+        are_led &= install::redirect(Pc(entry.start), Addr(handler))
+            // SAFETY: the handler is the shim's function of that name; nothing of the module runs yet; there is room.
+            || unsafe { island.install(entry, handler) }.is_ok();
     }
     are_led
 }

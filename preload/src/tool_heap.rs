@@ -18,7 +18,7 @@ const LISTS: usize = 44;
 const ARENA_BYTES: usize = 1 << 20;
 
 /// How much of the first is used in every process that has an engine.
-const FIRST_BYTES: u64 = 640 << 10;
+const FIRST_BYTES: u64 = 768 << 10;
 
 struct ToolHeap {
     busy: AtomicBool,
@@ -77,13 +77,13 @@ impl ToolHeap {
         }
     }
 
-    /// A fresh piece of `1 << shift` bytes, aligned to its size (up to a page). The lock is held.
-    fn carve(&self, shift: u32) -> *mut u8 {
+    /// A fresh piece of `1 << shift` bytes, aligned to `align`, which is at most a page. The lock is held.
+    fn carve(&self, shift: u32, align: usize) -> *mut u8 {
         let bytes = 1usize << shift;
         if bytes >= ARENA_BYTES {
             return crate::sys::map_anonymous(bytes).unwrap_or(null_mut());
         }
-        let next = self.arena_next.load(Ordering::Relaxed).next_multiple_of(bytes.min(4096));
+        let next = self.arena_next.load(Ordering::Relaxed).next_multiple_of(align);
         if next != 0 && next + bytes <= self.arena_end.load(Ordering::Relaxed) {
             self.arena_next.store(next + bytes, Ordering::Relaxed);
             return next as *mut u8;
@@ -99,8 +99,8 @@ impl ToolHeap {
     }
 }
 
-// SAFETY: pieces come from fresh mappings or from `dealloc`, are as large as their layout's power of two and
-// aligned to it (to a page at most: larger alignments are refused), and are handed out once.
+// SAFETY: pieces come from fresh mappings or from `dealloc`, are as large as their layout's power of two and aligned as
+// it says (to a page at most: larger alignments are refused), and are handed out once.
 unsafe impl GlobalAlloc for ToolHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let shift = class_shift(layout);
@@ -110,8 +110,9 @@ unsafe impl GlobalAlloc for ToolHeap {
         }
         self.lock();
         let head = self.free[list].load(Ordering::Relaxed);
-        let piece = if head.is_null() {
-            self.carve(shift)
+        let align = layout.align().max(1 << SMALLEST_SHIFT);
+        let piece = if head.is_null() || !head.addr().is_multiple_of(align) {
+            self.carve(shift, align)
         } else {
             // SAFETY: `dealloc` wrote the next piece's address at the start of this free piece.
             let next = unsafe { head.cast::<*mut u8>().read() };

@@ -1,6 +1,6 @@
 //! What translation gives: the copy's bytes, where its parts came from, what was done, or why nothing was.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 
 use memcheck_model::Pc;
@@ -112,7 +112,7 @@ pub struct PcMap {
     /// The lowest original address.
     pub(crate) base: Pc,
     /// Sorted by `copy_offset`.
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Box<[Run]>,
 }
 
 impl PcMap {
@@ -150,6 +150,8 @@ pub struct CodeBlob {
     /// Where indirect jumps may arrive: original address, and its copy's offset in `bytes`. To be entered into
     /// the module's jump map as offsets from the prelude.
     pub jump_targets: Vec<(Pc, u32)>,
+    /// Whether the copy asks the jump map.
+    pub asks_map: bool,
     /// Which byte came from where.
     pub pc_map: PcMap,
     /// What was done.

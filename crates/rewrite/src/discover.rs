@@ -40,9 +40,7 @@ pub struct Functions {
 pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> Functions {
     let mut found: Vec<Extent> = unwind.to_vec();
     sort(&mut found);
-    let mut sized = symbols.to_vec();
-    sized.sort_unstable();
-    fill(&mut found, &sized, text);
+    fill(&mut found, symbols, text);
     let pure: Vec<Segment<'_>> =
         text.iter().filter(|segment| !segment.bytes.starts_with(b"\x7fELF")).copied().collect();
     let text = &pure[..];
@@ -89,14 +87,17 @@ fn sort(extents: &mut Vec<Extent>) {
     });
 }
 
-/// Adds those of `more` (sorted) that start outside of `found`, cut at the next known start.
+/// Adds those of `more` that start outside of `found`, cut at the next known start.
 fn fill(found: &mut Vec<Extent>, more: &[Extent], text: &[Segment<'_>]) {
-    let known = found.clone();
+    let known = &*found;
     let free = |pc: Pc| {
         let after = known.partition_point(|extent| extent.start <= pc);
         after == 0 || !known[after - 1].contains(pc)
     };
-    let starts: Vec<Extent> = more.iter().copied().filter(|extent| free(extent.start)).collect();
+    // Few, in most modules.
+    let mut starts: Vec<Extent> = more.iter().copied().filter(|extent| free(extent.start)).collect();
+    starts.sort_unstable();
+    let mut added = Vec::with_capacity(starts.len());
     for (index, extent) in starts.iter().enumerate() {
         let Some(segment) = text.iter().find(|segment| segment.find_from(extent.start).is_some()) else {
             continue;
@@ -110,8 +111,10 @@ fn fill(found: &mut Vec<Extent>, more: &[Extent], text: &[Segment<'_>]) {
         let later = starts[index..].iter().find(|other| other.start > extent.start);
         let cut = later.map_or(next, |other| other.start.0.min(next));
         let end = if extent.end > extent.start { extent.end.0.min(cut) } else { cut };
-        found.push(Extent { start: extent.start, end: Pc(end) });
+        added.push(Extent { start: extent.start, end: Pc(end) });
     }
+    found.reserve_exact(added.len());
+    found.append(&mut added);
     sort(found);
 }
 

@@ -57,6 +57,7 @@ pub(crate) struct Emitter<'a> {
     searches: Vec<&'a Site>,
     /// Tables that the copy reads, and where the displacement to each lies.
     tables: Vec<(&'a Table, usize)>,
+    asks_map: bool,
     runs: Vec<Run>,
     stats: Stats,
 }
@@ -95,6 +96,7 @@ impl<'a> Emitter<'a> {
             stubs: Vec::new(),
             searches: Vec::new(),
             tables: Vec::new(),
+            asks_map: false,
             runs: Vec::with_capacity(2 * code.insns.len()),
             stats,
         }
@@ -154,8 +156,15 @@ impl<'a> Emitter<'a> {
         let entries = self.extents.iter().filter_map(|extent| offset_of(extent.start)).collect();
         let leader = |block: &crate::flow::Block| offset_of(Pc(self.code.insns[block.first as usize].pc));
         let jump_targets = self.graph.blocks.iter().filter_map(leader).collect();
-        let pc_map = PcMap { base, runs: self.runs };
-        Ok(CodeBlob { entries, jump_targets, pc_map, stats: self.stats, bytes: self.asm.finish() })
+        let pc_map = PcMap { base, runs: self.runs.into_boxed_slice() };
+        Ok(CodeBlob {
+            entries,
+            jump_targets,
+            asks_map: self.asks_map,
+            pc_map,
+            stats: self.stats,
+            bytes: self.asm.finish(),
+        })
     }
 
     fn mark(&mut self, insn: &Insn, part: Part) {
@@ -208,6 +217,7 @@ impl<'a> Emitter<'a> {
                 {
                     self.copy(insn);
                 } else {
+                    self.asks_map = true;
                     self.indirect_jump(insn);
                 }
             }

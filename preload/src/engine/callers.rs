@@ -47,15 +47,12 @@ static COPIES: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.le
 
 /// Those of a libc.
 pub fn find(image: &Image, module: &Module<'_>) -> Vec<Standing> {
-    let mut found = [None; NAMES.len()];
-    image.for_each_symbol(|symbol, name| {
-        if let Some(place) = NAMES.iter().position(|&wanted| wanted == name)
-            && symbol.is_function()
-        {
-            found[place] = module.find_function(image.actual(symbol));
-        }
-    });
-    (0..).zip(found).filter_map(|(place, function)| Some((function?, Stand::Around(place)))).collect()
+    let Some(symbols) = image.symbols() else { return Vec::new() };
+    let standing = |(place, &name): (usize, &&[u8])| {
+        let symbol = symbols.find(name).filter(|symbol| symbol.is_function()).last()?;
+        Some((module.find_function(image.actual(symbol))?, Stand::Around(place)))
+    };
+    NAMES.iter().enumerate().filter_map(standing).collect()
 }
 
 /// Remembers the copy of a function, and gives what stands before it.

@@ -26,6 +26,8 @@ use crate::{
 const REACH: u64 = (1 << 31) - (1 << 20);
 /// How far apart places are that are tried for an arena.
 const STEP: u64 = 1 << 20;
+/// From so many bytes on, pages are asked for at once.
+const MUCH: u64 = 16 << 10;
 
 /// The code memory of one module.
 #[derive(Debug)]
@@ -66,6 +68,9 @@ impl Arena {
     pub fn append(&mut self, code: &[u8], generation: Generation) -> bool {
         if code.len() as u64 > self.capacity - self.used || !self.own_pages(generation) {
             return false;
+        }
+        if code.len() as u64 > MUCH {
+            memory::prepare_to_write(self.alias.0, (self.used + code.len() as u64).next_multiple_of(4096));
         }
         let to = (self.alias.0 + self.used) as *mut u8;
         // SAFETY: `alias .. alias + capacity` is our writable mapping; nobody else writes it, and nobody runs the

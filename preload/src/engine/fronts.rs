@@ -264,31 +264,22 @@ pub struct Fronts {
 /// The functions of libc that have fronts. None for a second libc or for one that lacks what fronts need. Before
 /// entries are overwritten: calls resolvers.
 pub fn find(image: &Image, module: &Module<'_>) -> Fronts {
+    let Some(symbols) = image.symbols() else { return Fronts::default() };
     let mut found = Vec::new();
-    // Most symbols have names that differ from all of these in length and last letter.
-    let mark = |name: &[u8]| (name.len() % 64, 1u32 << (name.last().copied().unwrap_or(0) % 32));
-    let mut marks = [0u32; 64];
-    for name in ALL.iter().flat_map(|front| front.names) {
-        let (len, letter) = mark(name);
-        marks[len] |= letter;
+    for (place, front) in ALL.iter().enumerate() {
+        for symbol in front.names.iter().flat_map(|name| symbols.find(name)) {
+            let entry = if symbol.is_ifunc() {
+                super::native::resolve(image, symbol)
+            } else if symbol.is_function() {
+                image.actual(symbol)
+            } else {
+                continue;
+            };
+            if let Some(function) = module.find_function(entry) {
+                found.push((place, !symbol.is_ifunc(), function));
+            }
+        }
     }
-    image.for_each_symbol(|symbol, name| {
-        let (len, letter) = mark(name);
-        if marks[len] & letter == 0 {
-            return;
-        }
-        let Some(place) = ALL.iter().position(|front| front.names.contains(&name)) else { return };
-        let entry = if symbol.is_ifunc() {
-            super::native::resolve(image, symbol)
-        } else if symbol.is_function() {
-            image.actual(symbol)
-        } else {
-            return;
-        };
-        if let Some(function) = module.find_function(entry) {
-            found.push((place, !symbol.is_ifunc(), function));
-        }
-    });
     // Indirect functions first: they are what programs are linked with today.
     found.sort_unstable();
     let mut fronts = Fronts::default();

@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
+use memcheck_rewrite::Extent;
 use memcheck_stack::{UnwindInfo, find_frames};
 
 const PT_LOAD: u32 = 1;
@@ -169,61 +170,61 @@ impl Image {
     }
 
     /// The functions that call frame information describes, in order, without overlaps or empty ones.
-    pub fn functions(&self) -> Vec<AddrRange> {
-        let mut found = self.find_fde_ranges().unwrap_or_default();
-        found.retain(|range| {
-            !range.is_empty()
-                && self.text.iter().any(|t| t.start() <= range.start() && range.end() <= t.end())
+    pub fn functions(&self) -> Vec<Extent> {
+        let mut found = self.find_fde_extents().unwrap_or_default();
+        found.retain(|function| {
+            let is_in =
+                |text: &AddrRange| text.start().0 <= function.start.0 && function.end.0 <= text.end().0;
+            function.start < function.end && self.text.iter().any(is_in)
         });
-        found.sort_unstable_by_key(|range| (range.start(), range.end()));
-        let mut functions: Vec<AddrRange> = Vec::with_capacity(found.len());
-        for range in found {
-            if functions.last().is_none_or(|last| last.end() <= range.start()) {
-                functions.push(range);
+        found.sort_unstable();
+        let mut end = Pc(0);
+        found.retain(|function| {
+            let is_apart = end <= function.start;
+            if is_apart {
+                end = function.end;
             }
-        }
-        functions
+            is_apart
+        });
+        found
     }
 
-    fn find_fde_ranges(&self) -> Option<Vec<AddrRange>> {
+    fn find_fde_extents(&self) -> Option<Vec<Extent>> {
         let header_at = self.eh_frame_header?;
         let header = self.bytes_from(header_at)?;
         // version 1, eh_frame pointer pcrel sdata4, count udata4, table datarel sdata4: what every linker writes.
         if header.get(..4)? != [1, 0x1b, 3, 0x3b] {
             return None;
         }
-        let count = u32::from_le_bytes(header.get(8..12)?.try_into().ok()?);
+        let count = u32_at(header, 8)?;
         let table = header.get(12..)?.chunks_exact(8).take(count as usize);
-        let mut ranges = Vec::with_capacity(count as usize);
+        let mut extents = Vec::with_capacity(table.len());
+        // Thousands of FDEs share a CIE or two.
+        let mut last_cie = (Addr(0), None);
         for entry in table {
-            let word =
-                |at: usize| i32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
-            let start = Addr(header_at.0.wrapping_add_signed(word(0).into()));
-            let fde = Addr(header_at.0.wrapping_add_signed(word(4).into()));
-            if let Some(size) = self.find_fde_size(fde) {
-                ranges.extend(AddrRange::new(start, size));
+            let from_header = |at: usize| {
+                let distance = u32_at(entry, at).unwrap_or_default().cast_signed();
+                header_at.0.wrapping_add_signed(distance.into())
+            };
+            let start = Pc(from_header(0));
+            if let Some(size) = self.find_fde_size(Addr(from_header(4)), &mut last_cie) {
+                extents.push(Extent { start, end: Pc(start.0.wrapping_add(size)) });
             }
         }
-        Some(ranges)
+        Some(extents)
     }
 
-    /// The length of the code that the FDE at `at` covers.
-    fn find_fde_size(&self, at: Addr) -> Option<Size> {
+    /// How many bytes of code the FDE at `at` covers. `last_cie` is a CIE and how its FDEs encode that.
+    fn find_fde_size(&self, at: Addr, last_cie: &mut (Addr, Option<SizeIn>)) -> Option<u64> {
         let fde = self.bytes_from(at)?;
-        let u32_at = |bytes: &[u8], at: usize| {
-            bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
-        };
-        let to_cie = u32_at(fde, 4)?;
-        let cie = self.bytes_from(Addr(at.0 + 4 - u64::from(to_cie)))?;
-        if is_signal_frame(cie) {
-            return None;
+        let cie = Addr(at.0 + 4 - u64::from(u32_at(fde, 4)?));
+        if last_cie.0 != cie {
+            *last_cie = (cie, SizeIn::find(self.bytes_from(cie)?));
         }
-        let size_at = match pointer_encoding(cie)? & 0x0f {
-            0x00 | 0x04 | 0x0c => return Some(Size(u64::from_le_bytes(fde.get(16..24)?.try_into().ok()?))),
-            0x03 | 0x0b => 12,
-            _ => return None,
-        };
-        Some(Size(u32_at(fde, size_at)?.into()))
+        match last_cie.1? {
+            SizeIn::Word => Some(u64::from_le_bytes(fde.get(16..24)?.try_into().ok()?)),
+            SizeIn::HalfWord => u32_at(fde, 12).map(u64::from),
+        }
     }
 
     fn dynamic_value(&self, tag: u64) -> Option<u64> {
@@ -236,34 +237,28 @@ impl Image {
             .map(|entry| word(entry, 8))
     }
 
-    /// Calls `each` with every symbol of the dynamic symbol table that the GNU hash table knows, and its name.
-    pub fn for_each_symbol(&self, mut each: impl FnMut(&Symbol, &'static [u8])) -> Option<()> {
+    /// The dynamic symbols that the GNU hash table knows.
+    pub fn symbols(&self) -> Option<SymbolTable> {
         let hash = self.bytes_from(Addr(self.dynamic_value(DT_GNU_HASH)?))?;
         let symbols = Addr(self.dynamic_value(DT_SYMTAB)?);
         let names = self.bytes_from(Addr(self.dynamic_value(DT_STRTAB)?))?;
-        let word = |at: usize| hash.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-        let (buckets, first, bloom) = (word(0)? as usize, word(4)? as usize, word(8)? as usize);
-        let buckets_at = 16 + bloom * 8;
-        let chains_at = buckets_at + buckets * 4;
-        let mut last = 0;
-        for bucket in 0..buckets {
-            last = last.max(word(buckets_at + bucket * 4)? as usize);
+        let [buckets, first, bloom] = [0, 4, 8].map(|at| u32_at(hash, at));
+        let (buckets, first) = (buckets? as usize, first? as usize);
+        let (buckets, chains) = hash.get(16 + bloom? as usize * 8..)?.split_at_checked(buckets * 4)?;
+        let mut end = buckets.chunks_exact(4).filter_map(|bucket| u32_at(bucket, 0)).max()? as usize;
+        if end < first {
+            return None;
         }
-        while last >= first && word(chains_at + (last - first) * 4)? & 1 == 0 {
-            last += 1;
+        while u32_at(chains, (end - first) * 4)? & 1 == 0 {
+            end += 1;
         }
-        for index in first..=last {
-            let at = Addr(symbols.0 + (index * size_of::<Symbol>()) as u64);
-            if self.bytes_from(at)?.len() < size_of::<Symbol>() {
-                return None;
-            }
-            // SAFETY: as many bytes are mapped there, and the table is aligned (gABI).
-            let symbol = unsafe { *(at.0 as *const Symbol) };
-            let name = names.get(symbol.name as usize..)?;
-            let name = &name[..name.iter().position(|&byte| byte == 0)?];
-            each(&symbol, name);
+        end += 1;
+        if self.bytes_from(symbols)?.len() < end * size_of::<Symbol>() {
+            return None;
         }
-        Some(())
+        // SAFETY: as many bytes are mapped there as long as the module is loaded, and the table is aligned (gABI).
+        let symbols = unsafe { core::slice::from_raw_parts(symbols.0 as *const Symbol, end) };
+        Some(SymbolTable { buckets, chains, first, symbols, names })
     }
 
     /// Read-only segments without code, and what becomes read-only once it is relocated.
@@ -333,18 +328,86 @@ impl Image {
 
     /// A name under which others know an indirect function of the module.
     fn find_name_of_resolver(&self, resolver: Pc) -> Option<&'static [u8]> {
-        let mut found = None;
-        self.for_each_symbol(|symbol, name| {
-            if symbol.is_ifunc() && self.actual(symbol) == resolver {
-                found = Some(name);
-            }
-        });
-        found
+        let table = self.symbols()?;
+        let is_it = |symbol: &&Symbol| symbol.is_ifunc() && self.actual(symbol) == resolver;
+        table.iter().rfind(is_it).and_then(|symbol| table.name(symbol))
     }
 
     /// The actual address of a symbol's value.
     pub fn actual(&self, symbol: &Symbol) -> Pc {
         Pc(self.bias.wrapping_add(symbol.value))
+    }
+}
+
+/// A module's dynamic symbol table, with the hash table that names are found by (`elf/dl-lookup.c` of glibc).
+pub struct SymbolTable {
+    buckets: &'static [u8],
+    /// For each symbol from `first` on the hash of its name, but for the lowest bit, which ends a bucket's chain.
+    chains: &'static [u8],
+    first: usize,
+    symbols: &'static [Symbol],
+    names: &'static [u8],
+}
+
+impl SymbolTable {
+    /// The symbols.
+    pub fn iter(&self) -> core::slice::Iter<'static, Symbol> {
+        self.symbols.get(self.first..).unwrap_or_default().iter()
+    }
+
+    /// A symbol's name.
+    pub fn name(&self, symbol: &Symbol) -> Option<&'static [u8]> {
+        let name = self.names.get(symbol.name as usize..)?;
+        Some(&name[..name.iter().position(|&byte| byte == 0)?])
+    }
+
+    /// Its name, if it begins so.
+    pub fn name_after(&self, symbol: &Symbol, prefix: &[u8]) -> Option<&'static [u8]> {
+        self.names.get(symbol.name as usize..)?.starts_with(prefix).then(|| self.name(symbol))?
+    }
+
+    /// The symbols of this name: one for each version.
+    pub fn find<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'static Symbol> + 'a {
+        let hash = name.iter().fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
+        let bucket = (hash as usize).checked_rem(self.buckets.len() / 4);
+        let start = bucket.and_then(|bucket| u32_at(self.buckets, bucket * 4)).unwrap_or_default() as usize;
+        let mut next = start.checked_sub(self.first);
+        core::iter::from_fn(move || {
+            while let Some(index) = next {
+                let link = u32_at(self.chains, index * 4)?;
+                next = (link & 1 == 0).then_some(index + 1);
+                let symbol = self.symbols.get(self.first + index)?;
+                if (link ^ hash) >> 1 == 0 && self.name(symbol) == Some(name) {
+                    return Some(symbol);
+                }
+            }
+            None
+        })
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok()
+}
+
+/// In how many bytes the FDEs of a CIE say how long their code is.
+#[derive(Clone, Copy)]
+enum SizeIn {
+    Word,
+    HalfWord,
+}
+
+impl SizeIn {
+    /// `None` where it is not known, and for what is no function.
+    fn find(cie: &[u8]) -> Option<Self> {
+        if is_signal_frame(cie) {
+            return None;
+        }
+        match pointer_encoding(cie)? & 0x0f {
+            0x00 | 0x04 | 0x0c => Some(Self::Word),
+            0x03 | 0x0b => Some(Self::HalfWord),
+            _ => None,
+        }
     }
 }
 

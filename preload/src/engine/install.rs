@@ -3,9 +3,10 @@
 //! ```text
 //!  original entry   jmp stub                          5 bytes, over the function's first
 //!  stub             jmp *slot(%rip)                   slot: the thunk, later the copy
-//!  thunk            lea -128(%rsp),%rsp; push function; push module; jmp *gate(%rip)
+//!  thunk            lea -128(%rsp),%rsp; push function; jmp tail
+//!  tail             push module; jmp *gate(%rip)      one for the module
 //! ```
-//! Arena of a module: prelude, gate's address, stubs with thunks, copies. Slots lie in pages of their own near it,
+//! Arena of a module: prelude, head, stubs with thunks, copies. Slots lie in pages of their own near it,
 //! because code memory is never writable.
 //!
 //! A function that is refused gets its first bytes back.
@@ -50,8 +51,11 @@ use crate::{
 
 const FEW_FUNCTIONS: &str = "most of its code is not checked, as nothing says where its functions begin";
 
+/// What lies between the prelude and the stubs: the addresses of the gate and of the way back from landings, and the
+/// jumps that go there.
+const HEAD_BYTES: u64 = 40;
 /// What a stub with its thunk takes.
-const STUB_BYTES: u64 = 32;
+const STUB_BYTES: u64 = 24;
 /// Copies are four to six times their originals, with some that grow more; in large modules that evens out.
 const GROWTH: u64 = 10;
 const LARGE_GROWTH: u64 = 6;
@@ -80,6 +84,16 @@ struct Watched {
     landings: Option<Landings>,
     /// What is in the arena, by address.
     copies: Vec<Copied>,
+    /// Entries of the jump map that are not made yet; see `enter`.
+    arrivals: Arrivals,
+}
+
+/// Where jumps may arrive. The map has a page for each KiB of text, and most modules have no jump that asks it.
+enum Arrivals {
+    /// No copy asks the map: what belongs there, as the original and the offset from the prelude.
+    Listed(Vec<(Pc, u32)>),
+    /// All are in the map.
+    Mapped,
 }
 
 /// One blob in the arena.
@@ -220,15 +234,16 @@ pub fn module_unloaded(start: Addr) {
     });
 }
 
-/// The function that begins at `entry` was led to `handler`: copies call the handler.
-pub fn detoured(entry: Pc, handler: Addr) {
+/// Leads the function that begins at `entry` to `handler` instead of its copy, if a jump to its stub stands there.
+pub fn redirect(entry: Pc, handler: Addr) -> bool {
     with_engine(|engine| {
-        for watched in engine.modules.iter().flatten() {
-            if let Some(function) = watched.module.find_function(entry) {
-                watched.slots[function].store(handler.0, Ordering::Release);
-            }
-        }
-    });
+        let watched = engine.find_module(entry)?;
+        let function = watched.module.find_function(entry).filter(|&function| watched.is_led(function))?;
+        watched.slots[function].store(handler.0, Ordering::Release);
+        Some(())
+    })
+    .flatten()
+    .is_some()
 }
 
 /// The gates' locks, for fork: a child must not find another thread's work half done.
@@ -259,7 +274,10 @@ pub fn translate_for(module: u64, function: u64) -> Addr {
 
 /// The copy of what stands at `pc`, when something may jump to it there.
 pub fn find_copy(pc: Pc) -> Option<Addr> {
-    with_engine(|engine| engine.find_module(pc)?.find_copy(pc))?
+    with_engine(|engine| {
+        let mut modules = engine.modules.iter_mut().flatten();
+        modules.find(|watched| watched.image.range.contains(Addr(pc.0)))?.find_copy(pc)
+    })?
 }
 
 /// What may stand for the original return address `pc`, in its module; see `callers`.
@@ -352,14 +370,34 @@ impl Watched {
     }
 
     fn stub(&self, function: usize) -> u64 {
-        self.arena.range().start().0 + PRELUDE_BYTES as u64 + 16 + function as u64 * STUB_BYTES
+        self.arena.range().start().0 + PRELUDE_BYTES as u64 + HEAD_BYTES + function as u64 * STUB_BYTES
     }
 
-    fn find_copy(&self, pc: Pc) -> Option<Addr> {
+    fn find_copy(&mut self, pc: Pc) -> Option<Addr> {
+        self.map_arrivals();
         let entry = self.jump_map.get(pc.0.checked_sub(self.text.start().0)? as usize)?;
         match entry.load(Ordering::Relaxed) {
             0 => None,
             offset => Some(Addr(self.arena.range().start().0 + u64::from(offset))),
+        }
+    }
+
+    /// Makes the entries of the jump map. Before a copy that asks it can run, and from then on.
+    fn map_arrivals(&mut self) {
+        if let Arrivals::Listed(listed) = core::mem::replace(&mut self.arrivals, Arrivals::Mapped) {
+            listed.into_iter().for_each(|(original, offset)| self.enter(original, offset));
+        }
+    }
+
+    /// Lets jumps to `original` go on in the copy, `offset` bytes behind the prelude.
+    fn enter(&mut self, original: Pc, offset: u32) {
+        match &mut self.arrivals {
+            Arrivals::Listed(listed) => listed.push((original, offset)),
+            Arrivals::Mapped => {
+                if let Some(entry) = self.jump_map.get((original.0 - self.text.start().0) as usize) {
+                    entry.store(offset, Ordering::Relaxed);
+                }
+            }
         }
     }
 
@@ -414,6 +452,16 @@ impl Watched {
         // Few functions are so short that what lies behind them must be decoded.
         extent.end.0 - extent.start.0 >= ENTRY_JUMP_BYTES
             || entry_room(&self.module, function) >= ENTRY_JUMP_BYTES
+    }
+
+    /// Whether the jump to its stub stands at the function's entry.
+    fn is_led(&self, function: usize) -> bool {
+        let entry = Addr(self.module.extents[function].start.0);
+        self.has_jump(function)
+            && self
+                .image
+                .bytes_from(entry)
+                .is_some_and(|bytes| bytes.starts_with(&jump(entry, self.stub(function))))
     }
 
     /// The function's first bytes as the file has them.
@@ -494,22 +542,21 @@ impl Engine {
         let generation = self.current_generation();
         let (text, pristine) = pristine::keep(path, &image)?;
         let hull = AddrRange::between(image.text.first()?.start(), image.text.last()?.end())?;
-        let mut unwind: Vec<Extent> = image
-            .functions()
-            .into_iter()
-            .map(|range| Extent { start: Pc(range.start().0), end: Pc(range.end().0) })
-            .collect();
-        unwind.sort_unstable();
+        let unwind = image.functions();
+        let table = image.symbols();
         let mut symbols: Vec<Extent> = Vec::with_capacity(unwind.len().max(16));
         symbols.extend(image.entry.map(|at| Extent { start: at, end: at }));
         let mut units = Units::default();
-        image.for_each_symbol(|symbol, name| {
+        for (table, symbol) in table.iter().flat_map(|table| table.iter().map(move |symbol| (table, symbol)))
+        {
             let start = image.actual(symbol);
-            units.note(name, start);
+            if let Some(name) = table.name_after(symbol, Units::PREFIX) {
+                units.note(name, start);
+            }
             if symbol.is_function() || symbol.is_ifunc() {
                 symbols.push(Extent { start, end: Pc(start.0 + symbol.size) });
             }
-        });
+        }
         let own_frames = OwnFrames::new(is_go, units);
         let Functions { mut extents, are_all } = discover(&text, &unwind, &symbols);
         let has_unwind_entry = |start| unwind.binary_search_by_key(&start, |function| function.start).is_ok();
@@ -552,16 +599,18 @@ impl Engine {
             syscalls::done_entry().0,
         ];
         let mut head = prelude(&self.config, cells);
-        head.reserve_exact(module.extents.len() * STUB_BYTES as usize + 32);
+        head.reserve_exact(HEAD_BYTES as usize + module.extents.len() * STUB_BYTES as usize);
         head.extend_from_slice(&gate::translate_entry().0.to_le_bytes());
         head.extend_from_slice(&callers::back().0.to_le_bytes());
-        let stubs_at = base + head.len() as u64;
-        for (function, slot) in slots[..module.extents.len()].iter().enumerate() {
-            stub_in(&mut head, base, index, function, slot, stubs_at - 16);
-        }
         let back_stub = base + head.len() as u64;
-        head.extend_from_slice(&[0xff, 0x25]);
-        head.extend_from_slice(&((stubs_at - 8).wrapping_sub(back_stub + 6) as i32).to_le_bytes());
+        head.extend_from_slice(&[0xff, 0x25, 0xf2, 0xff, 0xff, 0xff, 0xcc, 0xcc]); // jmp *back
+        let tail = base + head.len() as u64;
+        head.push(0x68);
+        head.extend_from_slice(&(index as u32).to_le_bytes());
+        head.extend_from_slice(&[0xff, 0x25, 0xdd, 0xff, 0xff, 0xff, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc]); // jmp *gate
+        for (function, slot) in slots[..module.extents.len()].iter().enumerate() {
+            stub_in(&mut head, base, function, slot, tail);
+        }
         if !arena.append(&head, generation) {
             return None;
         }
@@ -580,6 +629,7 @@ impl Engine {
             unchecked,
             landings,
             copies: Vec::new(),
+            arrivals: Arrivals::Listed(Vec::new()),
         };
         watched.lead(back_stub);
         watched.set_fronts();
@@ -653,16 +703,22 @@ impl Engine {
     }
 }
 
-/// Writes a jump into text that was made writable and that nothing runs.
-fn write_jump(at: Addr, to: u64) {
+/// `jmp to`, for `at`.
+fn jump(at: Addr, to: u64) -> [u8; ENTRY_JUMP_BYTES as usize] {
     let mut jump = [0xe9; ENTRY_JUMP_BYTES as usize];
     jump[1..].copy_from_slice(&(to.wrapping_sub(at.0 + ENTRY_JUMP_BYTES) as i32).to_le_bytes());
+    jump
+}
+
+/// Writes a jump into text that was made writable and that nothing runs.
+fn write_jump(at: Addr, to: u64) {
+    let jump = jump(at, to);
     // SAFETY: by the callers, who know that the function, or the rest of the page, has as many bytes.
     unsafe { core::ptr::copy_nonoverlapping(jump.as_ptr(), at.0 as *mut u8, jump.len()) };
 }
 
 /// Appends a stub and its thunk, and lets the slot lead to the thunk.
-fn stub_in(head: &mut Vec<u8>, base: u64, module: usize, function: usize, slot: &AtomicU64, gate_cell: u64) {
+fn stub_in(head: &mut Vec<u8>, base: u64, function: usize, slot: &AtomicU64, tail: u64) {
     let stub = base + head.len() as u64;
     let relative = |to: u64, after: u64| (to.wrapping_sub(after) as i32).to_le_bytes();
     head.extend_from_slice(&[0xff, 0x25]);
@@ -671,11 +727,9 @@ fn stub_in(head: &mut Vec<u8>, base: u64, module: usize, function: usize, slot: 
     head.extend_from_slice(&[0x48, 0x8d, 0x64, 0x24, 0x80]);
     head.push(0x68);
     head.extend_from_slice(&(function as u32).to_le_bytes());
-    head.push(0x68);
-    head.extend_from_slice(&(module as u32).to_le_bytes());
-    head.extend_from_slice(&[0xff, 0x25]);
-    head.extend_from_slice(&relative(gate_cell, stub + 27));
-    head.extend_from_slice(&[0xcc; 5]);
+    head.push(0xe9);
+    head.extend_from_slice(&relative(tail, stub + 21));
+    head.extend_from_slice(&[0xcc; 3]);
 }
 
 impl Watched {
@@ -724,10 +778,11 @@ impl Watched {
     /// Enters the blob, whose bytes stand at `code`, everywhere.
     fn publish(&mut self, group: &[usize], code: Addr, blob: CodeBlob) {
         let prelude = self.arena.range().start().0;
+        if blob.asks_map {
+            self.map_arrivals();
+        }
         for &(original, offset) in &blob.jump_targets {
-            if let Some(entry) = self.jump_map.get((original.0 - self.text.start().0) as usize) {
-                entry.store((code.0 + u64::from(offset) - prelude) as u32, Ordering::Relaxed);
-            }
+            self.enter(original, (code.0 + u64::from(offset) - prelude) as u32);
         }
         if let Some(range) = AddrRange::new(code, Size(blob.bytes.len() as u64)) {
             // Arenas only grow: the list stays sorted.

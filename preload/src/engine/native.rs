@@ -15,7 +15,7 @@ use memcheck_rewrite::{Module, jumps_out};
 
 use super::{
     fronts::Fronted,
-    image::{Image, Symbol},
+    image::{Image, Symbol, SymbolTable},
 };
 
 /// The functions of libc that have fronts or that resolvers chose, and the parts that belong to them: indices of
@@ -23,11 +23,9 @@ use super::{
 pub fn find_unchecked(image: &Image, module: &Module<'_>, fronted: &[Fronted]) -> Vec<usize> {
     let mut chosen = Vec::new();
     image.for_each_resolved(|target| chosen.push(target));
-    image.for_each_symbol(|symbol, _| {
-        if symbol.is_ifunc() {
-            chosen.push(resolve(image, symbol));
-        }
-    });
+    let symbols = image.symbols();
+    let symbols = symbols.iter().flat_map(SymbolTable::iter);
+    chosen.extend(symbols.filter(|symbol| symbol.is_ifunc()).map(|symbol| resolve(image, symbol)));
     let mut functions: Vec<usize> = chosen.iter().filter_map(|&target| module.find_extent(target)).collect();
     functions.extend(fronted.iter().map(|fronted| fronted.function));
     functions.sort_unstable();

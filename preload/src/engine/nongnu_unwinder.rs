@@ -21,7 +21,7 @@ use memcheck_rewrite::Module;
 
 use super::{
     callers,
-    image::Image,
+    image::{Image, Symbol},
     install,
     stands::{Stand, Standing},
 };
@@ -60,21 +60,15 @@ fn find_stand(name: &[u8]) -> Option<Stand> {
 
 /// The functions of the library, if the module is it or has it in itself.
 pub fn find(image: &Image, module: &Module<'_>) -> Vec<Standing> {
-    let (mut found, mut places) = (Vec::new(), [0; NEEDED.len()]);
-    image.for_each_symbol(|symbol, name| {
-        let at = image.actual(symbol);
-        if let Some(place) = NEEDED.iter().position(|&needed| needed == name) {
-            places[place] = at.0;
-        }
-        if let Some(stand) = find_stand(name)
-            && let Some(function) = module.find_function(at)
-        {
-            found.push((function, stand));
-        }
-    });
+    let Some(symbols) = image.symbols() else { return Vec::new() };
+    let places = NEEDED.map(|needed| symbols.find(needed).last().map_or(0, |symbol| image.actual(symbol).0));
     if places.contains(&0) {
         return Vec::new();
     }
+    let standing = |symbol: &Symbol| {
+        Some((module.find_function(image.actual(symbol))?, find_stand(symbols.name(symbol)?)?))
+    };
+    let found = symbols.iter().filter_map(standing).collect();
     // Relaxed: whoever runs code of the library came to it by way of the loader's lock.
     for (place, at) in PLACES.iter().zip(places) {
         place.store(at, Ordering::Relaxed);

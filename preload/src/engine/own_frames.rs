@@ -25,9 +25,12 @@ pub struct Units {
 }
 
 impl Units {
+    /// How the names of all of them begin.
+    pub const PREFIX: &[u8] = b"caml";
+
     /// Takes note of a symbol, if it is one of them.
     pub fn note(&mut self, name: &'static [u8], at: Pc) {
-        let Some(unit) = name.strip_prefix(b"caml") else { return };
+        let Some(unit) = name.strip_prefix(Self::PREFIX) else { return };
         if let Some(unit) = unit.strip_suffix(b"code_begin") {
             self.starts.push((unit, Addr(at.0)));
         } else if let Some(unit) = unit.strip_suffix(b"code_end") {

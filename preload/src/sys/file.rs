@@ -125,7 +125,8 @@ impl File {
     pub fn map_readable(&self, offset: u64, len: u64) -> Result<Addr, Errno> {
         const PROT_READ: u64 = 1;
         const MAP_PRIVATE: u64 = 2;
-        let args = [super::far_place(len), len, PROT_READ, MAP_PRIVATE, self.0, offset];
+        const MAP_POPULATE: u64 = 0x8000;
+        let args = [super::far_place(len), len, PROT_READ, MAP_PRIVATE | MAP_POPULATE, self.0, offset];
         // SAFETY: a new mapping where nothing is touches no existing memory.
         let at = unsafe { syscall(SYS_MMAP, args) }?;
         super::owned::note(at, len);
