@@ -47,6 +47,8 @@ global_asm!(
     ".globl memcheck_target_calls",
     ".hidden memcheck_target_calls",
     "memcheck_target_calls:",
+    // The stack pointer stays at the return address.
+    ".cfi_startproc",
     ".globl memcheck_target_call",
     ".hidden memcheck_target_call",
     ".type memcheck_target_call,@function",
@@ -77,6 +79,7 @@ global_asm!(
     ".endr",
     "2: mov rdi, rax",
     "jmp {failed}",
+    ".cfi_endproc",
     ".globl memcheck_target_calls_end",
     ".hidden memcheck_target_calls_end",
     "memcheck_target_calls_end:",

@@ -103,6 +103,34 @@ pub(crate) struct Asm {
 
 const UNBOUND: u32 = u32::MAX;
 
+/// `lea rsp,[rsp+disp32]` without its displacement.
+const MOVE_RSP: [u8; 4] = [0x48, 0x8d, 0xa4, 0x24];
+
+/// Steps of a copy that only moved the stack pointer: what they take back makes the copy do them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackSteps {
+    /// How many bytes of code they are.
+    pub code_bytes: u64,
+    /// How far they moved the stack pointer down.
+    pub stack_bytes: u64,
+}
+
+/// No steps to a call of the shim have more bytes.
+pub const MOST_STEP_BYTES: usize = 10;
+
+/// The steps to a call of the shim that were done, if `code` ends with some: the one over the red zone, and perhaps a
+/// `push`.
+#[must_use]
+pub fn find_stack_steps(code: &[u8]) -> Option<StackSteps> {
+    let (rest, code_bytes, stack_bytes) = match code {
+        // `push`, always with its prefix
+        [rest @ .., 0x40 | 0x41, 0x50..=0x57] => (rest, 10, 136),
+        _ => (code, 8, 128),
+    };
+    rest.strip_suffix(&(-128_i32).to_le_bytes())?.strip_suffix(&MOVE_RSP)?;
+    Some(StackSteps { code_bytes, stack_bytes })
+}
+
 impl Asm {
     pub fn new(base: u64) -> Self {
         Self { bytes: Vec::new(), base, labels: Vec::new(), fixups: Vec::new(), fits: true }
@@ -399,7 +427,7 @@ impl Asm {
 
     /// `lea rsp,[rsp+disp]` in its eight-byte form.
     pub fn move_rsp(&mut self, disp: i32) {
-        self.raw(&[0x48, 0x8d, 0xa4, 0x24]);
+        self.raw(&MOVE_RSP);
         self.raw(&disp.to_le_bytes());
     }
 
@@ -469,5 +497,30 @@ impl Asm {
 
     pub fn call_mem(&mut self, mem: Mem) {
         self.modrm(false, &[0xff], 2, mem, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_to_a_call_of_the_shim_are_known_from_behind() {
+        for register in [Gpr::RAX, Gpr(13)] {
+            let mut asm = Asm::new(0x1000);
+            asm.raw(&[0x90; 16]);
+            asm.move_rsp(-128);
+            asm.push(register);
+            asm.call_at(0x2000);
+            asm.move_rsp(136);
+            let steps = |end: usize| {
+                find_stack_steps(&asm.bytes[..end]).map(|steps| (steps.code_bytes, steps.stack_bytes))
+            };
+            assert_eq!(steps(16), None);
+            assert_eq!(steps(24), Some((8, 128)));
+            assert_eq!(steps(26), Some((10, 136)));
+            assert_eq!(steps(31), None);
+            assert_eq!(steps(asm.bytes.len()), None);
+        }
     }
 }

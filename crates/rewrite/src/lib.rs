@@ -51,6 +51,7 @@ mod prelude;
 mod tables;
 mod translate;
 
+pub use asm::{MOST_STEP_BYTES, StackSteps, find_stack_steps};
 pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};
 pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_SLOTS, Stress, Syscalls};
 pub use discover::{

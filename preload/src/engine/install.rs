@@ -23,9 +23,10 @@ use core::{
 
 use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::{
-    CallTarget, Callees, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Functions, Module, Origin,
-    PRELUDE_BYTES, PcMap, Place, Processor, Resolver, Segment, SkipReason, Stress, Syscalls, discover,
-    entry_room, find_group, find_linkage_cell, is_linkage_stub, prelude, translate,
+    CallTarget, Callees, Checks, CodeBlob, Config, ENTRY_JUMP_BYTES, Extent, Functions, MOST_STEP_BYTES,
+    Module, Origin, PRELUDE_BYTES, Part, PcMap, Place, Processor, Resolver, Segment, SkipReason, StackSteps,
+    Stress, Syscalls, discover, entry_room, find_group, find_linkage_cell, is_linkage_stub, prelude,
+    translate,
 };
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record, TrackFds};
 
@@ -297,9 +298,24 @@ pub fn is_landing(at: Addr) -> bool {
         .unwrap_or(false)
 }
 
-/// Where an address of a copy came from.
+/// Where an address of a copy, or of a way to one, came from.
 pub fn find_origin(pc: u64) -> Option<Origin> {
-    with_engine(|engine| engine.find(pc, |map, offset| map.find_origin(offset)))?
+    with_engine(|engine| {
+        let watched = engine.find_arena(pc)?;
+        watched.find(pc, |map, offset| map.find_origin(offset)).or_else(|| watched.find_led(pc))
+    })?
+}
+
+/// The steps to a call of the shim that a copy had done before `pc`.
+pub fn find_stack_steps(pc: u64) -> Option<StackSteps> {
+    with_engine(|engine| {
+        engine.find(pc, |_, offset| {
+            let len = (offset as usize).min(MOST_STEP_BYTES);
+            // SAFETY: the copy holds `offset` bytes before `pc`, which can be read and, under the engine's lock, stay.
+            let before = unsafe { core::slice::from_raw_parts((pc - len as u64) as *const u8, len) };
+            memcheck_rewrite::find_stack_steps(before)
+        })
+    })?
 }
 
 /// Whether `pc` lies in the routines that settle what a check's filter could not.
@@ -363,6 +379,13 @@ impl Watched {
         } else {
             self.landings.as_ref()?.find_return(Addr(pc))
         }
+    }
+
+    /// The entry of the function whose stub begins at `pc`.
+    fn find_led(&self, pc: u64) -> Option<Origin> {
+        let distance = pc.checked_sub(self.stub(0)).filter(|distance| distance.is_multiple_of(STUB_BYTES))?;
+        let extent = self.module.extents.get((distance / STUB_BYTES) as usize)?;
+        Some(Origin { pc: extent.start, len: 0, part: Part::Instruction })
     }
 
     fn thunk(&self, function: usize) -> u64 {
@@ -699,7 +722,11 @@ impl Engine {
     }
 
     fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {
-        self.modules.iter().flatten().find(|watched| watched.arena.range().contains(Addr(pc)))?.find(pc, ask)
+        self.find_arena(pc)?.find(pc, ask)
+    }
+
+    fn find_arena(&self, pc: u64) -> Option<&Watched> {
+        self.modules.iter().flatten().find(|watched| watched.arena.range().contains(Addr(pc)))
     }
 }
 

@@ -288,7 +288,12 @@ global_asm!(
     ".hidden memcheck_syscall_hook",
     ".type memcheck_syscall_hook,@function",
     "memcheck_syscall_hook:",
+    // For who unwinds from a signal in the quick way out: the target's stack pointer is the frame's end.
+    ".cfi_startproc",
+    ".cfi_def_cfa rsp, 144",
+    ".cfi_offset rip, -144",
     "pushfq",
+    ".cfi_adjust_cfa_offset 8",
     "mov rcx, [rip + memcheck_thread_block@GOTTPOFF]",
     "mov fs:[rcx + {last_call}], rax",
     "cmp rax, {classes}",
@@ -307,10 +312,14 @@ global_asm!(
     ".endr",
     // Go back: to the return address, with the word and the red zone taken off the stack.
     "9: popfq",
+    ".cfi_adjust_cfa_offset -8",
     "pop rcx",
+    // What was popped stays below the stack pointer: handlers keep off the red zone.
+    ".cfi_adjust_cfa_offset -8",
     "mov [rsp], rcx",
     "ret 128",
     // What is left is for `on_call`.
+    ".cfi_undefined rip",
     "5: cld",
     ".irp register, r9, r8, r10, rdx, rsi, rdi, rax, rbx",
     "push \\register",
@@ -329,6 +338,7 @@ global_asm!(
     "lea rcx, [rcx + r11]",
     "mov [rsp], rcx",
     "ret 128",
+    ".cfi_endproc",
     ".size memcheck_syscall_hook, .-memcheck_syscall_hook",
     ".p2align 4",
     ".globl memcheck_syscall_done_hook",

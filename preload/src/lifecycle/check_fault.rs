@@ -13,7 +13,7 @@
 
 use memcheck_rewrite::Part;
 
-use super::fatal::Context;
+use super::fatal::{Context, RIP, RSP};
 use crate::{engine::install, sys::memory};
 
 const SIGBUS: i32 = 7;
@@ -21,12 +21,10 @@ const SIGSEGV: i32 = 11;
 /// `SI_KERNEL`: the kernel knows no address for the fault.
 const SI_KERNEL: i32 = 0x80;
 
-/// `Context::register` counts so.
+/// `Context::register` counts so, as `RSP` and `RIP`.
 const RDX: usize = 12;
 const RAX: usize = 13;
 const RCX: usize = 14;
-const RSP: usize = 15;
-const RIP: usize = 16;
 const FLAGS: usize = 17;
 /// Where the general registers are, by their numbers in encodings.
 const GENERAL: [usize; 16] = [RAX, RCX, RDX, 11, RSP, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7];

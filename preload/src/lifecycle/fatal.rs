@@ -12,7 +12,9 @@ use memcheck_wire::Owner;
 
 use super::{check_fault, end, faulting, signals, work_stack};
 use crate::{
-    channel, maps,
+    channel,
+    engine::install,
+    maps,
     sys::{process, signal},
 };
 
@@ -27,6 +29,11 @@ const SIGSYS: i32 = 31;
 /// The signals that tell of an error of the program's; by the others it is told to end.
 const TELLING: [i32; 7] = [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
 
+/// `Context::register` counts so.
+pub const RSP: usize = 15;
+/// See `RSP`.
+pub const RIP: usize = 16;
+
 /// `SEGV_MAPERR`: nothing is mapped at the address.
 const NOTHING_MAPPED: i32 = 1;
 /// `SI_KERNEL`: a general protection fault, whose address the kernel does not know.
@@ -37,6 +44,13 @@ const NULL_END: u64 = 0x1_0000;
 /// The parts of `ucontext_t` that are used (x86-64 psABI and `asm/sigcontext.h`), by their offsets in it.
 #[derive(Clone, Copy)]
 pub struct Context(*const u64);
+
+/// The instruction and stack pointers of a context that takes steps back.
+#[derive(Clone, Copy, Debug)]
+pub struct StepsBack {
+    found: [u64; 2],
+    shown: [u64; 2],
+}
 
 impl Context {
     /// The context that the kernel handed to a handler.
@@ -58,6 +72,29 @@ impl Context {
     pub fn set_register(self, index: usize, value: u64) {
         // SAFETY: as in `word`; the handler's own frame, which the kernel reads when the handler returns.
         unsafe { self.0.cast_mut().add(5 + index).write(value) }
+    }
+
+    /// Where a copy is about to call the shim and has moved the stack pointer for that, the context is made one of before:
+    /// who looks at it, or unwinds from it, finds the target's own stack pointer.
+    pub fn take_steps_back(self) -> Option<StepsBack> {
+        let steps = install::find_stack_steps(self.rip())?;
+        let found = [self.rip(), self.rsp()];
+        let shown = [found[0] - steps.code_bytes, found[1] + steps.stack_bytes];
+        self.go_on_at(shown);
+        Some(StepsBack { found, shown })
+    }
+
+    /// The handler returned: unless it has the thread go on elsewhere, that goes on where it was. (With its trap flag set
+    /// it would never come further.)
+    pub fn redo_steps(self, steps: StepsBack) {
+        if [self.rip(), self.rsp()] == steps.shown {
+            self.go_on_at(steps.found);
+        }
+    }
+
+    fn go_on_at(self, [rip, rsp]: [u64; 2]) {
+        self.set_register(RIP, rip);
+        self.set_register(RSP, rsp);
     }
 
     /// The interrupted thread, as it ends the process: all fifteen registers but the stack pointer.
@@ -85,7 +122,7 @@ impl Context {
 
     /// The stack pointer.
     pub fn rsp(self) -> u64 {
-        self.register(15)
+        self.register(RSP)
     }
 
     /// The frame pointer, or what the code uses that register for.
@@ -95,7 +132,7 @@ impl Context {
 
     /// The instruction pointer, which may lie in a copy.
     pub fn rip(self) -> u64 {
-        self.register(16)
+        self.register(RIP)
     }
 
     /// The page fault's error code.

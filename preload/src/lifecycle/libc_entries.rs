@@ -139,9 +139,11 @@ unsafe fn call_confining(number: u64, arguments: [u64; 6]) -> i64 {
 #[unsafe(naked)]
 pub unsafe extern "C" fn syscall() {
     core::arch::naked_asm!(
+        ".cfi_startproc",
         "cmp rdi, {seccomp}",
         "je {handler}",
         "jmp {others}",
+        ".cfi_endproc",
         seccomp = const SYS_SECCOMP,
         handler = sym seccomp,
         others = sym sys::memcheck_libc_syscall,

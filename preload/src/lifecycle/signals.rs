@@ -58,6 +58,9 @@ pub const SA_RESTORER: u64 = 0x0400_0000;
 /// SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO, SIGSYS.
 const ENDING: [i32; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 29, 31];
 
+/// SIGILL, SIGBUS, SIGFPE, SIGSEGV: what an instruction itself raises.
+const FAULTS: [i32; 4] = [4, 7, 8, 11];
+
 /// What the target set, where the kernel has one of our entries.
 struct Disposition {
     handler: AtomicU64,
@@ -268,7 +271,8 @@ pub fn restore_default(number: i32) {
 
 /// What the kernel calls for every handler of the target.
 extern "C" fn deliver(number: i32, info: u64, context: u64) {
-    if check_fault::pass(number, fatal::code_of(info), Context::new(context)) {
+    let interrupted = Context::new(context);
+    if check_fault::pass(number, fatal::code_of(info), interrupted) {
         return;
     }
     let entry = &TABLE[number as usize];
@@ -283,12 +287,16 @@ extern "C" fn deliver(number: i32, info: u64, context: u64) {
         SIG_DFL => fatal::die(number, info),
         SIG_IGN => {}
         handler => {
+            let steps = if FAULTS.contains(&number) { None } else { interrupted.take_steps_back() };
             let kept = super::parts::enter_handler();
             // SAFETY: the target set this address as the handler of this signal; both kinds of handlers take
             // these arguments or ignore those they do not know (psABI 3.2.3).
             let handler: extern "C" fn(i32, u64, u64) = unsafe { core::mem::transmute(handler) };
             handler(number, info, context);
             super::parts::leave_handler(kept);
+            if let Some(steps) = steps {
+                interrupted.redo_steps(steps);
+            }
         }
     }
 }
