@@ -10,9 +10,9 @@
 //!
 //! Runs in the thread that holds the loader's lock, before any code of the module can.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register};
 use memcheck_model::{Addr, AddrRange, Pc};
 use memcheck_wire::{Notice, NoticeKind, Record};
 
@@ -24,12 +24,48 @@ use crate::{
     libc_symbols::{Linked, Symbols},
 };
 
-/// Whether the program's calls of its allocator lead past the shim.
-static IS_PASSED: AtomicBool = AtomicBool::new(false);
+/// The program's own `malloc`, `free` and `aligned_alloc`, when its calls of them lead past the shim; zero where there is
+/// none.
+static PASSED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 /// Whether what the program allocates is not seen.
 pub fn is_heap_passed() -> bool {
-    IS_PASSED.load(Ordering::Relaxed)
+    PASSED[0].load(Ordering::Relaxed) != 0
+}
+
+/// Allocates as libstdc++'s `operator new` does in a program whose own allocator is not seen: there. `align` is zero for
+/// that of every block. `None` in other programs.
+#[inline]
+pub fn allocate_in_passed(size: u64, align: u64) -> Option<u64> {
+    let [malloc, _, aligned_alloc] = &PASSED;
+    let entry = if align == 0 { malloc } else { aligned_alloc }.load(Ordering::Relaxed);
+    if entry == 0 {
+        return None;
+    }
+    // SAFETY: the program's own `malloc`, or its `aligned_alloc`, which takes the size second.
+    Some(unsafe {
+        if align == 0 {
+            let malloc: extern "C" fn(u64) -> u64 = core::mem::transmute(entry);
+            malloc(size.max(1))
+        } else {
+            let aligned_alloc: extern "C" fn(u64, u64) -> u64 = core::mem::transmute(entry);
+            aligned_alloc(align, size.max(1).next_multiple_of(align))
+        }
+    })
+}
+
+/// Gives back what is no block of the shim's as libstdc++'s `operator delete` does, in a program whose own allocator is
+/// not seen. Whether it is one.
+#[inline]
+pub fn free_in_passed(block: u64) -> bool {
+    let entry = PASSED[1].load(Ordering::Relaxed);
+    if entry == 0 || heap::get().is_some_and(|heap| heap.contains(Addr(block))) {
+        return false;
+    }
+    // SAFETY: the program's own `free`.
+    let free: extern "C" fn(u64) = unsafe { core::mem::transmute(entry) };
+    free(block);
+    true
 }
 
 /// A module's own allocator, and whether the shim's can stand for it.
@@ -58,7 +94,7 @@ impl OwnAllocator {
         // SAFETY: the module's own symbols say that it is a function.
         let code = unsafe { core::slice::from_raw_parts(malloc.start as *const u8, malloc.size as usize) };
         let is_replaceable =
-            heap::get().is_some() && channel::takes_allocator(linked.soname()) && !is_front(code);
+            heap::get().is_some() && channel::takes_allocator(linked.soname()) && !is_front(&symbols, code);
         Some(Self { symbols, is_program: linked.path.is_empty(), is_replaceable })
     }
 
@@ -66,19 +102,46 @@ impl OwnAllocator {
     pub fn replace(&self) {
         let is_led = self.is_replaceable && lead(&self.symbols);
         if self.is_program && !is_led {
-            IS_PASSED.store(true, Ordering::Relaxed);
+            for (name, entry) in [b"malloc".as_slice(), b"free", b"aligned_alloc"].into_iter().zip(&PASSED) {
+                let start = self.symbols.find(name).map_or(0, |found| found.start);
+                entry.store(start, Ordering::Relaxed);
+            }
             channel::send(&Record::Notice(Notice { kind: NoticeKind::OwnMalloc, text: b"the program" }));
         }
     }
 }
 
-/// Whether this `malloc` calls through a table of functions, as that of Chromium and of what is built on it: their other
-/// callers take and give the same blocks.
-fn is_front(malloc: &[u8]) -> bool {
-    Decoder::new(64, malloc, DecoderOptions::NONE).into_iter().any(|instruction| {
-        matches!(instruction.flow_control(), FlowControl::IndirectCall | FlowControl::IndirectBranch)
-            && !matches!(instruction.memory_base(), Register::None | Register::RIP)
-    })
+/// Whether this `malloc` is only one front of its allocator, others of which take and give the same blocks: it calls
+/// through a table of functions, as that of Chromium and of what is built on it; or it is mozjemalloc, Firefox's.
+fn is_front(symbols: &Symbols, malloc: &[u8]) -> bool {
+    symbols.find(b"moz_arena_malloc").is_some() || calls_through_table(malloc)
+}
+
+/// Whether this code calls what it reads through a pointer.
+fn calls_through_table(code: &[u8]) -> bool {
+    let is_pointer = |base| !matches!(base, Register::None | Register::RIP | Register::RSP | Register::RBP);
+    // The registers that were read so, by their numbers.
+    let mut read = 0u16;
+    for instruction in &mut Decoder::new(64, code, DecoderOptions::NONE) {
+        let is_read = instruction.op_count() > 0
+            && match instruction.op0_kind() {
+                OpKind::Register => read >> instruction.op0_register().full_register().number() & 1 != 0,
+                _ => is_pointer(instruction.memory_base()),
+            };
+        if matches!(instruction.flow_control(), FlowControl::IndirectCall | FlowControl::IndirectBranch)
+            && is_read
+        {
+            return true;
+        }
+        if instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_gpr() {
+            let bit = 1 << instruction.op0_register().full_register().number();
+            let reads = instruction.mnemonic() == Mnemonic::Mov
+                && instruction.op1_kind() == OpKind::Memory
+                && is_pointer(instruction.memory_base());
+            read = if reads { read | bit } else { read & !bit };
+        }
+    }
+    false
 }
 
 /// Whether all allocator functions that the module has are led here: none is if one cannot be, because it would not

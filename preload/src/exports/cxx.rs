@@ -15,7 +15,7 @@ use memcheck_model::{Addr, Function};
 use super::{align_shift, call, native, report_alignment};
 use crate::{
     heap::{self, Content, DeleteTerms},
-    sys, with_caller,
+    own_allocators, sys, with_caller,
 };
 
 /// How many forms there are.
@@ -108,6 +108,9 @@ extern "C" fn operator_new_or_end() -> u64 {
 }
 
 fn make(call: &heap::Call, size: u64, align: u64) -> u64 {
+    if let Some(block) = own_allocators::allocate_in_passed(size, align) {
+        return block;
+    }
     let Some(heap) = heap::get() else { return native::memalign(align.max(16), size.max(1)) };
     if align != 0 && !align.is_power_of_two() {
         report_alignment(call, align);
@@ -139,7 +142,7 @@ news! {
 }
 
 fn give_back(call: &heap::Call, block: u64, said: DeleteTerms) {
-    if block == 0 {
+    if block == 0 || own_allocators::free_in_passed(block) {
         return;
     }
     match heap::get() {
