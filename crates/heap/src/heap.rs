@@ -312,7 +312,7 @@ impl<'a> Heap<'a> {
         class: Class,
         id: ChunkId,
     ) -> Allocated {
-        let slot_start = self.layout.slot_start(self.layout.small_slot(class, id));
+        let slot_start = self.layout.slot_start(self.layout.slot_of(class, id));
         let ClassShape { slot_bytes, left_redzone, .. } = *class.shape();
         let meta = self.meta(id);
         let zeroed = meta.info().state() == ChunkState::Unused;

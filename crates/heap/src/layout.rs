@@ -33,11 +33,22 @@ pub(crate) struct Slot {
     pub number: u32,
 }
 
+/// Where a class's slots begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    /// Its region's first address.
+    start: u64,
+    /// Its first slot's id.
+    id: u32,
+}
+
 /// Where the heap lies and how large its regions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The first address of the first region.
     pub base: Addr,
+    /// Of each class, as allocating and freeing ask for it.
+    origins: [Origin; CLASSES],
     small_shift: u32,
     large_shift: u32,
     small_id_bits: u32,
@@ -61,7 +72,21 @@ impl Layout {
             if small_shift - 5 < MOST_SMALL_ID_BITS { small_shift - 5 } else { MOST_SMALL_ID_BITS };
         let large_id_bits =
             if large_shift - 18 < MOST_LARGE_ID_BITS { large_shift - 18 } else { MOST_LARGE_ID_BITS };
-        Self { base, small_shift, large_shift, small_id_bits, large_id_bits }
+        let origins = [Origin { start: 0, id: 0 }; CLASSES];
+        let mut layout = Self { base, origins, small_shift, large_shift, small_id_bits, large_id_bits };
+        let mut class = 0;
+        while class < CLASSES {
+            layout.origins[class] = if class < SMALL_CLASSES {
+                let start = base.0 + ((class as u64) << small_shift);
+                Origin { start, id: (class as u32) << small_id_bits }
+            } else {
+                let number = class - SMALL_CLASSES;
+                let start = base.0 + layout.small_bytes() + ((number as u64) << large_shift);
+                Origin { start, id: layout.first_large_id() + ((number as u32) << large_id_bits) }
+            };
+            class += 1;
+        }
+        layout
     }
 
     const fn small_bytes(&self) -> u64 {
@@ -114,12 +139,7 @@ impl Layout {
     /// The first address of a class's region.
     #[inline]
     pub(crate) const fn region_start(&self, class: Class) -> u64 {
-        let index = class.0 as u64;
-        if class.is_large() {
-            self.base.0 + self.small_bytes() + ((index - SMALL_CLASSES as u64) << self.large_shift)
-        } else {
-            self.base.0 + (index << self.small_shift)
-        }
+        self.origins[class.0 as usize].start
     }
 
     /// How many slots a class has. One more redzone than slots fits its region.
@@ -144,19 +164,18 @@ impl Layout {
     #[inline]
     pub(crate) fn find_slot(&self, addr: Addr) -> Option<Slot> {
         let offset = addr.0.wrapping_sub(self.base.0);
-        let small_bytes = self.small_bytes();
-        let (class, within, unit_shift) = if offset < small_bytes {
-            (offset >> self.small_shift, offset & ((1 << self.small_shift) - 1), SMALL_UNIT_SHIFT)
+        let small_class = offset >> self.small_shift;
+        let (class, unit_shift) = if small_class < SMALL_CLASSES as u64 {
+            (small_class, SMALL_UNIT_SHIFT)
         } else {
-            let offset = offset - small_bytes;
-            let class = (offset >> self.large_shift) + SMALL_CLASSES as u64;
-            (class, offset & ((1 << self.large_shift) - 1), LARGE_UNIT_SHIFT)
+            let large_class = (offset - self.small_bytes()) >> self.large_shift;
+            (large_class + SMALL_CLASSES as u64, LARGE_UNIT_SHIFT)
         };
         if class >= CLASSES as u64 {
             return None;
         }
         let class = Class(class as u8);
-        let units = within >> unit_shift;
+        let units = (addr.0 - self.region_start(class)) >> unit_shift;
         let number = (u128::from(units) * u128::from(class.shape().reciprocal)) >> 64;
         Some(Slot { class, number: number as u32 })
     }
@@ -164,30 +183,24 @@ impl Layout {
     /// The slot's id; the slot must be one of `slot_count`.
     #[inline]
     pub(crate) const fn id(&self, slot: Slot) -> ChunkId {
-        let class = slot.class.0 as u32;
-        ChunkId(if slot.class.is_large() {
-            self.first_large_id() + (((class - SMALL_CLASSES as u32) << self.large_id_bits) | slot.number)
-        } else {
-            (class << self.small_id_bits) | slot.number
-        })
+        ChunkId(self.origins[slot.class.0 as usize].id + slot.number)
     }
 
-    /// The slot of a small class with this id.
+    /// The slot of a class with this id, which is one of its slots'.
     #[inline]
-    pub(crate) const fn small_slot(&self, class: Class, id: ChunkId) -> Slot {
-        Slot { class, number: id.0 & ((1 << self.small_id_bits) - 1) }
+    pub(crate) const fn slot_of(&self, class: Class, id: ChunkId) -> Slot {
+        Slot { class, number: id.0 - self.origins[class.0 as usize].id }
     }
 
     #[inline]
     pub(crate) const fn slot(&self, id: ChunkId) -> Slot {
-        let large = id.0.wrapping_sub(self.first_large_id());
-        if id.0 >= self.first_large_id() {
-            let class = Class((SMALL_CLASSES as u32 + (large >> self.large_id_bits)) as u8);
-            Slot { class, number: large & ((1 << self.large_id_bits) - 1) }
+        let small_class = id.0 >> self.small_id_bits;
+        let class = if small_class < SMALL_CLASSES as u32 {
+            small_class
         } else {
-            let class = Class((id.0 >> self.small_id_bits) as u8);
-            Slot { class, number: id.0 & ((1 << self.small_id_bits) - 1) }
-        }
+            SMALL_CLASSES as u32 + ((id.0 - self.first_large_id()) >> self.large_id_bits)
+        };
+        self.slot_of(Class(class as u8), id)
     }
 }
 

@@ -172,8 +172,28 @@ impl Granules for Shadow {
             self.give_back(index, count);
             return;
         }
-        // SAFETY: as in `byte`, for `count` bytes. Other threads may read them meanwhile; each byte is written
-        // once, so they see the old value or the new one.
-        unsafe { core::ptr::write_bytes(index.shadow_addr().0 as *mut u8, value.0, count as usize) };
+        let start = index.shadow_addr().0 as *mut u8;
+        let (count, word) = (count as usize, u64::from_ne_bytes([value.0; 8]));
+        // Those of most blocks. The two stores overlap.
+        if (2..4).contains(&count) {
+            // SAFETY: as below.
+            unsafe { start.cast::<u16>().write_unaligned(word as u16) };
+            // SAFETY: as below.
+            unsafe { start.add(count - 2).cast::<u16>().write_unaligned(word as u16) };
+        } else if (4..8).contains(&count) {
+            // SAFETY: as below.
+            unsafe { start.cast::<u32>().write_unaligned(word as u32) };
+            // SAFETY: as below.
+            unsafe { start.add(count - 4).cast::<u32>().write_unaligned(word as u32) };
+        } else if (8..=16).contains(&count) {
+            // SAFETY: as below.
+            unsafe { start.cast::<u64>().write_unaligned(word) };
+            // SAFETY: as below.
+            unsafe { start.add(count - 8).cast::<u64>().write_unaligned(word) };
+        } else {
+            // SAFETY: as in `byte`, for `count` bytes. Other threads may read them meanwhile; each byte becomes the same
+            // however often it is written, so they see the old value or the new one.
+            unsafe { core::ptr::write_bytes(start, value.0, count) };
+        }
     }
 }

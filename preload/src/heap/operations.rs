@@ -102,13 +102,15 @@ pub enum Content {
 #[inline]
 pub fn deallocate(heap: &'static Heap<'static>, call: &Call, addr: Addr, said: DeleteTerms) {
     // Sought before the stack is captured: the chunk's memory is on its way meanwhile.
-    let sought = heap.seek(&Memory, addr);
+    let Some(sought) = heap.seek(&Memory, addr) else {
+        return report_bad_free(call, addr, &FreeError::NoChunk);
+    };
     let how = Freeing { function: call.function, stack: stacks::capture_id(call.caller) };
     let mut late = |late: &Late| report_late(call, late);
-    let freed = sought.ok_or(FreeError::NoChunk).and_then(|sought| match HeldCache::take(heap) {
+    let freed = match HeldCache::take(heap) {
         Some(mut cache) => heap.free_sought(cache.get(), &Memory, sought, &how, &mut late),
         None => with_passing_cache(heap, |cache| heap.free_sought(cache, &Memory, sought, &how, &mut late)),
-    });
+    };
     match freed {
         Ok(freed) => {
             if !agrees(call.function, &freed, said) {
