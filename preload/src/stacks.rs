@@ -208,10 +208,15 @@ impl Process for OwnStack {
         self.high.get()
     }
 
-    #[inline(always)]
+    #[inline]
     fn rule(&self, pc: u64, kind: PcKind) -> Rule {
+        Rule::decode(self.encoded_rule(pc, kind))
+    }
+
+    #[inline(always)]
+    fn encoded_rule(&self, pc: u64, kind: PcKind) -> u32 {
         let key = if kind == PcKind::Exact { pc | EXACT } else { pc };
-        RuleCache::new(&RULES).get(key, || resolve(pc, kind))
+        RuleCache::new(&RULES).get_encoded(key, || resolve(pc, kind))
     }
 
     fn is_code(&self, pc: u64) -> bool {
@@ -318,16 +323,18 @@ pub fn capture_id(caller: Caller) -> StackId {
         && let Some(id) = own
             .trail
             .find(start, modules::changes(), depth, &stack)
-            .or_else(|| climb(&own.trail, start, high.get()))
+            .or_else(|| climb(&own.trail, start.pc, start.sp, start.bp, high.get()))
     {
         return id;
     }
     capture_slowly(caller)
 }
 
-/// The id of a stack that ends there and leads to a known one.
+/// The id of a stack that ends there and leads to a known one. The registers come as words, which a call leaves in
+/// registers.
 #[inline(never)]
-fn climb(trail: &Trail, start: Registers, high: u64) -> Option<StackId> {
+fn climb(trail: &Trail, pc: u64, sp: u64, bp: u64, high: u64) -> Option<StackId> {
+    let start = Registers { pc, sp, bp };
     let depot = ready_depot()?;
     let stack = OwnStack { low: Cell::new((start.sp - 8).next_multiple_of(8)), high: Cell::new(high) };
     trail.climb(start, modules::changes(), DEPTH.load(Ordering::Relaxed), &stack, &depot)

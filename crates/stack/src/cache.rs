@@ -38,8 +38,14 @@ impl<'a> RuleCache<'a> {
     }
 
     /// The rule for `pc`, from the cache or else from `resolve`, which is then remembered.
-    #[inline(always)]
+    #[inline]
     pub fn get(&self, pc: u64, resolve: impl FnOnce() -> Rule) -> Rule {
+        Rule::decode(self.get_encoded(pc, resolve))
+    }
+
+    /// The same as [`Rule::encode`] has it.
+    #[inline(always)]
+    pub fn get_encoded(&self, pc: u64, resolve: impl FnOnce() -> Rule) -> u32 {
         let hash = pc.wrapping_mul(ODD) & ((1 << PC_BITS) - 1);
         let set = (hash >> TAG_BITS) as usize * 2;
         let tag = hash & ((1 << TAG_BITS) - 1);
@@ -49,13 +55,13 @@ impl<'a> RuleCache<'a> {
             let found = entry.load(Ordering::Relaxed);
             let bits = (found & ((1 << Rule::BITS) - 1)) as u32;
             if found >> Rule::BITS == tag && bits != 0 {
-                return Rule::decode(bits);
+                return bits;
             }
         }
-        let rule = resolve();
+        let rule = resolve().encode();
         if pc >> PC_BITS == 0 {
             second.store(first.load(Ordering::Relaxed), Ordering::Relaxed);
-            first.store(tag << Rule::BITS | u64::from(rule.encode()), Ordering::Relaxed);
+            first.store(tag << Rule::BITS | u64::from(rule), Ordering::Relaxed);
         }
         rule
     }

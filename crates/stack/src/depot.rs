@@ -109,12 +109,6 @@ impl StackHash {
         self.len += count;
     }
 
-    /// The sum, which hardly any two stacks share.
-    #[inline]
-    pub const fn sum(&self) -> u64 {
-        self.sum
-    }
-
     /// Hash, and length in the low byte. Never zero for a stack that has frames.
     #[inline]
     const fn header(&self) -> u64 {
@@ -178,12 +172,12 @@ impl<'a> Depot<'a> {
         (self.store[id.0 as usize].load(Ordering::Relaxed) == header).then_some(id)
     }
 
-    /// The id of a stack that was interned before. `latest` is what was found last: programs that build and fell the
-    /// same trees go through the same stacks in the same order, and the next one then lies behind it in the store.
+    /// The id of a stack that was interned before. `next` lies [`Self::behind`] what was found last: programs that build
+    /// and fell the same trees go through the same stacks in the same order.
     #[inline]
-    pub(crate) fn find(&self, hash: &StackHash, latest: StackId) -> Option<StackId> {
+    pub(crate) fn find(&self, hash: &StackHash, next: StackId) -> Option<StackId> {
         let header = hash.header();
-        if let Some(next) = self.find_behind(latest)
+        if self.was_given(next)
             // Acquire pairs with the Release of the header: the frames are there.
             && self.store[next.0 as usize].load(Ordering::Acquire) == header
         {
@@ -202,16 +196,16 @@ impl<'a> Depot<'a> {
         None
     }
 
-    /// The stack that was interned after this one, if there is one. What was never written is not looked at either: a page
-    /// that is read before it is written faults twice.
+    /// Whether there may be a stack of this id. What was never written is not looked at: a page that is read before it is
+    /// written faults twice.
     #[inline]
-    fn find_behind(&self, id: StackId) -> Option<StackId> {
-        Some(self.behind(id)).filter(|next| next.0 < self.next().0)
+    fn was_given(&self, id: StackId) -> bool {
+        id.0 < self.next().0
     }
 
-    /// Where a stack ends.
+    /// The id that the stack has, if there is one, that was interned after this one.
     #[inline]
-    fn behind(&self, id: StackId) -> StackId {
+    pub(crate) fn behind(&self, id: StackId) -> StackId {
         let length = match self.store.get(id.0 as usize) {
             // A branch has a frame of its own.
             Some(header) if id != StackId::NONE => (header.load(Ordering::Relaxed) & LENGTH_MASK).max(1),
@@ -221,21 +215,28 @@ impl<'a> Depot<'a> {
         StackId(id.0.saturating_add(length as u32 + 1))
     }
 
-    /// The id of the stack of `outer`'s frames with `pc` further in. `latest` as in `find`.
-    #[inline]
-    pub(crate) fn branch(&self, outer: StackId, pc: Pc, latest: StackId) -> StackId {
-        self.find_next_branch(outer, pc, latest).unwrap_or_else(|| self.branch_by_index(outer, pc))
+    /// The id of the stack of `outer`'s frames with `pc` further in. `next` as in `find`.
+    #[inline(always)]
+    pub(crate) fn branch(&self, outer: StackId, pc: Pc, next: StackId) -> StackId {
+        if self.is_branch(next, outer, pc) { next } else { self.branch_by_index(outer, pc) }
     }
 
-    /// The same, if it is the stack that was interned after `latest`.
-    #[inline]
-    pub(crate) fn find_next_branch(&self, outer: StackId, pc: Pc, latest: StackId) -> Option<StackId> {
-        let next = self.find_behind(latest)?;
-        let [header, frame] = self.store.get(next.0 as usize..)?.first_chunk()?;
+    /// Whether that stack is this branch.
+    #[inline(always)]
+    fn is_branch(&self, id: StackId, outer: StackId, pc: Pc) -> bool {
+        let at = id.0 as usize;
+        if !self.was_given(id) {
+            return false;
+        }
+        let (Some(header), Some(frame)) = (self.store.get(at), self.store.get(at + 1)) else { return false };
         // Acquire pairs with the Release of the header: the pc is there.
-        let is_it = header.load(Ordering::Acquire) == header_of_branch(outer)
-            && frame.load(Ordering::Relaxed) == pc.0;
-        is_it.then_some(next)
+        header.load(Ordering::Acquire) == header_of_branch(outer) && frame.load(Ordering::Relaxed) == pc.0
+    }
+
+    /// [`Self::behind`] a branch.
+    #[inline]
+    pub(crate) const fn behind_branch(id: StackId) -> StackId {
+        StackId(id.0 + 2)
     }
 
     #[inline(never)]
@@ -469,8 +470,10 @@ mod tests {
         assert_eq!(depot.get_in(ids[0], &mut frames), first);
         assert_eq!(depot.get_in(ids[1], &mut frames), second);
         // As the one that was interned behind another.
-        assert_eq!(depot.branch(depot.intern_whole(&stack(&[2, 1])), Pc(4), ids[0]), ids[1]);
-        assert_eq!(depot.branch(depot.intern_whole(&stack(&[2, 1])), Pc(3), ids[0]), ids[0]);
+        let behind = depot.behind(ids[0]);
+        assert_eq!(behind, Depot::behind_branch(ids[0]));
+        assert_eq!(depot.branch(depot.intern_whole(&stack(&[2, 1])), Pc(4), behind), ids[1]);
+        assert_eq!(depot.branch(depot.intern_whole(&stack(&[2, 1])), Pc(3), behind), ids[0]);
     }
 
     #[test]

@@ -67,6 +67,29 @@ impl CfaBase {
     }
 }
 
+/// A frame whose CFA is computed from a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UsualFrame {
+    /// Whether from rbp, not rsp.
+    pub by_bp: bool,
+    pub cfa_words: u32,
+    pub rbp_words: u32,
+}
+
+impl UsualFrame {
+    /// The frame, if an encoded rule is of one. Nearly every rule is, so this asks for nothing else.
+    #[inline(always)]
+    pub const fn decode(bits: u32) -> Option<Self> {
+        const FIRST: u32 = CfaBase::Rsp.code();
+        const _: () = assert!(CfaBase::Rbp.code() == FIRST + 1);
+        let base = (bits >> BASE_SHIFT).wrapping_sub(FIRST);
+        if base > 1 {
+            return None;
+        }
+        Some(Self { by_bp: base == 1, cfa_words: bits >> CFA_SHIFT & CFA_MAX, rbp_words: bits & RBP_MAX })
+    }
+}
+
 impl Rule {
     /// How many bits `encode` uses.
     pub const BITS: u32 = 30;
@@ -139,6 +162,7 @@ mod tests {
     fn rules_without_offsets_survive_encoding() {
         for rule in [Rule::Signal, Rule::Outermost, Rule::Unknown, Rule::Refused] {
             assert_eq!(Rule::decode(rule.encode()), rule);
+            assert_eq!(UsualFrame::decode(rule.encode()), None);
         }
     }
 
@@ -150,6 +174,11 @@ mod tests {
             prop_assert_ne!(rule, Rule::Refused);
             prop_assert_eq!(Rule::decode(rule.encode()), rule);
             prop_assert!(u64::from(rule.encode()) < 1 << Rule::BITS);
+            let usual = UsualFrame::decode(rule.encode()).map(|usual| {
+                let base = if usual.by_bp { CfaBase::Rbp } else { CfaBase::Rsp };
+                Rule::Frame { base, cfa_words: usual.cfa_words, rbp_words: usual.rbp_words }
+            });
+            prop_assert_eq!(usual, Some(rule).filter(|_| matches!(base, CfaBase::Rsp | CfaBase::Rbp)));
         }
     }
 }

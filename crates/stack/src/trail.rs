@@ -49,7 +49,7 @@ pub(crate) struct Frame {
     bp: Cell<u64>,
     link: Cell<u64>,
     hash: Cell<u64>,
-    /// When it was put on the trail, counted: with it all those outside it.
+    /// When it was put on the trail: all those outside it were there, or came with it.
     epoch: Cell<u64>,
     /// The id of the stack of frames `[0..=own]`, if it is whole and was asked for.
     id: Cell<u32>,
@@ -86,7 +86,7 @@ impl Frame {
         Registers { pc: self.pc.get(), sp: self.sp.get(), bp: self.bp.get() }
     }
 
-    /// A number that no other frames were ever given.
+    /// A number that no other frame in this place was ever given.
     #[inline]
     pub fn epoch(&self) -> u64 {
         self.epoch.get()
@@ -121,6 +121,12 @@ const fn link(needs: bool, reached: u64) -> u64 {
     if needs { NEEDS | reached } else { 0 }
 }
 
+/// Where [`Trail::climb`] met the trail, and how many frames it had passed.
+struct Met {
+    met: usize,
+    inner: usize,
+}
+
 /// One thread's trail; all zero is an empty one.
 pub struct Trail {
     /// Of the rules, and how deep walks go.
@@ -131,8 +137,8 @@ pub struct Trail {
     len: Cell<u8>,
     /// Whether frame 0 is the outermost by its rule.
     is_whole: Cell<bool>,
-    /// What was found in the depot last.
-    latest: Cell<u32>,
+    /// What the depot has behind the stack that was found there last.
+    next: Cell<u32>,
     epoch: Cell<u64>,
     /// Of each frame, where it was read and its pc; and which frames were reached by reading their rbp too.
     returns: [[Cell<u64>; 2]; TRAIL_FRAMES],
@@ -156,7 +162,7 @@ impl Trail {
             busy: AtomicBool::new(false),
             len: Cell::new(0),
             is_whole: Cell::new(false),
-            latest: Cell::new(0),
+            next: Cell::new(0),
             epoch: Cell::new(0),
             returns: [const { [Cell::new(0), Cell::new(0)] }; TRAIL_FRAMES],
             with_rbp: Cell::new(0),
@@ -265,19 +271,62 @@ impl Trail {
         process: &impl Process,
         depot: &Depot<'_>,
     ) -> Option<StackId> {
-        let mut unseen = usize::from(self.len.get()).min(TRAIL_FRAMES);
+        let Met { met, inner } = self.ascend(start, process)?;
+        if !self.is_whole.get() || met + 1 + inner >= depth || !self.stand(0, met, process) {
+            return None;
+        }
+        let mut id = StackId(self.frames[met].id.get());
+        if id == StackId::NONE || inner == 0 {
+            return Some(id).filter(|&id| id != StackId::NONE);
+        }
+        let reached = &self.passed[inner];
+        if inner > 1 {
+            self.lead(met, reached.registers(), link(self.frames[met].needs(), reached.link.get()));
+            self.begin_epoch();
+            let mut top = met;
+            for passed in self.passed[1..inner].iter().rev() {
+                top = (top + 1) % TRAIL_FRAMES;
+                self.put_inside(top, passed);
+                id = self.branch(id, Pc(passed.pc.get()), depot);
+                self.frames[top].id.set(id.0);
+            }
+            self.len.set(top as u8 + 1);
+        }
+        id = self.branch(id, Pc(start.pc), depot);
+        let key = head_key(id, start);
+        let head = self.head(start);
+        if head.is_noted(key) {
+            let (passed, met_offset) = (&self.passed[..inner], reached.offset());
+            head.take(&Way { passed, next: met, met: &self.frames[met], met_offset, last: 0, key, id });
+        }
+        Some(id)
+    }
+
+    /// Goes from frame to frame until one of the trail is met, by the usual rules and not far. The frames before it are
+    /// the first that were `passed` then, and the next is the one that was met: as it was reached.
+    #[inline(always)]
+    fn ascend(&self, start: Registers, process: &impl Process) -> Option<Met> {
+        let mut unseen = self.returns.get(..usize::from(self.len.get()))?;
         let (mut at, mut link_here) = (start, PASSES);
-        let mut inner = 0;
-        // A call in tail position starts on the trail.
-        loop {
-            while unseen > 0 && self.frames[unseen - 1].sp.get() < at.sp {
-                unseen -= 1;
-            }
-            if self.frames[unseen.checked_sub(1)?].is_met(at) {
-                break;
-            }
-            if inner == CLIMBED_FRAMES {
-                return None;
+        for (inner, here) in self.passed[..=CLIMBED_FRAMES].iter().enumerate() {
+            here.set(at, link_here);
+            let read_at = at.sp.wrapping_sub(8);
+            // A call in tail position starts on the trail.
+            let outer = loop {
+                match unseen {
+                    [.., [from, _]] if from.get() >= read_at => break unseen,
+                    [outer @ .., _] => unseen = outer,
+                    [] => return None,
+                }
+            };
+            if let [outer @ .., [from, pc]] = outer
+                && from.get() == read_at
+                && pc.get() == at.pc
+                && let met = outer.len()
+                && (!self.frames[met % TRAIL_FRAMES].needs()
+                    || self.frames[met % TRAIL_FRAMES].bp.get() == at.bp)
+            {
+                return Some(Met { met, inner });
             }
             let Plain::Next { next, words, by_bp } = plain_step(at, PcKind::Return, process) else {
                 return None;
@@ -286,47 +335,12 @@ impl Trail {
             if u64::from(words) * 8 > next.sp - at.sp {
                 return None;
             }
-            self.passed[inner].set(at, if by_bp { NEEDS | link_here } else { link_here });
-            inner += 1;
+            if by_bp {
+                here.link.set(NEEDS | link_here);
+            }
             (at, link_here) = (next, reached(words));
         }
-        let met = unseen - 1;
-        if !self.is_whole.get() || unseen + inner >= depth || !self.stand(0, met, process) {
-            return None;
-        }
-        let mut id = StackId(self.frames[met].id.get());
-        if id == StackId::NONE {
-            return None;
-        }
-        let mut top = met;
-        if inner > 1 {
-            self.lead(met, at, link(self.frames[met].needs(), link_here));
-            for passed in self.passed[1..inner].iter().rev() {
-                top += 1;
-                self.put_inside(top, passed);
-                id = self.branch(id, Pc(passed.pc.get()), depot);
-                self.frames[top].id.set(id.0);
-            }
-            self.len.set(top as u8 + 1);
-        }
-        if inner > 0 {
-            id = self.branch(id, Pc(start.pc), depot);
-            let sum = StackHash::with_inner(self.frames[top].hash.get(), Pc(start.pc));
-            let key = head_key(sum, start);
-            if self.head(start).is_noted(key) {
-                let (passed, met_offset) = (&self.passed[..inner], link_here & OFFSET_MASK);
-                self.head(start).take(&Way {
-                    passed,
-                    next: met,
-                    met: &self.frames[met],
-                    met_offset,
-                    last: 0,
-                    key,
-                    id,
-                });
-            }
-        }
-        Some(id)
+        None
     }
 
     fn walk_along(
@@ -429,7 +443,7 @@ impl Trail {
                 met: &self.frames[met],
                 met_offset: link_here & OFFSET_MASK,
                 last,
-                key: head_key(hash.sum(), start),
+                key: head_key(id, start),
                 id,
             });
         }
@@ -442,6 +456,7 @@ impl Trail {
         self.is_whole.set(ends_here(outermost.pc.get(), process));
         self.len.set(0);
         if can_stay && count > 1 {
+            self.begin_epoch();
             let link = if self.is_whole.get() { 0 } else { outermost.link.get() };
             self.place(0, outermost.registers(), link);
             self.frames[0].id.set(0);
@@ -450,10 +465,13 @@ impl Trail {
         }
     }
 
-    /// Puts a frame on the trail.
+    fn begin_epoch(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+    }
+
+    /// Puts a frame on the trail, in this epoch.
     #[inline]
     fn place(&self, index: usize, at: Registers, link: u64) {
-        self.epoch.set(self.epoch.get() + 1);
         self.frames[index].epoch.set(self.epoch.get());
         self.lead(index, at, link);
     }
@@ -492,6 +510,7 @@ impl Trail {
 
     /// Puts the frames that were passed, but the first, inside frame `top`: there are `count` of them with that.
     fn extend(&self, top: usize, count: usize) {
+        self.begin_epoch();
         for (index, passed) in (top + 1..).zip(self.passed[1..count].iter().rev()) {
             self.put_inside(index, passed);
             self.frames[index].id.set(0);
@@ -528,8 +547,8 @@ impl Trail {
         if outer == StackId::NONE {
             return outer;
         }
-        let id = depot.branch(outer, inner, StackId(self.latest.get()));
-        self.latest.set(id.0);
+        let id = depot.branch(outer, inner, StackId(self.next.get()));
+        self.next.set(Depot::behind_branch(id).0);
         id
     }
 
@@ -543,17 +562,17 @@ impl Trail {
         depot: &Depot<'_>,
     ) -> StackId {
         let id = depot
-            .find(hash, StackId(self.latest.get()))
+            .find(hash, StackId(self.next.get()))
             .unwrap_or_else(|| capture_by_rules(start, depth, process, depot));
-        self.latest.set(id.0);
+        self.next.set(depot.behind(id).0);
         id
     }
 }
 
-/// What tells a walk from others that its head may be of: the stack, by its sum, and where it starts.
+/// What tells a walk from others that its head may be of: the stack, and where it starts.
 #[inline]
-const fn head_key(sum: u64, start: Registers) -> u64 {
-    sum ^ start.sp.rotate_left(32)
+fn head_key(id: StackId, start: Registers) -> u64 {
+    u64::from(id.0) ^ start.sp.rotate_left(32)
 }
 
 /// What walks of a trail depend on beside memory. Never zero.

@@ -6,7 +6,7 @@
 
 use memcheck_model::Pc;
 
-use crate::{CfaBase, Rule};
+use crate::{CfaBase, Rule, rule::UsualFrame};
 
 /// Where a walk stands: the registers of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +33,17 @@ pub trait Process {
     /// The word at `addr`, if that is stack which may be read.
     fn read(&self, addr: u64) -> Option<u64>;
     /// The word at `addr` once more: only for an address above the stack pointer that the walk started with, of which
-    /// `read` had a word when the stack had this end. Need not look whether it may be read.
+    /// `read` had a word when the stack had this end, or one further out. Need not look whether it may be read.
     fn read_again(&self, addr: u64) -> u64;
     /// Where the stack ends.
     fn stack_end(&self) -> u64;
     /// The rule for a frame.
     fn rule(&self, pc: u64, kind: PcKind) -> Rule;
+    /// The same, as [`Rule::encode`] has it.
+    #[inline(always)]
+    fn encoded_rule(&self, pc: u64, kind: PcKind) -> u32 {
+        self.rule(pc, kind).encode()
+    }
     /// Whether `pc` is known to be code.
     fn is_code(&self, pc: u64) -> bool;
     /// The walk goes on from this stack pointer, which may be on another stack: a signal's frame led there.
@@ -89,11 +94,12 @@ pub fn walk_in(start: Registers, kind: PcKind, process: &impl Process, out: &mut
 /// Inlined into the loops that go from frame to frame: the registers then stay in registers.
 #[inline(always)]
 pub(crate) fn plain_step(at: Registers, kind: PcKind, process: &impl Process) -> Plain {
-    let (by_bp, cfa_words, words) = match process.rule(at.pc, kind) {
-        Rule::Frame { base: CfaBase::Rsp, cfa_words, rbp_words } => (false, cfa_words, rbp_words),
-        Rule::Frame { base: CfaBase::Rbp, cfa_words, rbp_words } => (true, cfa_words, rbp_words),
-        Rule::Outermost | Rule::Refused => return Plain::End,
-        _ => return Plain::Rare,
+    let rule = process.encoded_rule(at.pc, kind);
+    let Some(UsualFrame { by_bp, cfa_words, rbp_words: words }) = UsualFrame::decode(rule) else {
+        return match Rule::decode(rule) {
+            Rule::Outermost | Rule::Refused => Plain::End,
+            _ => Plain::Rare,
+        };
     };
     let cfa = if by_bp { at.bp } else { at.sp }.wrapping_add(u64::from(cfa_words) * 8);
     if cfa <= at.sp {
