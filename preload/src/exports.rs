@@ -36,6 +36,16 @@ pub fn libc_allocator() -> [(&'static [u8], u64); 10] {
     ]
 }
 
+/// What tcmalloc has beside those that works on a heap which is set up when it first allocates, with what stands for it:
+/// nothing is to be prepared for a thread here.
+pub fn of_tcmalloc() -> [(&'static [u8], u64); 2] {
+    extern "C" fn nothing() {}
+    [
+        (b"_ZN22TCMallocImplementation14MarkThreadBusyEv", nothing as *const () as u64),
+        (b"MallocExtension_GetAllocatedSize", info::malloc_usable_size as *const () as u64),
+    ]
+}
+
 /// The address of what releases a block whatever allocator function gave it.
 pub fn release_of_any() -> u64 {
     c::memcheck_release as *const () as u64

@@ -147,7 +147,9 @@ fn calls_through_table(code: &[u8]) -> bool {
 /// Whether all allocator functions that the module has are led here: none is if one cannot be, because it would not
 /// know the blocks of the others.
 fn lead(symbols: &Symbols) -> bool {
-    let handlers = || exports::libc_allocator().into_iter().chain(exports::cxx::allocator());
+    let handlers = || {
+        exports::libc_allocator().into_iter().chain(exports::cxx::allocator()).chain(exports::of_tcmalloc())
+    };
     let entries = || handlers().filter_map(|(name, handler)| Some((name, symbols.find(name)?, handler)));
     // SAFETY: the module's own symbols say that these are functions.
     let has_room = |entry| unsafe { detour::room(entry) } >= detour::NEAR_JUMP_BYTES;
