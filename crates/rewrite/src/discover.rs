@@ -8,7 +8,7 @@ use alloc::{
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use memcheck_model::Pc;
 
-use crate::{Extent, Module, Segment};
+use crate::{Extent, Module, Segment, flow::ENTRY_JUMP_BYTES};
 
 /// Compilers align functions so.
 const FUNCTION_ALIGN: u64 = 16;
@@ -31,7 +31,7 @@ pub struct Functions {
 /// `unwind` are the ranges of the FDEs; `symbols` function symbols with their sizes (zero where unknown), the entry
 /// point among them. Where those cover less than half of the text, as in code that was built without unwind tables,
 /// what known functions call and whose address they take is added, until nothing new is found; such a function ends
-/// where its code seems to, because what follows may be another that nothing known calls.
+/// where its code seems to, because what follows may be another that nothing known calls, and must not be overwritten.
 ///
 /// Only code that is known to be code is decoded, and a segment that begins with the ELF header is taken as it is
 /// described: executable segments may hold tables too (linkers before `-z separate-code`, post-link optimisers), and
@@ -138,7 +138,8 @@ fn scan(extent: Extent, text: &[Segment<'_>]) -> Scan {
     let mut decoder = Decoder::with_ip(64, &bytes[..len], extent.start.0, DecoderOptions::NONE);
     let mut furthest = 0;
     let mut taken = Vec::new();
-    let mut is_over = false;
+    // The last place that nothing known goes on behind.
+    let mut over_at = None;
     let mut end = extent.end;
     let is_text = |pc: u64| text.iter().any(|segment| segment.find_from(Pc(pc)).is_some());
     let mut last = Instruction::default();
@@ -146,9 +147,9 @@ fn scan(extent: Extent, text: &[Segment<'_>]) -> Scan {
         let instruction = decoder.decode();
         let branch = instruction.near_branch_target();
         match instruction.flow_control() {
-            FlowControl::Call if is_over => {}
+            FlowControl::Call if over_at.is_some() => {}
             FlowControl::Call if branch != instruction.next_ip() => targets.push(branch),
-            FlowControl::Next if is_over => {}
+            FlowControl::Next if over_at.is_some() => {}
             FlowControl::Next if instruction.mnemonic() == Mnemonic::Lea => {
                 taken.push(instruction.ip_rel_memory_address());
             }
@@ -162,24 +163,26 @@ fn scan(extent: Extent, text: &[Segment<'_>]) -> Scan {
             FlowControl::UnconditionalBranch if extent.contains(Pc(branch)) => {
                 furthest = furthest.max(branch)
             }
-            FlowControl::UnconditionalBranch if !is_over => targets.push(branch),
+            FlowControl::UnconditionalBranch if over_at.is_none() => targets.push(branch),
             _ => {}
         }
-        let ends = matches!(
-            instruction.flow_control(),
-            FlowControl::Return | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch
-        ) || matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Ud2 | Mnemonic::INVALID);
-        if ends && instruction.next_ip() > furthest {
+        if let (Mnemonic::INVALID, Some(over)) = (instruction.mnemonic(), over_at) {
+            // What leads here is no code: the gap before another section, or data.
+            end = Pc(over);
+            break;
+        }
+        if ends_code(&instruction) && instruction.next_ip() > furthest {
             // Only the entry point ends in `hlt` (psABI 3.4.1): the address it takes is main's.
             let is_entry = instruction.mnemonic() == Mnemonic::Hlt;
-            if !is_over {
+            if over_at.is_none() {
                 targets.extend(taken.drain(..).filter(|at| is_entry || at % FUNCTION_ALIGN == 0));
             }
-            is_over = true;
-            if !is_switch(&last, &instruction)
-                && may_begin(&bytes[..len], extent.start, instruction.next_ip())
-            {
-                end = Pc(instruction.next_ip());
+            let over = instruction.next_ip();
+            over_at = Some(over);
+            // No jump at the entry may reach into what follows, no case of a switch that soon.
+            let is_short = over - extent.start.0 < ENTRY_JUMP_BYTES;
+            if is_short || !is_switch(&last, &instruction) && may_begin(&bytes[..len], extent.start, over) {
+                end = Pc(over);
                 break;
             }
         }
@@ -216,6 +219,14 @@ pub fn entry_room(module: &Module<'_>, index: usize) -> u64 {
     let Some(bytes) = module.find_text(extent.end) else { return own };
     let len = bytes.len().min(limit.min(FUNCTION_ALIGN) as usize);
     own + padding_len(&bytes[..len])
+}
+
+/// Whether what follows is not run after it.
+fn ends_code(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.flow_control(),
+        FlowControl::Return | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch
+    ) || matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Ud2 | Mnemonic::INVALID)
 }
 
 /// How many of these bytes, which follow a function, are padding.

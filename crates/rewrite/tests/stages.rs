@@ -347,6 +347,30 @@ fn functions_that_were_sought_end_before_what_may_be_another() {
 }
 
 #[test]
+fn functions_that_were_sought_end_before_what_is_no_code() {
+    // 0: call 18; ret │ 18: ret; zeros, and an instruction that is none
+    let mut bytes = [0x90; 32];
+    bytes[..6].copy_from_slice(&[0xe8, 13, 0, 0, 0, 0xc3]);
+    bytes[18..25].copy_from_slice(&[0xc3, 0, 0, 0, 0xc0, 0x06, 0x06]);
+    let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
+    let extent = |start, end| Extent { start: Pc(TEXT + start), end: Pc(TEXT + end) };
+    assert_eq!(discover(&text, &[extent(0, 6)], &[]).extents, [extent(0, 6), extent(18, 19)]);
+}
+
+#[test]
+fn functions_that_were_sought_end_early_where_no_jump_has_room() {
+    // 0: call 17; call 24; ret │ 17: ret │ 18: mov (%rdi),%eax; ret │ 24: je 27; ret; 27: inc; inc; ret
+    let mut bytes = [0x90; 48];
+    bytes[..11].copy_from_slice(&[0xe8, 12, 0, 0, 0, 0xe8, 14, 0, 0, 0, 0xc3]);
+    bytes[17..21].copy_from_slice(&[0xc3, 0x8b, 0x07, 0xc3]);
+    bytes[24..32].copy_from_slice(&[0x74, 0x01, 0xc3, 0xff, 0xc0, 0xff, 0xc0, 0xc3]);
+    let text = [Segment { start: Pc(TEXT), bytes: &bytes }];
+    let extent = |start, end| Extent { start: Pc(TEXT + start), end: Pc(TEXT + end) };
+    let found = discover(&text, &[extent(0, 11)], &[]).extents;
+    assert_eq!(found, [extent(0, 11), extent(17, 18), extent(24, 32)]);
+}
+
+#[test]
 fn no_function_is_sought_in_a_very_large_text() {
     let mut bytes = vec![0x90; (16 << 20) + 16];
     bytes[..6].copy_from_slice(&[0xe8, 3, 0, 0, 0, 0xc3]);
