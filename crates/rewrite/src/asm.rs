@@ -27,6 +27,8 @@ pub(crate) enum Cond {
     Equal = 4,
     NotEqual = 5,
     Above = 7,
+    NotNegative = 9,
+    GreaterEqual = 13,
 }
 
 /// What an address is computed from.
@@ -323,6 +325,20 @@ impl Asm {
         self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xe8 | register.0 & 7, bits]);
     }
 
+    pub fn shl(&mut self, register: Gpr, bits: u8) {
+        self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xe0 | register.0 & 7, bits]);
+    }
+
+    /// The number of the lowest bit that is set in `from`, which is not zero (SDM vol. 2, BSF).
+    pub fn find_lowest(&mut self, to: Gpr, from: Gpr) {
+        self.raw(&[0x48 | (to.0 >> 3) << 2 | from.0 >> 3, 0x0f, 0xbc, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
+    }
+
+    pub fn mov_imm64(&mut self, to: Gpr, value: i64) {
+        self.raw(&[0x48 | to.0 >> 3, 0xb8 | to.0 & 7]);
+        self.raw(&value.to_le_bytes());
+    }
+
     pub fn sar(&mut self, register: Gpr, bits: u8) {
         self.raw(&[0x48 | register.0 >> 3, 0xc1, 0xf8 | register.0 & 7, bits]);
     }
@@ -345,6 +361,10 @@ impl Asm {
 
     pub fn and_imm(&mut self, register: Gpr, value: i8) {
         self.raw(&[0x48 | register.0 >> 3, 0x83, 0xe0 | register.0 & 7, value as u8]);
+    }
+
+    pub fn add_imm(&mut self, register: Gpr, value: i8) {
+        self.raw(&[0x48 | register.0 >> 3, 0x83, 0xc0 | register.0 & 7, value as u8]);
     }
 
     pub fn cmp_imm(&mut self, register: Gpr, value: i8) {

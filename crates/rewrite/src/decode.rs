@@ -101,6 +101,8 @@ pub(crate) struct Insn {
     pub popped: bool,
     /// Whether it does nothing.
     pub padding: bool,
+    /// By how much the one register grows that it writes; zero where that is not known.
+    pub growth: i8,
     /// Destination and source of a copy of an address: `mov`, or `lea` with a displacement (`true`).
     pub derive: Option<(u8, u8, bool)>,
 }
@@ -193,6 +195,24 @@ fn derive_of(instruction: &Instruction) -> Option<(u8, u8, bool)> {
             if instruction.memory_index() == Register::None && instruction.memory_base().is_gpr64() =>
         {
             Some((to, instruction.memory_base().number() as u8, true))
+        }
+        _ => None,
+    }
+}
+
+/// By how much an instruction lets a register grow, if that is all it does but for the flags.
+fn growth_of(instruction: &Instruction) -> Option<i8> {
+    match instruction.code() {
+        Code::Add_rm64_imm8 | Code::Sub_rm64_imm8 if instruction.op0_kind() == OpKind::Register => {
+            let by = instruction.immediate8to64() as i8;
+            if instruction.mnemonic() == Mnemonic::Add { Some(by) } else { by.checked_neg() }
+        }
+        Code::Inc_rm64 if instruction.op0_kind() == OpKind::Register => Some(1),
+        Code::Lea_r64_m
+            if instruction.memory_index() == Register::None
+                && instruction.memory_base() == instruction.op0_register() =>
+        {
+            i8::try_from(instruction.memory_displacement64().cast_signed()).ok()
         }
         _ => None,
     }
@@ -503,6 +523,7 @@ fn describe(
         pushed: pushed_by(instruction),
         popped: instruction.code() == Code::Pop_r64,
         padding: instruction.mnemonic() == Mnemonic::Nop,
+        growth: growth_of(instruction).unwrap_or(0),
         derive: derive_of(instruction),
     }
 }

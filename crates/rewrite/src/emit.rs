@@ -6,6 +6,7 @@
 //! next.
 
 mod spans;
+mod walks;
 
 use alloc::vec::Vec;
 
@@ -20,7 +21,7 @@ use crate::{
     discover::find_linkage_cell,
     flow::{Graph, ends, find_insn},
     masked::{Layout, Masked},
-    plan::{Check, Crossing},
+    plan::{Check, Crossing, Plan},
     prelude::Settle,
     tables::{Entry, Table},
 };
@@ -53,6 +54,9 @@ pub(crate) struct Emitter<'a> {
     /// One for each block.
     labels: Vec<Label>,
     stubs: Vec<Stub<'a>>,
+    looks: Vec<walks::Look<'a>>,
+    /// The jump back of the block that walks, and where it goes.
+    turn: Option<(u32, Label)>,
     /// What the instruction that comes next searches, to be looked at behind it.
     searches: Vec<&'a Site>,
     /// Tables that the copy reads, and where the displacement to each lies.
@@ -94,6 +98,8 @@ impl<'a> Emitter<'a> {
             asm,
             labels,
             stubs: Vec::new(),
+            looks: Vec::new(),
+            turn: None,
             searches: Vec::new(),
             tables: Vec::new(),
             asks_map: false,
@@ -102,8 +108,8 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    pub fn run(mut self, checks: &'a [Check]) -> Result<CodeBlob, Skip> {
-        let mut checks = checks.iter().peekable();
+    pub fn run(mut self, plan: &'a Plan) -> Result<CodeBlob, Skip> {
+        let (mut checks, mut walks) = (plan.checks.iter().peekable(), plan.walks.iter().peekable());
         for (number, block) in self.graph.blocks.iter().enumerate() {
             let first = &self.code.insns[block.first as usize];
             if self.extents.iter().any(|extent| extent.start.0 == first.pc) {
@@ -115,6 +121,9 @@ impl<'a> Emitter<'a> {
                 self.asm.raw(&filler[..padding as usize]);
             }
             self.asm.bind(self.labels[number]);
+            if let Some(walk) = walks.next_if(|walk| walk.block as usize == number) {
+                self.turn = Some((block.end - 1, self.walk_begins(walk)));
+            }
             for index in block.first..block.end {
                 while let Some(check) = checks.next_if(|check| check.at == index) {
                     self.check(check);
@@ -136,9 +145,13 @@ impl<'a> Emitter<'a> {
             if !ends(last.flow) && !goes_on {
                 self.leave(after);
             }
+            self.turn = None;
         }
         for stub in core::mem::take(&mut self.stubs) {
             self.stub(&stub);
+        }
+        for look in core::mem::take(&mut self.looks) {
+            self.long_loop(&look);
         }
         self.lay_tables();
         self.finish()
@@ -185,10 +198,10 @@ impl<'a> Emitter<'a> {
             return self.load_from(table);
         }
         match insn.flow {
-            Flow::Jump(target) => match find_insn(self.code, target) {
-                Some(index) => self.asm.jmp(self.label_of(index)),
-                None => self.leave(target),
-            },
+            Flow::Jump(target) => self.go_on(target),
+            Flow::Branch(_, code) if let Some((_, again)) = self.turn.filter(|turn| turn.0 == index) => {
+                self.asm.jcc_code(code, again);
+            }
             Flow::Branch(target, code) => match find_insn(self.code, target) {
                 Some(index) => self.asm.jcc_code(code, self.label_of(index)),
                 None => self.leave_if(code, target),
@@ -274,6 +287,13 @@ impl<'a> Emitter<'a> {
 
     fn target(&self, target: u64) -> CallTarget {
         self.resolver.call_target(Pc(target))
+    }
+
+    fn go_on(&mut self, target: u64) {
+        match find_insn(self.code, target) {
+            Some(index) => self.asm.jmp(self.label_of(index)),
+            None => self.leave(target),
+        }
     }
 
     fn leave(&mut self, target: u64) {

@@ -50,6 +50,7 @@ mod plan;
 mod prelude;
 mod tables;
 mod translate;
+mod walks;
 
 pub use asm::{MOST_STEP_BYTES, StackSteps, find_stack_steps};
 pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};

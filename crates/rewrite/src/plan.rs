@@ -13,6 +13,7 @@ use crate::{
     decode::{Decoded, FLAGS, Set, Shape, Site},
     flow::{Block, Graph},
     masked::{Layout, Masked},
+    walks::{self, Walk},
 };
 
 /// How the inline filter covers what may cross into another granule.
@@ -64,13 +65,25 @@ struct Group {
     open: bool,
 }
 
-/// The checks of a function, in the order of their places; and how many sites are exempt as the frame's.
-pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &[Set], frame: &[Set]) -> (Vec<Check>, u32) {
+/// What is checked of a function.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// In the order of their places.
+    pub checks: Vec<Check>,
+    /// In the order of their blocks.
+    pub walks: Vec<Walk>,
+    /// How many sites are exempt as the frame's.
+    pub exempt: u32,
+}
+
+/// Plans a function's checks. What they keep in registers is made live.
+pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &mut [Set], frame: &[Set]) -> Plan {
     let mut checks = Vec::new();
     let of_frame = |site: &Site| site.mem.base.is_some_and(|base| frame[site.insn as usize] >> base & 1 != 0);
     let skipped: Vec<bool> = code.sites.iter().map(of_frame).collect();
     let exempt = skipped.iter().filter(|skipped| **skipped).count() as u32;
     let repeats = available::find_repeats(code, graph, &skipped);
+    let walks = walks::find(code, graph, live, |site| !skipped[site] && !repeats[site]);
     let mut sites = code.sites.iter().enumerate().peekable();
     for (number, block) in graph.blocks.iter().enumerate() {
         let loops = block.next.contains(&(number as u32));
@@ -98,7 +111,7 @@ pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &[Set], frame: &[Set]) -
         }));
         checks[start..].sort_by_key(|check: &Check| check.at);
     }
-    (checks, exempt)
+    Plan { checks, walks, exempt }
 }
 
 /// Adds a site to the group that it fits, or makes one for it.
@@ -184,7 +197,7 @@ fn place(group: Group, walks: bool, code: &Decoded, block_first: u32, live: &[Se
 
 /// What a check may overwrite when it is dead: any general register but rsp and rbp. A frame pointer is often dead
 /// at an access, about to be restored, but the walk from there to the callers still needs it.
-const CLOBBERABLE: Set = 0xffff & !(1 << 4 | 1 << 5);
+pub(crate) const CLOBBERABLE: Set = 0xffff & !(1 << 4 | 1 << 5);
 
 fn dead_registers(live: Set, mem: Mem) -> Set {
     !live & CLOBBERABLE & !mem.registers()

@@ -154,7 +154,7 @@ pub fn translate(
         *live |= unsaved | landed;
     }
     let frame = live::frame_registers(&code, &graph);
-    let (checks, framed) = plan::plan(&code, &graph, &live, &frame);
-    code.exempt += framed;
-    emit::Emitter::new(config, module, resolver, place, &extents, &code, &graph).run(&checks)
+    let plan = plan::plan(&code, &graph, &mut live, &frame);
+    code.exempt += plan.exempt;
+    emit::Emitter::new(config, module, resolver, place, &extents, &code, &graph).run(&plan)
 }

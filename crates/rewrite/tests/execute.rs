@@ -352,6 +352,54 @@ fn each_bad_access_is_reported_once_and_no_good_one() {
     }
 }
 
+#[test]
+fn loops_that_walk_off_an_array_are_told_of_each_element_outside() {
+    let _guard = exclusive();
+    let levels = [&["-O1"][..], &["-O2", "-fno-tree-vectorize"]];
+    for (number, flags) in levels.into_iter().enumerate() {
+        for stress in [Stress::Off, Stress::On] {
+            let name = format!("walks{number}{}", u8::from(stress == Stress::On));
+            let library = Library::build(&name, include_str!("execute/walks.c"), flags, stress);
+            // What the limit becomes where the counter is very large.
+            let least = i64::MIN.to_le_bytes();
+            let walks = |(_, blob): &&(u64, CodeBlob)| blob.bytes.windows(8).any(|bytes| bytes == least);
+            assert!(library.blobs.iter().filter(walks).count() >= 8, "{flags:?}");
+            for size in (1..=40).chain([56, 64, 100, 256, 511, 1000, 4096, 4400, 8000]) {
+                let start = block(size);
+                for width in [1, 2, 4, 8] {
+                    let fits = size / width;
+                    for (form, step, counts) in [
+                        ("sum", 1, [0, 1, fits / 2, fits.saturating_sub(1), fits, fits + 1, fits + 3]),
+                        ("end", 1, [0, 1, fits / 2, fits.saturating_sub(1), fits, fits + 1, fits + 3]),
+                        ("odd", 2, [0, 1, fits / 4, fits / 2, fits.div_ceil(2), fits / 2 + 1, fits / 2 + 3]),
+                        ("two", 1, [0, 1, fits / 4, fits / 2, fits.div_ceil(2), fits / 2 + 1, fits / 2 + 3]),
+                    ] {
+                        for (count, shift) in counts.into_iter().flat_map(|count| [(count, 0), (count, 3)]) {
+                            let at = start + shift;
+                            library.call(true, &format!("{form}_uint{}_t", width * 8), [at, count, 0]);
+                            let elements = if form == "two" { 2 * count } else { count };
+                            let bad = (0..elements)
+                                .map(|element| at + element * step * width)
+                                .filter(|at| at + width > start + size);
+                            let told = REPORTS[0].load(Ordering::SeqCst);
+                            let mut reports: Vec<u64> =
+                                library.reports().iter().map(|report| report.1).collect();
+                            reports.sort_unstable();
+                            let what = format!(
+                                "{form} of {count} x {width} at {shift} in {size}, {flags:?} {stress:?}"
+                            );
+                            assert_eq!(told, bad.clone().count() as u64, "{what}: {reports:x?}");
+                            if told <= 30 {
+                                assert_eq!(reports, bad.collect::<Vec<u64>>(), "{what}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What `fields` of `access.c` reads: offsets and sizes.
 const FIELDS: [(i64, u64); 5] = [(0, 4), (4, 8), (13, 2), (17, 1), (24, 8)];
 

@@ -117,6 +117,15 @@ fn golden_loop_along_an_array() {
 }
 
 #[test]
+fn golden_loop_along_two_arrays() {
+    // mov rax,[rdi+rcx*8]; add [rsi+rcx*8],rax; inc rcx; cmp rcx,rdx; jne -16; xor r8d,r8d; ret
+    check_golden(
+        "loop_along_two_arrays",
+        b"\x48\x8b\x04\xcf\x48\x01\x04\xce\x48\xff\xc1\x48\x39\xd1\x75\xf0\x45\x31\xc0\xc3",
+    );
+}
+
+#[test]
 fn golden_loop_along_a_list() {
     // mov rdi,[rdi]; test rdi,rdi; jne -8; ret
     check_golden("loop_along_a_list", &[0x48, 0x8b, 0x3f, 0x48, 0x85, 0xff, 0x75, 0xf8, 0xc3]);
