@@ -72,6 +72,7 @@ pub mod slow_path;
 mod stands;
 pub mod syscalls;
 pub mod unwinding;
+mod watched;
 
 use core::{
     cell::Cell,
