@@ -214,6 +214,13 @@ impl Class {
         8 * self.shape().batch
     }
 
+    /// How many slots are made at once when there are `before` of them. The more there are, the more: whole batches, and
+    /// not much of what there is.
+    pub(crate) fn fresh_slots(self, before: u32) -> u32 {
+        let batch = self.shape().batch;
+        if self.is_grouped() { (before / 16).clamp(batch, self.kept_slots()) / batch * batch } else { batch }
+    }
+
     /// How many groups: if there are other threads not too many, as what those free of them is this thread's to use.
     #[inline]
     pub(crate) fn kept_groups(self, is_shared: bool) -> u32 {

@@ -365,7 +365,7 @@ impl<'a> Heap<'a> {
                 return;
             }
             let first = central.frontier();
-            let wanted = class.shape().batch.min(self.layout.slot_count(class) - first);
+            let wanted = class.fresh_slots(first).min(self.layout.slot_count(class) - first);
             if wanted == 0 || !self.carve(backend, central, class, first, wanted) {
                 return;
             }
@@ -414,7 +414,10 @@ impl<'a> Heap<'a> {
         for number in 1..=u64::from(count) {
             let next = start + number * slot_bytes;
             backend.fill(redzone::left(next, next + left_redzone), Pattern::Redzone);
-            backend.fill(redzone::right(next, next + left_redzone), Pattern::Redzone);
+            // Of a short one that was all of it.
+            if left_redzone > redzone::ZONE_BYTES {
+                backend.fill(redzone::right(next, next + left_redzone), Pattern::Redzone);
+            }
             backend.poison(range(next, next + left_redzone), Reason::LeftRedzone);
         }
         true
