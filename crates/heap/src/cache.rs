@@ -62,7 +62,7 @@ impl List {
     /// The list, when it is as much as a thread keeps. It goes to the centre as it is.
     #[inline]
     pub fn take_full(&mut self, class: Class) -> Option<Self> {
-        (self.count >= class.kept_slots()).then(|| core::mem::replace(self, Self::EMPTY))
+        (self.count >= class.shape().kept).then(|| core::mem::replace(self, Self::EMPTY))
     }
 }
 

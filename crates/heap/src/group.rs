@@ -163,7 +163,7 @@ impl Stock {
     /// Takes the chain, when it has as many slots, or groups, as a thread keeps.
     #[inline]
     pub fn take_full(&mut self, class: Class, most_groups: u32) -> Option<Chain> {
-        (self.behind > class.kept_slots() || self.chain.count > most_groups).then(|| {
+        (self.behind > class.shape().kept || self.chain.count > most_groups).then(|| {
             self.behind = 0;
             core::mem::replace(&mut self.chain, Chain::EMPTY)
         })
@@ -208,23 +208,17 @@ impl Class {
         self.index() < GROUPED_CLASSES
     }
 
-    /// How many free slots a thread keeps behind the group or the list at hand.
-    #[inline]
-    pub(crate) fn kept_slots(self) -> u32 {
-        8 * self.shape().batch
-    }
-
     /// How many slots are made at once when there are `before` of them. The more there are, the more: whole batches, and
     /// not much of what there is.
     pub(crate) fn fresh_slots(self, before: u32) -> u32 {
         let batch = self.shape().batch;
-        if self.is_grouped() { (before / 16).clamp(batch, self.kept_slots()) / batch * batch } else { batch }
+        if self.is_grouped() { (before / 16).clamp(batch, self.shape().kept) / batch * batch } else { batch }
     }
 
     /// How many groups: if there are other threads not too many, as what those free of them is this thread's to use.
     #[inline]
     pub(crate) fn kept_groups(self, is_shared: bool) -> u32 {
-        if is_shared { self.kept_slots() / 16 } else { u32::MAX }
+        if is_shared { self.shape().batch / 2 } else { u32::MAX }
     }
 }
 

@@ -354,7 +354,7 @@ impl<'a> Heap<'a> {
         central.lock.hold(backend, &self.forker, cache.tid, || {
             let recycled = if let Some(stock) = cache.grouped.get_mut(class.index()) {
                 let most = class.kept_groups(self.is_shared());
-                let taken = central.take(class.kept_slots() / 2, most, groups);
+                let taken = central.take(class.shape().kept / 2, most, groups);
                 stock.go_on_with(taken);
                 taken.1
             } else {

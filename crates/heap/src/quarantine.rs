@@ -4,7 +4,7 @@
 //!  free ──put──▶ Pending (a thread's own) ──flush──▶ ring of batches ──drain──▶ thread's free lists
 //! ```
 //!
-//! Chunks are linked through their metadata, so the shared part moves 512 chunks by writing a few words. A batch is
+//! Chunks are linked through their metadata, so the shared part moves 2048 chunks by writing a few words. A batch is
 //! [`CHAINS`] chains, which take turns: each leads that many chunks ahead, so that nobody who goes through a batch waits
 //! for one link after the other. Big chunks have a ring and a budget of their own: one of them never flushes thousands of
 //! small ones.
@@ -28,7 +28,7 @@ pub(crate) struct Pending {
 }
 
 /// A thread flushes after this many chunks.
-const PENDING_CHUNKS: u32 = 512;
+const PENDING_CHUNKS: u32 = 2048;
 /// Or after this many bytes.
 const PENDING_BYTES: u64 = 128 << 10;
 
@@ -56,7 +56,7 @@ impl Pending {
     }
 }
 
-/// Batches that a ring holds. Of 512 chunks each, that is 32 million chunks; beyond them the oldest batch leaves
+/// Batches that a ring holds. Of 2048 chunks each, that is 128 million chunks; beyond them the oldest batch leaves
 /// whatever the budget says.
 pub(crate) const RING_BATCHES: usize = 1 << 16;
 

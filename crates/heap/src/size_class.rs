@@ -46,6 +46,8 @@ pub struct ClassShape {
     pub(crate) reciprocal: u64,
     /// How many slots move between a thread and the centre at once.
     pub(crate) batch: u32,
+    /// How many free slots a thread keeps behind the group or the list at hand.
+    pub(crate) kept: u32,
 }
 
 impl Class {
@@ -96,6 +98,9 @@ impl Class {
     }
 }
 
+/// What a thread keeps of free slots of one class: eight batches, unless those are of many slots.
+const KEPT_BYTES: u64 = 128 << 10;
+
 /// Sizes up to this are looked up.
 const QUICK_BYTES: u64 = 1024;
 
@@ -123,7 +128,8 @@ const fn slot_bytes(class: usize) -> u64 {
 
 const fn shapes() -> [ClassShape; CLASSES] {
     let mut shapes =
-        [ClassShape { slot_bytes: 0, left_redzone: 0, capacity: 0, reciprocal: 0, batch: 0 }; CLASSES];
+        [ClassShape { slot_bytes: 0, left_redzone: 0, capacity: 0, reciprocal: 0, batch: 0, kept: 0 };
+            CLASSES];
     let mut class = 0;
     while class < CLASSES {
         let slot_bytes = slot_bytes(class);
@@ -153,6 +159,7 @@ const fn shapes() -> [ClassShape; CLASSES] {
             capacity: slot_bytes - left_redzone - tail,
             reciprocal: u64::MAX / units + 1,
             batch,
+            kept: if slot_bytes < KEPT_BYTES / 8 { (KEPT_BYTES / slot_bytes) as u32 } else { 8 },
         };
         class += 1;
     }
