@@ -17,6 +17,9 @@ const FUNCTION_ALIGN: u64 = 16;
 /// code that is not as compilers of C make it (the generated functions of JavaScript engines).
 const MOST_SOUGHT_BYTES: u64 = 16 << 20;
 
+/// Of a segment that holds code and tables, less than one part in so many is never code alone.
+const MOST_TABLES: u64 = 8;
+
 /// The functions of a module.
 #[derive(Clone, Debug, Default)]
 pub struct Functions {
@@ -33,23 +36,25 @@ pub struct Functions {
 /// what known functions call and whose address they take is added, until nothing new is found; such a function ends
 /// where its code seems to, because what follows may be another that nothing known calls, and must not be overwritten.
 ///
-/// Only code that is known to be code is decoded, and a segment that begins with the ELF header is taken as it is
-/// described: executable segments may hold tables too (linkers before `-z separate-code`, post-link optimisers), and
-/// tables read as code name targets that are none.
+/// Only code that is known to be code is decoded: executable segments may hold tables too (linkers before
+/// `-z separate-code`, post-link optimisers), and tables read as code name targets that are none. In a segment that
+/// begins with the ELF header, an address that is taken may be a table's; what is called is code there too.
 #[must_use]
 pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> Functions {
     let mut found: Vec<Extent> = unwind.to_vec();
     sort(&mut found);
     fill(&mut found, symbols, text);
-    let pure: Vec<Segment<'_>> =
-        text.iter().filter(|segment| !segment.bytes.starts_with(b"\x7fELF")).copied().collect();
-    let text = &pure[..];
-    let total: u64 = text.iter().map(|segment| segment.bytes.len() as u64).sum();
+    let (mixed, pure): (Vec<_>, Vec<_>) =
+        text.iter().copied().partition(|segment: &Segment<'_>| segment.bytes.starts_with(b"\x7fELF"));
+    let bytes = |segments: &[Segment<'_>]| segments.iter().map(|segment| segment.bytes.len() as u64).sum();
+    let (total, total_mixed): (u64, u64) = (bytes(&pure), bytes(&mixed));
     let covered: u64 = unwind.iter().map(|extent| extent.end.0.saturating_sub(extent.start.0)).sum();
+    let is_mixed = pure.is_empty() && covered < total_mixed / MOST_TABLES;
     let are_all = covered >= total / 2;
-    if are_all || total > MOST_SOUGHT_BYTES {
+    if are_all && !is_mixed || total.max(total_mixed) > MOST_SOUGHT_BYTES {
         return Functions { extents: found, are_all };
     }
+    let text = if is_mixed { &mixed[..] } else { &pure[..] };
     let known = found.clone();
     let (mut ends, mut targets) = (BTreeMap::new(), BTreeSet::new());
     loop {
@@ -59,7 +64,7 @@ pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> 
             break;
         }
         for extent in new {
-            let scan = scan(extent, text);
+            let scan = scan(extent, text, is_mixed);
             ends.insert(extent.start, scan.end);
             targets.extend(scan.targets);
         }
@@ -71,7 +76,7 @@ pub fn discover(text: &[Segment<'_>], unwind: &[Extent], symbols: &[Extent]) -> 
     for extent in found.iter_mut().filter(|extent| !is_known(extent.start)) {
         extent.end = extent.end.min(ends[&extent.start]);
     }
-    Functions { extents: found, are_all: true }
+    Functions { extents: found, are_all: !targets.is_empty() || !is_mixed }
 }
 
 /// Sorts and drops what is empty or overlaps its predecessor.
@@ -129,7 +134,7 @@ struct Scan {
 /// Reads a function. What is called counts up to where its code ends: behind a return or jump that no branch seen so
 /// far leads over. The function itself goes on to where, besides, padding or alignment says that another may begin,
 /// because cases of a switch may follow that only its table leads to.
-fn scan(extent: Extent, text: &[Segment<'_>]) -> Scan {
+fn scan(extent: Extent, text: &[Segment<'_>], is_mixed: bool) -> Scan {
     let mut targets = Vec::new();
     let Some(bytes) = text.iter().find_map(|segment| segment.find_from(extent.start)) else {
         return Scan { targets: Vec::new(), end: extent.end };
@@ -175,7 +180,8 @@ fn scan(extent: Extent, text: &[Segment<'_>]) -> Scan {
             // Only the entry point ends in `hlt` (psABI 3.4.1): the address it takes is main's.
             let is_entry = instruction.mnemonic() == Mnemonic::Hlt;
             if over_at.is_none() {
-                targets.extend(taken.drain(..).filter(|at| is_entry || at % FUNCTION_ALIGN == 0));
+                targets
+                    .extend(taken.drain(..).filter(|at| is_entry || !is_mixed && at % FUNCTION_ALIGN == 0));
             }
             let over = instruction.next_ip();
             over_at = Some(over);
