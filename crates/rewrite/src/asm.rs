@@ -133,6 +133,43 @@ pub fn find_stack_steps(code: &[u8]) -> Option<StackSteps> {
     Some(StackSteps { code_bytes, stack_bytes })
 }
 
+/// How a check looks at the shadow: all its accesses are one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It compares it with zero (`cmp_mem_zero`).
+    Compare,
+    /// It loads it into this register, by its number in encodings (`load_extended`).
+    Load(u8),
+}
+
+/// The look that code of a check begins with, and its length; none where it does not look at the shadow there.
+///
+/// ```text
+///  [66] [REX] 80|83 /7 disp32 00     cmp [register+disp32], 0
+///  [REX] 8b|0f b6|0f b7 /r disp32    mov or movzx register, [register+disp32]
+/// ```
+#[must_use]
+pub fn find_look(code: &[u8; 8]) -> Option<(Look, u64)> {
+    let prefixes = code.iter().take_while(|&&byte| byte == 0x66 || byte & 0xf0 == 0x40).count();
+    let (is_load, opcode_len) = match code.get(prefixes..)? {
+        [0x80 | 0x83, ..] => (false, 1),
+        [0x8b, ..] => (true, 1),
+        [0x0f, 0xb6 | 0xb7, ..] => (true, 2),
+        _ => return None,
+    };
+    let modrm = *code.get(prefixes + opcode_len)?;
+    let field = modrm >> 3 & 7;
+    // mod = 2, a displacement of 32 bits; the field of a comparison is 7, cmp.
+    if modrm >> 6 != 2 || !is_load && field != 7 {
+        return None;
+    }
+    let is_extended = code[..prefixes].last().is_some_and(|&rex| rex & 0xf4 == 0x44);
+    let look = if is_load { Look::Load(field | u8::from(is_extended) << 3) } else { Look::Compare };
+    let scaled = usize::from(modrm & 7 == 4);
+    let immediate = usize::from(!is_load);
+    Some((look, (prefixes + opcode_len + 1 + scaled + 4 + immediate) as u64))
+}
+
 impl Asm {
     pub fn new(base: u64) -> Self {
         Self { bytes: Vec::new(), base, labels: Vec::new(), fixups: Vec::new(), fits: true }
@@ -523,6 +560,35 @@ impl Asm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_of_each_size_and_register_are_found_as_they_are_made() {
+        for (register, base) in
+            (0..16).flat_map(|register| (0..16).map(move |base| (Gpr(register), Gpr(base))))
+        {
+            let shadow = Mem::at(base, 0x7fff_8000);
+            let looks = |size: u8| {
+                let [mut compare, mut load] = [(); 2].map(|()| Asm::new(0));
+                compare.cmp_mem_zero(size, shadow);
+                load.load_extended(size, register, shadow);
+                [(compare, Look::Compare), (load, Look::Load(register.0))]
+            };
+            for (mut asm, look) in [1, 2, 4, 8].into_iter().flat_map(looks) {
+                let len = u64::from(asm.offset());
+                asm.raw(&[0x90; 8]);
+                assert_eq!(
+                    find_look(asm.bytes[..8].try_into().unwrap()),
+                    Some((look, len)),
+                    "{:x?}",
+                    asm.bytes
+                );
+            }
+        }
+        // mov eax, [rcx]; add [rax+disp32], 1
+        for other in [[0x8b, 0x01, 0, 0, 0, 0, 0, 0], [0x83, 0x80, 0, 0x80, 0xff, 0x7f, 1, 0]] {
+            assert_eq!(find_look(&other), None);
+        }
+    }
 
     #[test]
     fn steps_to_a_call_of_the_shim_are_known_from_behind() {

@@ -52,7 +52,7 @@ mod tables;
 mod translate;
 mod walks;
 
-pub use asm::{MOST_STEP_BYTES, StackSteps, find_stack_steps};
+pub use asm::{Look, MOST_STEP_BYTES, StackSteps, find_look, find_stack_steps};
 pub use blob::{CodeBlob, Origin, Part, PcMap, Skip, SkipReason, Stats};
 pub use config::{CallTarget, Checks, Config, Place, Processor, Resolver, SPILL_SLOTS, Stress, Syscalls};
 pub use discover::{

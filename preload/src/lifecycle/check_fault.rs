@@ -5,13 +5,12 @@
 //! look. Runs in the handler of a fault in a copy; takes the engine's lock, which no copy holds.
 //!
 //! ```text
-//!  inline   [66] [REX] 80|83 /7 disp32 00     cmp [shadow], 0: passes as equal
-//!           [REX] 8b|0f b6|0f b7 /r disp32    mov or movzx register, [shadow], then a test: passes as zero
+//!  inline   a look (see memcheck_rewrite's `find_look`): a comparison passes as equal, a load as zero
 //!  settle   rsp → rdx, rcx, rax, return address  (see memcheck_rewrite's prelude): returns
 //! ```
-//! Source: Intel SDM 2.1 (encoding), 3A 6.15 (#GP and #SS).
+//! Source: Intel SDM 3A 6.15 (#GP and #SS).
 
-use memcheck_rewrite::Part;
+use memcheck_rewrite::{Look, Part, find_look};
 
 use super::fatal::{Context, RIP, RSP};
 use crate::{engine::install, sys::memory};
@@ -49,69 +48,12 @@ pub fn pass(number: i32, code: i32, context: Context) -> bool {
         return true;
     }
     let is_check = install::find_origin(rip).is_some_and(|origin| origin.part == Part::Check);
-    let Some((look, len)) = memory::try_read(rip).filter(|_| is_check).and_then(decode) else { return false };
+    let code = memory::try_read(rip).filter(|_| is_check).map(u64::to_le_bytes);
+    let Some((look, len)) = code.and_then(|code| find_look(&code)) else { return false };
     match look {
         Look::Compare => context.set_register(FLAGS, context.register(FLAGS) & !COMPARED | EQUAL),
-        Look::Load(register) => context.set_register(GENERAL[register], 0),
+        Look::Load(register) => context.set_register(GENERAL[usize::from(register)], 0),
     }
     context.set_register(RIP, rip + len);
     true
-}
-
-/// How a check looks at the shadow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// It compares it with zero.
-    Compare,
-    /// It loads it into this register, by its number in encodings.
-    Load(usize),
-}
-
-/// The look that `code` begins with, and its length.
-fn decode(code: u64) -> Option<(Look, u64)> {
-    let bytes = code.to_le_bytes();
-    let prefixes = bytes.iter().take_while(|&&byte| byte == 0x66 || byte & 0xf0 == 0x40).count();
-    let (is_load, opcode_len) = match bytes.get(prefixes..)? {
-        [0x80 | 0x83, ..] => (false, 1),
-        [0x8b, ..] => (true, 1),
-        [0x0f, 0xb6 | 0xb7, ..] => (true, 2),
-        _ => return None,
-    };
-    let modrm = *bytes.get(prefixes + opcode_len)?;
-    let field = usize::from(modrm >> 3 & 7);
-    // mod = 2, a displacement of 32 bits; the field of a comparison is 7, cmp.
-    if modrm >> 6 != 2 || !is_load && field != 7 {
-        return None;
-    }
-    let is_extended = bytes[..prefixes].last().is_some_and(|&rex| rex & 0xf4 == 0x44);
-    let look = if is_load { Look::Load(field | usize::from(is_extended) << 3) } else { Look::Compare };
-    let scaled = usize::from(modrm & 7 == 4);
-    let immediate = usize::from(!is_load);
-    Some((look, (prefixes + opcode_len + 1 + scaled + 4 + immediate) as u64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Look, decode};
-
-    #[test]
-    fn looks_of_each_size_are_measured() {
-        for (code, expected) in [
-            // cmp byte [rcx+0x7fff8000],0; cmp word [r9+…],0; cmp dword [r12+…],0; cmp qword [rax+…],0
-            ([0x80, 0xb9, 0, 0x80, 0xff, 0x7f, 0, 0x90], Some((Look::Compare, 7))),
-            ([0x66, 0x41, 0x83, 0xb9, 0, 0x80, 0xff, 0x7f], Some((Look::Compare, 9))),
-            ([0x41, 0x83, 0xbc, 0x24, 0, 0x80, 0xff, 0x7f], Some((Look::Compare, 9))),
-            ([0x48, 0x83, 0xb8, 0, 0x80, 0xff, 0x7f, 0], Some((Look::Compare, 8))),
-            // movzx eax, byte [rax+…]; movzx r12d, word [r12+…]; mov ecx, [rcx+…]; mov r9, [r9+…]
-            ([0x0f, 0xb6, 0x80, 0, 0x80, 0xff, 0x7f, 0x90], Some((Look::Load(0), 7))),
-            ([0x45, 0x0f, 0xb7, 0xa4, 0x24, 0, 0x80, 0xff], Some((Look::Load(12), 9))),
-            ([0x8b, 0x89, 0, 0x80, 0xff, 0x7f, 0x90, 0x90], Some((Look::Load(1), 6))),
-            ([0x4d, 0x8b, 0x89, 0, 0x80, 0xff, 0x7f, 0x90], Some((Look::Load(9), 7))),
-            // mov eax, [rcx]; add [rax+disp32], 1
-            ([0x8b, 0x01, 0, 0, 0, 0, 0, 0], None),
-            ([0x83, 0x80, 0, 0x80, 0xff, 0x7f, 1, 0], None),
-        ] {
-            assert_eq!(decode(u64::from_le_bytes(code)), expected, "{code:02x?}");
-        }
-    }
 }
