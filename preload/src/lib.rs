@@ -15,6 +15,7 @@ pub mod descriptors;
 pub mod detour;
 pub mod engine;
 pub mod exports;
+mod forked_page;
 pub mod glib;
 pub mod heap;
 mod init;

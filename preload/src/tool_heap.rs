@@ -9,8 +9,10 @@
 use core::{
     alloc::{GlobalAlloc, Layout},
     ptr::null_mut,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
+
+use crate::forked_page;
 
 const SMALLEST_SHIFT: u32 = 4;
 const LISTS: usize = 44;
@@ -24,6 +26,8 @@ struct ToolHeap {
     busy: AtomicBool,
     /// The thread block of the thread that forks, or zero.
     forker: AtomicUsize,
+    /// See [`forked_page::is_first`].
+    settled: AtomicU64,
     free: [AtomicPtr<u8>; LISTS],
     arena_next: AtomicUsize,
     arena_end: AtomicUsize,
@@ -33,10 +37,16 @@ struct ToolHeap {
 static TOOL_HEAP: ToolHeap = ToolHeap {
     busy: AtomicBool::new(false),
     forker: AtomicUsize::new(0),
+    settled: AtomicU64::new(0),
     free: [const { AtomicPtr::new(null_mut()) }; LISTS],
     arena_next: AtomicUsize::new(0),
     arena_end: AtomicUsize::new(0),
 };
+
+/// From now on a child of a raw clone is recognised by this word, which [`forked_page::settle`] gave.
+pub fn begin(settled: u64) {
+    TOOL_HEAP.settled.store(settled, Ordering::Relaxed);
+}
 
 /// The calling thread is about to fork, the engine's lock held: no other may be at the heap, which the child would find
 /// locked for ever. It itself still allocates.
@@ -59,10 +69,25 @@ fn class_shift(layout: Layout) -> u32 {
 
 impl ToolHeap {
     fn lock(&self) {
+        if forked_page::is_first(self.settled.load(Ordering::Relaxed))
+            && self.busy.load(Ordering::Relaxed)
+            && !self.is_forker()
+        {
+            self.begin_anew();
+        }
         // Acquire pairs with the Release of `unlock`.
         while self.busy.swap(true, Ordering::Acquire) && !self.is_forker() {
             core::hint::spin_loop();
         }
+    }
+
+    /// In a child that lacks the thread which was at the heap: what that left half done is left alone.
+    #[cold]
+    fn begin_anew(&self) {
+        self.free.iter().for_each(|list| list.store(null_mut(), Ordering::Relaxed));
+        self.arena_next.store(self.arena_end.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.forker.store(0, Ordering::Relaxed);
+        self.busy.store(false, Ordering::Release);
     }
 
     /// Whether this thread forks, and holds the lock meanwhile; its only thread does in the child.

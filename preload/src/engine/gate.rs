@@ -25,6 +25,7 @@ use core::{
 use memcheck_model::Addr;
 
 use crate::{
+    forked_page,
     sys::{self, signal},
     thread,
 };
@@ -70,10 +71,17 @@ const STACK_BYTES: usize = 256 << 10;
 /// One gate's lock and stack. Fork keeps the lock while libc forks, in code that may have to be translated: the lock
 /// then holds the thread pointer, and who has the same may pass. Otherwise it holds `BUSY`, as a child of a raw
 /// clone may run with its parent's thread pointer at the same time.
+///
+/// No handler of fork runs for a raw clone: its child may find the lock held by a thread that it lacks. Whoever comes to
+/// the gate first in a process that was forked knows that nobody else can hold it there.
 #[repr(C)]
 pub struct Gate {
     lock: AtomicU64,
     stack_top: AtomicU64,
+    /// The address of a word that fork wipes; otherwise not zero.
+    settled: AtomicU64,
+    /// Not zero if the lock was such a thread's: what it guards may be half done.
+    orphaned: AtomicU64,
 }
 
 /// The lock's value while work is done under it; no thread pointer.
@@ -90,7 +98,8 @@ pub enum Taken {
 
 impl Gate {
     const fn new() -> Self {
-        Self { lock: AtomicU64::new(0), stack_top: AtomicU64::new(0) }
+        let [lock, stack_top, settled, orphaned] = [const { AtomicU64::new(0) }; 4];
+        Self { lock, stack_top, settled, orphaned }
     }
 
     /// Takes the gate's lock from the shim's own code. The caller has signals blocked.
@@ -105,6 +114,12 @@ impl Gate {
 
     fn take(&self, value: u64) -> Taken {
         let own = thread::pointer();
+        if forked_page::is_first(self.settled.load(Ordering::Relaxed))
+            && self.lock.load(Ordering::Relaxed) == BUSY
+        {
+            self.orphaned.store(1, Ordering::Relaxed);
+            self.lock.store(0, Ordering::Relaxed);
+        }
         loop {
             // Acquire pairs with the Release of `unlock`, and with the plain store of the gate (x86 stores release).
             match self.lock.compare_exchange(0, value, Ordering::Acquire, Ordering::Relaxed) {
@@ -130,6 +145,11 @@ impl Gate {
         signal::set_mask(mask);
     }
 
+    /// Whether the process was forked while another thread was at work under the lock.
+    pub fn is_orphaned(&self) -> bool {
+        self.orphaned.load(Ordering::Relaxed) != 0
+    }
+
     /// Gives it back.
     pub fn unlock(&self, taken: Taken) {
         if taken == Taken::Now {
@@ -143,9 +163,10 @@ pub static TRANSLATE: Gate = Gate::new();
 /// For reporting.
 pub static REPORT: Gate = Gate::new();
 
-/// Maps the gates' stacks. Once, before any emitted code runs.
-pub fn prepare() -> bool {
-    [&TRANSLATE, &REPORT].into_iter().all(|gate| {
+/// Maps the gates' stacks; `words` are wiped by fork. Once, before any emitted code runs.
+pub fn prepare(words: [&'static AtomicU64; 2]) -> bool {
+    [&TRANSLATE, &REPORT].into_iter().zip(words).all(|(gate, word)| {
+        gate.settled.store(forked_page::settle(word), Ordering::Relaxed);
         let Some(stack) = sys::map_anonymous(STACK_BYTES) else { return false };
         gate.stack_top.store(stack as u64 + STACK_BYTES as u64, Ordering::Release);
         true
@@ -221,6 +242,18 @@ global_asm!(
     "syscall",
     "lea r12, [rip + \\gate]",
     "mov r14, fs:[0]",
+    // As in `Gate::take`.
+    "mov rax, [r12 + 16]",
+    "cmp qword ptr [rax], 0",
+    "jne 2f",
+    "mov ecx, 1",
+    "xchg [rax], rcx",
+    "test rcx, rcx",
+    "jnz 2f",
+    "cmp qword ptr [r12], {busy}",
+    "jne 2f",
+    "mov qword ptr [r12 + 24], 1",
+    "mov qword ptr [r12], 0",
     "2: xor eax, eax",
     "xor r15d, r15d", // nothing to keep
     "mov ecx, {busy}",

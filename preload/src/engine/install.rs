@@ -30,9 +30,9 @@ use super::{
     watched::{PastFronts, Watched, file_name, tell_unwatched},
 };
 use crate::{
-    heap,
-    sys::{self, file, memory, signal},
-    thread,
+    forked_page, heap,
+    sys::{self, memory, signal},
+    thread, tool_heap,
 };
 
 /// Everything the engine knows.
@@ -75,13 +75,15 @@ fn with_engine<R>(act: impl FnOnce(&mut Engine) -> R) -> Option<R> {
 /// Prepares the engine, if the shadow is there and accesses are to be checked. Before modules are announced; in the
 /// process' only thread.
 pub fn begin(options: &Options) {
-    if !options.access_checks || !shadow_map::is_active() || !gate::prepare() {
+    if !options.access_checks || !shadow_map::is_active() {
         return;
     }
-    let Some(page) = file::map_page_wiped_on_fork() else { return };
-    // SAFETY: a fresh page that is never unmapped.
-    let is_own = unsafe { &*page.cast::<AtomicU64>() };
-    is_own.store(1, Ordering::Relaxed);
+    let Some([is_own, translate, report, pieces]) = forked_page::map() else { return };
+    if !gate::prepare([translate, report]) {
+        return;
+    }
+    forked_page::settle(is_own);
+    tool_heap::begin(forked_page::settle(pieces));
     let spill_offset = thread::block_offset() + core::mem::offset_of!(thread::ThreadBlock, spill) as isize;
     let config = Config {
         shadow_base: memcheck_shadow::SHADOW_BASE as u32,
@@ -116,7 +118,9 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], is_go: b
         return;
     }
     with_engine(|engine| {
-        let Some(image) = Image::new(bias, headers) else { return };
+        let Some(image) = Image::new(bias, headers).filter(|_| !gate::TRANSLATE.is_orphaned()) else {
+            return;
+        };
         let index = engine.modules.len();
         let generation = engine.current_generation();
         let Some(watched) = Watched::new(&engine.config, generation, index, path, image, is_go) else {
@@ -144,7 +148,8 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], is_go: b
 pub fn module_unloaded(start: Addr) {
     fronts::called_name::forget();
     with_engine(|engine| {
-        for place in &mut engine.modules {
+        let known = if gate::TRANSLATE.is_orphaned() { &mut [] } else { &mut engine.modules[..] };
+        for place in known {
             if place.as_ref().is_some_and(|watched| watched.image.range.start() == start)
                 && let Some(watched) = place.take()
             {
@@ -188,6 +193,9 @@ pub fn after_fork() {
 pub fn translate_for(module: u64, function: u64) -> Addr {
     // SAFETY: the gate holds the lock.
     match unsafe { &mut *ENGINE.0.get() } {
+        Some(engine) if gate::TRANSLATE.is_orphaned() => {
+            engine.leave_native(module as usize, function as usize)
+        }
         Some(engine) => engine.translate(module as usize, function as usize),
         // No thunk exists without the engine.
         None => sys::abort(),
@@ -330,6 +338,13 @@ impl Engine {
         };
         watched.publish(&group, place.code, blob);
         watched.code(function)
+    }
+
+    /// Lets a function run as it is, in a process that was forked while another thread changed what the engine knows:
+    /// only what never changes is looked at.
+    fn leave_native(&self, module: usize, function: usize) -> Addr {
+        let Some(Some(watched)) = self.modules.get(module) else { sys::abort() };
+        watched.leave_native(&[function], function, None)
     }
 
     /// The number of this address space: what was written under another one is shared with the parent.
