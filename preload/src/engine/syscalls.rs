@@ -11,9 +11,9 @@
 //! rcx and r11 are changed there, which the `syscall` instruction changes anyway (Intel SDM, SYSCALL).
 //!
 //! Runs on the target's stack, also in handlers of signals and in children of vfork: no locks, no allocation, no
-//! system calls but where memory outside the heap and the stack must be read, or an error is told. `clone`, `vfork`, `rt_sigreturn` and the rest are
-//! made by the instruction itself, with the stack pointer as it was. Only a filter of system calls is installed
-//! from here instead (see `confinement`).
+//! system calls but where memory outside the heap and the stack must be read, or an error is told. `clone`, `vfork`,
+//! `rt_sigreturn` and the rest are made by the instruction itself, with the stack pointer as it was. Only a filter of
+//! system calls is installed from here instead (see `confinement`).
 //!
 //! Vector state: the code called here is compiled for baseline x86-64 (see `gate`); it has no use for the x87.
 
