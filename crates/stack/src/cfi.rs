@@ -2,8 +2,9 @@
 //! (DWARF 5, 6.4; LSB Core 5.0, 10.6). Nothing is allocated; a few kilobytes of stack are used.
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, LittleEndian, Register, RegisterRule, UnwindContext,
-    UnwindContextStorage, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EhHdrTable, EndianSlice, FrameDescriptionEntry,
+    LittleEndian, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression,
+    UnwindSection, UnwindTableRow, X86_64,
 };
 
 use crate::{CfaBase, Rule};
@@ -27,6 +28,9 @@ const LIT3: u8 = 0x33;
 const LIT15: u8 = 0x3f;
 /// `[rsp + 160]`: where the kernel's frame holds the interrupted stack pointer, in the words of every libc.
 const SIGNAL_CFA: [u8; 4] = [BREG_RSP, 0xa0, 0x01, DEREF];
+
+/// What the tables have for one function.
+pub(crate) type Entry<'a> = FrameDescriptionEntry<EndianSlice<'a, LittleEndian>>;
 
 type Row = UnwindTableRow<usize, InPlace>;
 
@@ -68,12 +72,24 @@ impl UnwindInfo<'_> {
         self.try_rule_at(pc).unwrap_or(Rule::Unknown)
     }
 
-    fn try_rule_at(&self, pc: u64) -> Option<Rule> {
-        let bases =
-            BaseAddresses::default().set_eh_frame_hdr(self.header_addr).set_eh_frame(self.frames_addr);
+    fn bases(&self) -> BaseAddresses {
+        BaseAddresses::default().set_eh_frame_hdr(self.header_addr).set_eh_frame(self.frames_addr)
+    }
+
+    /// The entry that covers `pc`, or an inner `None` where none does; `None` when the tables cannot be read.
+    pub(crate) fn find_entry(&self, pc: u64) -> Option<Option<Entry<'_>>> {
+        let bases = self.bases();
         let header = EhFrameHdr::new(self.header, LittleEndian).parse(&bases, 8).ok()?;
         let frames = EhFrame::new(self.frames, LittleEndian);
-        let fde = header.table()?.fde_for_address(&frames, &bases, pc, EhFrame::cie_from_offset).ok()?;
+        let covering = |table: EhHdrTable<'_, _>| {
+            table.fde_for_address(&frames, &bases, pc, EhFrame::cie_from_offset).ok()
+        };
+        Some(header.table().and_then(covering))
+    }
+
+    fn try_rule_at(&self, pc: u64) -> Option<Rule> {
+        let fde = self.find_entry(pc)??;
+        let (bases, frames) = (self.bases(), EhFrame::new(self.frames, LittleEndian));
         let mut context = UnwindContext::<usize, InPlace>::new_in();
         // Something covers the address: from here on what cannot be said is refused, not unknown.
         let Ok(row) = fde.unwind_info_for_address(&frames, &bases, &mut context, pc) else {

@@ -2,9 +2,7 @@
 //! language-specific data area says. GCC and LLVM write the same for C++, for cleanups in C, for Rust, D, Ada and
 //! Objective-C (Itanium C++ ABI: Exception Handling Tables; GCC's `eh_personality.cc`, `parse_lsda_header`).
 
-use gimli::{
-    BaseAddresses, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer, Reader, UnwindSection, constants,
-};
+use gimli::{EndianSlice, LittleEndian, Pointer, Reader, constants};
 
 use crate::UnwindInfo;
 
@@ -36,16 +34,8 @@ impl UnwindInfo<'_> {
     /// The start of the function that holds `pc`, and the address of its language-specific data area; an inner `None`
     /// where it has none.
     fn find_exception_table(&self, pc: u64) -> Option<Option<(u64, u64)>> {
-        let bases =
-            BaseAddresses::default().set_eh_frame_hdr(self.header_addr).set_eh_frame(self.frames_addr);
-        let header = EhFrameHdr::new(self.header, LittleEndian).parse(&bases, 8).ok()?;
-        let frames = EhFrame::new(self.frames, LittleEndian);
         // Through what no entry covers no exception passes.
-        let Some(Ok(fde)) =
-            header.table().map(|table| table.fde_for_address(&frames, &bases, pc, EhFrame::cie_from_offset))
-        else {
-            return Some(None);
-        };
+        let Some(fde) = self.find_entry(pc)? else { return Some(None) };
         let at = match fde.lsda() {
             None => return Some(None),
             Some(Pointer::Direct(at)) => at,

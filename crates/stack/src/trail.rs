@@ -182,24 +182,33 @@ impl Trail {
         depth: usize,
         process: &impl Process,
     ) -> Option<StackId> {
-        // Relaxed, with compiler fences: only this thread and its signal handlers see a trail.
         if self.busy.load(Ordering::Relaxed) || self.terms.get() != terms(generation, depth) {
             return None;
         }
+        self.alone(|| {
+            let len =
+                if self.stack_end.get() == process.stack_end() { usize::from(self.len.get()) } else { 0 };
+            let head = self.head(start);
+            head.find(start).and_then(|led| {
+                let stands = led.next < len
+                    && self.frames.get(led.next).is_some_and(|frame| frame.epoch() == led.epoch)
+                    && head.stands(process)
+                    && self.stand(led.last, led.next, process);
+                stands.then_some(led.id)
+            })
+        })
+    }
+
+    /// Runs `act`, which uses the trail: signal handlers keep off it meanwhile.
+    #[inline(always)]
+    fn alone<R>(&self, act: impl FnOnce() -> R) -> R {
+        // Relaxed, with compiler fences: only this thread and its signal handlers see a trail.
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        let len = if self.stack_end.get() == process.stack_end() { usize::from(self.len.get()) } else { 0 };
-        let head = self.head(start);
-        let id = head.find(start).and_then(|led| {
-            let stands = led.next < len
-                && self.frames.get(led.next).is_some_and(|frame| frame.epoch() == led.epoch)
-                && head.stands(process)
-                && self.stand(led.last, led.next, process);
-            stands.then_some(led.id)
-        });
+        let result = act();
         compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
-        id
+        result
     }
 
     /// The same, whatever stack it is; for those that neither `find` nor `climb` finds.
@@ -214,21 +223,18 @@ impl Trail {
         if depth > MAX_FRAMES || self.busy.load(Ordering::Relaxed) {
             return capture_by_rules(start, depth, process, depot);
         }
-        self.busy.store(true, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        if self.terms.get() != terms(generation, depth) {
-            self.terms.set(terms(generation, depth));
-            self.len.set(0);
-            self.heads.iter().for_each(Head::forget);
-        }
-        if self.stack_end.get() != process.stack_end() {
-            self.stack_end.set(process.stack_end());
-            self.len.set(0);
-        }
-        let id = self.walk_along(start, depth, process, depot);
-        compiler_fence(Ordering::SeqCst);
-        self.busy.store(false, Ordering::Relaxed);
-        id
+        self.alone(|| {
+            if self.terms.get() != terms(generation, depth) {
+                self.terms.set(terms(generation, depth));
+                self.len.set(0);
+                self.heads.iter().for_each(Head::forget);
+            }
+            if self.stack_end.get() != process.stack_end() {
+                self.stack_end.set(process.stack_end());
+                self.len.set(0);
+            }
+            self.walk_along(start, depth, process, depot)
+        })
     }
 
     #[inline]
@@ -254,12 +260,7 @@ impl Trail {
         {
             return None;
         }
-        self.busy.store(true, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        let id = self.climb_alone(start, depth, process, depot);
-        compiler_fence(Ordering::SeqCst);
-        self.busy.store(false, Ordering::Relaxed);
-        id
+        self.alone(|| self.climb_alone(start, depth, process, depot))
     }
 
     /// The same, when nobody else is at the trail.

@@ -204,18 +204,14 @@ pub fn translate_for(module: u64, function: u64) -> Addr {
 
 /// The copy of what stands at `pc`, when something may jump to it there.
 pub fn find_copy(pc: Pc) -> Option<Addr> {
-    with_engine(|engine| {
-        let mut modules = engine.modules.iter_mut().flatten();
-        modules.find(|watched| watched.image.range.contains(Addr(pc.0)))?.find_copy(pc)
-    })?
+    with_engine(|engine| engine.find_module_mut(pc)?.find_copy(pc))?
 }
 
 /// What may stand for the original return address `pc`, in its module; see `callers`.
 pub fn find_landing(pc: Pc) -> Option<Addr> {
     with_engine(|engine| {
-        let mut modules = engine.modules.iter_mut().flatten();
-        let watched = modules.find(|watched| watched.image.range.contains(Addr(pc.0)))?;
-        watched.landings.as_mut().map(|landings| landings.find_or_take(pc))
+        let landings = engine.find_module_mut(pc)?.landings.as_mut();
+        landings.map(|landings| landings.find_or_take(pc))
     })?
 }
 
@@ -358,6 +354,11 @@ impl Engine {
     /// The module whose original code, or the rest of its last page, holds `pc`.
     fn find_module(&self, pc: Pc) -> Option<&Watched> {
         self.modules.iter().flatten().find(|watched| watched.image.range.contains(Addr(pc.0)))
+    }
+
+    /// The same, to change it.
+    fn find_module_mut(&mut self, pc: Pc) -> Option<&mut Watched> {
+        self.modules.iter_mut().flatten().find(|watched| watched.image.range.contains(Addr(pc.0)))
     }
 
     fn find<R>(&self, pc: u64, ask: impl FnOnce(&PcMap, u32) -> Option<R>) -> Option<R> {
