@@ -123,23 +123,18 @@ fn calls_through_table(code: &[u8]) -> bool {
     // The registers that were read so, by their numbers.
     let mut read = 0u16;
     for instruction in &mut Decoder::new(64, code, DecoderOptions::NONE) {
-        let is_read = instruction.op_count() > 0
-            && match instruction.op0_kind() {
-                OpKind::Register => read >> instruction.op0_register().full_register().number() & 1 != 0,
-                _ => is_pointer(instruction.memory_base()),
-            };
+        let register = instruction.op0_register().full_register();
+        let bit = if register.is_gpr() { 1 << register.number() } else { 0 };
+        let through_pointer = is_pointer(instruction.memory_base());
         if matches!(instruction.flow_control(), FlowControl::IndirectCall | FlowControl::IndirectBranch)
-            && is_read
+            && (read & bit != 0 || through_pointer)
         {
             return true;
         }
-        if instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_gpr() {
-            let bit = 1 << instruction.op0_register().full_register().number();
-            let reads = instruction.mnemonic() == Mnemonic::Mov
-                && instruction.op1_kind() == OpKind::Memory
-                && is_pointer(instruction.memory_base());
-            read = if reads { read | bit } else { read & !bit };
-        }
+        let reads = instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op1_kind() == OpKind::Memory
+            && through_pointer;
+        read = if reads { read | bit } else { read & !bit };
     }
     false
 }
