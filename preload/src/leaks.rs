@@ -93,7 +93,9 @@ fn search_now(departure: &Departure, options: &Options) -> Option<stop::Stopped>
         Ok(stopped) => stopped,
         Err(trouble) => {
             refuse(match trouble {
-                Trouble::NoTaskList => "/proc is not mounted, so the threads are not known",
+                Trouble::NoTaskList => {
+                    "/proc cannot be read or no descriptor is left, so the threads are not known"
+                }
                 Trouble::NoMemory => "there is no memory for a list of the threads",
                 Trouble::OutOfReach(_) => "a thread cannot be sent a signal",
                 Trouble::Deaf(_) => "a thread did not stop within 20 seconds",

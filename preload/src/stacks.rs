@@ -110,8 +110,16 @@ impl OwnStack {
         Self { low: Cell::new(sp.next_multiple_of(8)), high: Cell::new(high.get()) }
     }
 
-    /// The stack that `sp` lies in, or has just overflown.
+    /// The stack of an instruction: `sp` lies in it, or has just overflown it.
     fn around(sp: u64) -> Self {
+        if process::is_mapped(sp) {
+            let stack = Self::at(sp);
+            let [low, high] = &thread::current().stack;
+            // A guard page is mapped too.
+            if (low.get()..high.get()).contains(&sp) {
+                return stack;
+            }
+        }
         let (low, high) = Self::range_around(sp);
         Self { low: Cell::new(low), high: Cell::new(high) }
     }
