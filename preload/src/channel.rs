@@ -20,8 +20,8 @@ use core::{
 
 use memcheck_model::{Detail, ErrorEvent, ErrorKind};
 use memcheck_wire::{
-    CHANNEL_BYTES, CHANNEL_VARIABLE, Counter, Header, MAX_STREAMS, Options, Owner, ProcessStart, Record,
-    Requests, Sighting, Slot, SlotState, StartKind, Stream, TEXT_MAX,
+    CHANNEL_BYTES, CHANNEL_VARIABLE, Counter, Header, MAX_STREAMS, Notice, NoticeKind, Options, Owner,
+    ProcessStart, Record, Requests, Sighting, Slot, SlotState, StartKind, Stream, TEXT_MAX,
 };
 
 use crate::{
@@ -74,7 +74,9 @@ pub fn connect() -> Options {
             // SAFETY: only the thread that moved CONNECTION to BUSY gets here, once.
             unsafe { *OPTIONS.0.get() = options };
             CONNECTION.store(SETTLED, Ordering::Release);
-            if options.is_some() {
+            if options.is_some() && process::is_emulated() {
+                leave_to_emulator();
+            } else if options.is_some() {
                 begin_process(StartKind::Exec);
             }
         }
@@ -258,6 +260,18 @@ fn streams(header: &'static Header) -> &'static [Stream] {
     let first = core::ptr::from_ref(header).wrapping_add(1).cast::<Stream>();
     // SAFETY: CHANNEL_BYTES were mapped: a header and MAX_STREAMS streams of atomics, for ever.
     unsafe { core::slice::from_raw_parts(first, MAX_STREAMS) }
+}
+
+/// Disconnects from the launcher: the process is the emulator's, which is watched and has its stream. That is told to
+/// the user.
+fn leave_to_emulator() {
+    let Some(header) = header() else { return };
+    let own = Owner::Running(process::pid());
+    if let Some(stream) = streams(header).iter().find(|stream| stream.owner() == own) {
+        let notice = Notice { kind: NoticeKind::Other, text: b"the program that it emulates is not checked" };
+        put(header, stream, &Record::Notice(notice), SlotState::Ready);
+    }
+    HEADER.store(core::ptr::null_mut(), Ordering::Release);
 }
 
 /// Claims a stream and says that this process begins.

@@ -26,7 +26,7 @@ use crate::{
     channel,
     engine::shadow_map,
     maps, requests,
-    sys::{self, signal},
+    sys::{self, process, signal},
 };
 pub use errors::report;
 pub use operations::{Call, Content, DeleteTerms, allocate, deallocate, reallocate, usable_size};
@@ -84,7 +84,9 @@ pub fn begin() {
             if options.access_checks && channel::is_watched() && shadow_map::reserve().is_err() {
                 notice(NoticeKind::NoShadow, b"the addresses of the shadow memory cannot be reserved");
             }
-            let made = reserve(&options);
+            // An emulator keeps an account of each page that its program reserves.
+            let is_emulated = !channel::is_watched() && process::is_emulated();
+            let made = if is_emulated { None } else { reserve(&options) };
             let state = if made.is_some() { READY } else { ABSENT };
             if let Some(heap) = made {
                 // SAFETY: only the thread that moved STATE to BUSY gets here, once.

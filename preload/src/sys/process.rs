@@ -43,9 +43,22 @@ pub fn is_thread(tid: u32) -> bool {
 
 /// Writes the path of the program's file to `into` and returns its length; zero when it cannot be had.
 pub fn program_path_in(into: &mut [u8]) -> usize {
+    link_target_in(c"/proc/self/exe", into)
+}
+
+/// Whether an emulator (QEMU) runs the program in a process of its own: it answers for some of `/proc` as if the
+/// program were the process, but not for all.
+pub fn is_emulated() -> bool {
+    let (mut told, mut kernels) = ([0; 256], [0; 256]);
+    let told_len = program_path_in(&mut told);
+    let kernels_len = link_target_in(c"/proc/thread-self/exe", &mut kernels);
+    kernels_len > 0 && told[..told_len] != kernels[..kernels_len]
+}
+
+fn link_target_in(path: &core::ffi::CStr, into: &mut [u8]) -> usize {
     const SYS_READLINK: i64 = 89;
-    let args = [c"/proc/self/exe".as_ptr() as u64, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
-    // SAFETY: the path is a constant string; the kernel writes to `into` only.
+    let args = [path.as_ptr() as u64, into.as_mut_ptr() as u64, into.len() as u64, 0, 0, 0];
+    // SAFETY: the path ends with a zero; the kernel writes to `into` only.
     unsafe { syscall(SYS_READLINK, args) }.unwrap_or(0) as usize
 }
 
@@ -63,4 +76,12 @@ pub fn yield_now() {
     const SYS_SCHED_YIELD: i64 = 24;
     // SAFETY: touches no memory.
     let _ = unsafe { syscall(SYS_SCHED_YIELD, [0; 6]) };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn program_on_the_processor_is_not_emulated() {
+        assert!(!super::is_emulated());
+    }
 }
