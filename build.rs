@@ -1,6 +1,11 @@
 //! Builds the shim, so that the launcher carries it: a nested cargo with a target directory of its own.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hasher},
+    path::PathBuf,
+    process::Command,
+};
 
 /// What the shim is made of. A change in any of these builds it anew.
 const SOURCES: [&str; 11] = [
@@ -53,5 +58,9 @@ fn main() {
     let status = build.status().expect("cargo runs");
     assert!(status.success(), "the shim does not build: {status}");
     let built = directory.join(&target).join("shim/libmemcheck_preload.so");
-    fs::copy(&built, out.join("shim.so")).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    let content = fs::read(&built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    fs::write(out.join("shim.so"), &content).unwrap_or_else(|error| panic!("{}: {error}", out.display()));
+    let mut digest = DefaultHasher::new();
+    digest.write(&content);
+    println!("cargo::rustc-env=SHIM_DIGEST={:016x}", digest.finish());
 }

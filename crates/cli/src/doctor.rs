@@ -14,7 +14,7 @@ use nix::{
     sys::resource::{Resource, getrlimit},
 };
 
-use crate::{CANNOT_EXECUTE, FAILED, fail, program, shim, stored};
+use crate::{CANNOT_EXECUTE, FAILED, fail, program, shim::Shim, stored};
 
 /// What one look at the program or the machine found.
 enum Sight {
@@ -27,7 +27,7 @@ enum Sight {
 }
 
 /// Looks, and tells.
-pub fn run(command: &[OsString], shim: &[u8]) -> ExitCode {
+pub fn run(command: &[OsString], shim: Shim) -> ExitCode {
     let mut sights = if command.is_empty() { Vec::new() } else { of_program(command) };
     sights.extend(of_machine(shim));
     let mut text = String::new();
@@ -110,8 +110,8 @@ fn allocator(elf: &Elf<'_>) -> Option<Sight> {
     })
 }
 
-fn of_machine(shim: &[u8]) -> Vec<Sight> {
-    let mut sights = vec![match shim::unpack(shim) {
+fn of_machine(shim: Shim) -> Vec<Sight> {
+    let mut sights = vec![match shim.unpack() {
         Ok(path) => Sight::Good(format!("the checker is unpacked at {}", path.display())),
         Err(reason) => Sight::Refusal(reason.to_string(), "make one of these folders usable".to_owned()),
     }];

@@ -32,6 +32,8 @@ mod valgrind;
 mod verbs;
 mod watch;
 
+pub use shim::Shim;
+
 use std::{
     ffi::{CString, OsStr, OsString},
     fmt, fs,
@@ -69,9 +71,9 @@ const CANNOT_EXECUTE: u8 = 126;
 /// Asks for Valgrind's personality.
 const COMPAT: &str = "--compat=valgrind";
 
-/// Runs the launcher with the shim's bytes and returns its exit status.
+/// Runs the launcher with this shim and returns its exit status.
 #[must_use]
-pub fn run(shim: &[u8]) -> ExitCode {
+pub fn run(shim: Shim) -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
     let flags::Split { mut options, command, is_program } = flags::split(words.collect());
@@ -116,7 +118,7 @@ fn run_program(
     flags: &Flags,
     manner: Option<valgrind::Manner>,
     command: &[OsString],
-    shim: &[u8],
+    shim: Shim,
 ) -> ExitCode {
     if let Some(contradiction) = flags.reports.find_contradiction() {
         return fail(FAILED, &contradiction);
@@ -200,7 +202,7 @@ fn watch_program(
     manner: Option<valgrind::Manner>,
     command: &[OsString],
     program: &Program,
-    shim: &[u8],
+    shim: Shim,
 ) -> Result<ExitCode, ExitCode> {
     let failed = |reason: &dyn fmt::Display| fail(FAILED, reason);
     let mut outputs = flags.reports.prepare().map_err(|error| failed(&error))?;
@@ -214,7 +216,7 @@ fn watch_program(
     let root = flags.reports.source_root();
     let suppressions = read_suppressions(flags).map_err(|error| failed(&error))?;
     let baseline = read_baseline(flags).map_err(|error| failed(&error))?;
-    let shim = shim::unpack(shim).map_err(|error| failed(&error))?;
+    let shim = shim.unpack().map_err(|error| failed(&error))?;
     let mut options = flags.wire_options();
     if suppressions.concern_leaks() {
         // What rules keep out counts as suppressed, whether it would be listed or not.

@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     fmt, fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -19,6 +19,8 @@ use nix::{
     sys::statvfs::{FsFlags, statvfs},
     unistd::geteuid,
 };
+
+use crate::os;
 
 /// Names a shim to use instead of the embedded one; for the project's own tests.
 const OVERRIDE_VARIABLE: &str = "MEMCHECK_SHIM";
@@ -61,86 +63,64 @@ impl fmt::Display for NoPlace {
 
 impl std::error::Error for NoPlace {}
 
-/// The path of the shim with this content.
-pub fn unpack(content: &[u8]) -> Result<PathBuf, NoPlace> {
-    if let Some(path) = std::env::var_os(OVERRIDE_VARIABLE) {
-        return Ok(path.into());
-    }
-    let variable = |name| std::env::var_os(name).filter(|value| Path::new(value).is_absolute());
-    // A program that root starts may give up its rights and execute others: they must still find the shim.
-    let system = geteuid().is_root().then(|| PathBuf::from("/var/cache/memcheck"));
-    let places = [
-        system,
-        variable("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("memcheck")),
-        variable("HOME").map(|home| Path::new(&home).join(".cache/memcheck")),
-        Some(std::env::temp_dir().join(format!("memcheck-{}", geteuid()))),
-    ];
-    let mut obstacles = Vec::new();
-    for place in places.into_iter().flatten() {
-        match unpack_to(&place, content) {
-            Ok(path) => return Ok(path),
-            Err(obstacle) => obstacles.push((place, obstacle)),
-        }
-    }
-    Err(NoPlace(obstacles))
+/// The shim.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shim {
+    /// The shared object's bytes.
+    pub content: &'static [u8],
+    /// Tells it from others, in letters that a file name may have.
+    pub digest: &'static str,
 }
 
-fn unpack_to(place: &Path, content: &[u8]) -> Result<PathBuf, Obstacle> {
-    if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':' | b'\t' | b'\n' | b'$')) {
-        return Err(Obstacle::Separator);
-    }
-    fs::DirBuilder::new().recursive(true).mode(PLACE_MODE).create(place).map_err(Obstacle::Io)?;
-    let metadata = fs::symlink_metadata(place).map_err(Obstacle::Io)?;
-    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        return Err(Obstacle::Foreign);
-    }
-    if statvfs(place).is_ok_and(|info| info.flags().contains(FsFlags::ST_NOEXEC)) {
-        return Err(Obstacle::NoExec);
-    }
-    let name = format!("libmemcheck_preload-{:016x}.so", digest(content));
-    let path = place.join(&name);
-    if holds(&path, content).unwrap_or(false) {
-        return Ok(path);
-    }
-    let fresh = place.join(format!(".{name}.{}", std::process::id()));
-    write_new(&fresh, content).and_then(|()| fs::rename(&fresh, &path)).map_err(|error| {
-        let _ = fs::remove_file(&fresh);
-        Obstacle::Io(error)
-    })?;
-    Ok(path)
-}
-
-/// Tells one content from another, at ten times the speed of the standard library's hasher: each start of memcheck asks.
-/// Four sums, as each step waits for the multiplication of the one before.
-fn digest(content: &[u8]) -> u64 {
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |sum: u64, word: u64| {
-        let product = (sum ^ word).wrapping_mul(FACTOR);
-        product ^ product >> 32
-    };
-    let (pieces, rest) = content.as_chunks::<32>();
-    let mut sums = [1, 2, 3, 4];
-    for piece in pieces {
-        for (sum, word) in sums.iter_mut().zip(piece.as_chunks::<8>().0) {
-            *sum = mix(*sum, u64::from_le_bytes(*word));
+impl Shim {
+    /// The path of a file with this content.
+    pub(crate) fn unpack(self) -> Result<PathBuf, NoPlace> {
+        if let Some(path) = std::env::var_os(OVERRIDE_VARIABLE) {
+            return Ok(path.into());
         }
-    }
-    let ends = rest.iter().map(|&byte| byte.into()).chain([content.len() as u64]);
-    sums.into_iter().chain(ends).fold(0, mix)
-}
-
-/// Whether the file has just this content. Read in pieces: each start of memcheck does it.
-fn holds(path: &Path, content: &[u8]) -> io::Result<bool> {
-    let mut file = fs::File::open(path)?;
-    let mut piece = [0; 32 << 10];
-    let mut rest = content;
-    loop {
-        let read = file.read(&mut piece)?;
-        match rest.split_at_checked(read) {
-            Some((_, [])) if read == 0 => return Ok(true),
-            Some((expected, after)) if read != 0 && expected == &piece[..read] => rest = after,
-            _ => return Ok(false),
+        let variable = |name| std::env::var_os(name).filter(|value| Path::new(value).is_absolute());
+        // A program that root starts may give up its rights and execute others: they must still find the shim.
+        let system = geteuid().is_root().then(|| PathBuf::from("/var/cache/memcheck"));
+        let places = [
+            system,
+            variable("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("memcheck")),
+            variable("HOME").map(|home| Path::new(&home).join(".cache/memcheck")),
+            Some(std::env::temp_dir().join(format!("memcheck-{}", geteuid()))),
+        ];
+        let mut obstacles = Vec::new();
+        for place in places.into_iter().flatten() {
+            match self.unpack_to(&place) {
+                Ok(path) => return Ok(path),
+                Err(obstacle) => obstacles.push((place, obstacle)),
+            }
         }
+        Err(NoPlace(obstacles))
+    }
+
+    fn unpack_to(self, place: &Path) -> Result<PathBuf, Obstacle> {
+        if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':' | b'\t' | b'\n' | b'$'))
+        {
+            return Err(Obstacle::Separator);
+        }
+        fs::DirBuilder::new().recursive(true).mode(PLACE_MODE).create(place).map_err(Obstacle::Io)?;
+        let metadata = fs::symlink_metadata(place).map_err(Obstacle::Io)?;
+        if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+            return Err(Obstacle::Foreign);
+        }
+        if statvfs(place).is_ok_and(|info| info.flags().contains(FsFlags::ST_NOEXEC)) {
+            return Err(Obstacle::NoExec);
+        }
+        let name = format!("libmemcheck_preload-{}.so", self.digest);
+        let path = place.join(&name);
+        if os::holds(&path, self.content).unwrap_or(false) {
+            return Ok(path);
+        }
+        let fresh = place.join(format!(".{name}.{}", std::process::id()));
+        write_new(&fresh, self.content).and_then(|()| fs::rename(&fresh, &path)).map_err(|error| {
+            let _ = fs::remove_file(&fresh);
+            Obstacle::Io(error)
+        })?;
+        Ok(path)
     }
 }
 
@@ -165,33 +145,19 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const SHIM: Shim = Shim { content: b"shim", digest: "0123" };
+
     #[test]
     fn a_damaged_file_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("memcheck");
-        let path = unpack_to(&place, b"shim").unwrap();
+        let path = SHIM.unpack_to(&place).unwrap();
         for damaged in [&b"junk"[..], b"shi", b"shimmer", b""] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(unpack_to(&place, b"shim").unwrap(), path);
+            assert_eq!(SHIM.unpack_to(&place).unwrap(), path);
             assert_eq!(fs::read(&path).unwrap(), b"shim");
         }
         assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn contents_that_differ_in_a_bit_have_other_digests() {
-        let content: Vec<u8> = (0..103u8).collect();
-        let mut digests =
-            vec![digest(&content), digest(&content[..102]), digest(&[&content[..], &[0]].concat())];
-        for bit in 0..content.len() * 8 {
-            let mut other = content.clone();
-            other[bit / 8] ^= 1 << (bit % 8);
-            digests.push(digest(&other));
-        }
-        digests.sort_unstable();
-        let count = digests.len();
-        digests.dedup();
-        assert_eq!(digests.len(), count);
     }
 
     #[test]
@@ -200,9 +166,9 @@ mod tests {
         let place = directory.path().join("memcheck");
         fs::create_dir(&place).unwrap();
         fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(unpack_to(&place, b"shim"), Err(Obstacle::Foreign)));
+        assert!(matches!(SHIM.unpack_to(&place), Err(Obstacle::Foreign)));
         let spaced = directory.path().join("a b");
-        assert!(matches!(unpack_to(&spaced, b"shim"), Err(Obstacle::Separator)));
+        assert!(matches!(SHIM.unpack_to(&spaced), Err(Obstacle::Separator)));
     }
 
     #[test]

@@ -13,10 +13,12 @@ use std::{
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
-use crate::{FAILED, config::Config, convert, convert::Convert, ctl, doctor, fail, flags::Flags, program};
+use crate::{
+    FAILED, Shim, config::Config, convert, convert::Convert, ctl, doctor, fail, flags::Flags, program,
+};
 
 /// The verb's answer, when the command is one.
-pub fn try_verb(command: &[OsString], shim: &[u8]) -> Option<ExitCode> {
+pub fn try_verb(command: &[OsString], shim: Shim) -> Option<ExitCode> {
     let words: Vec<&str> = command.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     match words[..] {
         // ImageMagick's convert has no options of two dashes.
@@ -116,14 +118,14 @@ mod tests {
             &["ctl", "start"],
             &["ctl", "7", "stop"],
         ] {
-            assert!(try_verb(&words(command), b"").is_none(), "{command:?}");
+            assert!(try_verb(&words(command), Shim::default()).is_none(), "{command:?}");
         }
     }
 
     #[test]
     fn a_conversion_is_answered_even_when_it_fails() {
-        assert!(try_verb(&words(&["convert", "--to=nothing", "x"]), b"").is_some());
-        assert!(try_verb(&words(&["convert", "/no/such/report", "--to=sarif"]), b"").is_some());
+        assert!(try_verb(&words(&["convert", "--to=nothing", "x"]), Shim::default()).is_some());
+        assert!(try_verb(&words(&["convert", "/no/such/report", "--to=sarif"]), Shim::default()).is_some());
     }
 
     #[test]

@@ -6,12 +6,14 @@
 )]
 
 mod beginning;
+mod content;
 mod lifeline;
 mod mapping;
 mod pid;
 mod spawn;
 
 pub use beginning::Beginning;
+pub use content::holds;
 pub use lifeline::hold_lifeline;
 pub use mapping::Channel;
 pub use pid::{PidWatch, capabilities_of, die_by, forward, session_of, time_in_queue};

@@ -1,19 +1,19 @@
-//! Starting the program: fork, undo what the launcher and the Rust runtime changed, exec.
+//! Starting the program: a child, as of vfork, undoes what the launcher and the Rust runtime changed, and executes it.
 
 use std::{
     ffi::{CStr, CString},
     fmt,
-    os::fd::AsRawFd,
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
+    sched::{CloneFlags, clone},
     sys::{
         signal::{SigSet, SigmaskHow, sigprocmask},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork, pipe2, read, write},
+    unistd::Pid,
 };
 
 use super::Beginning;
@@ -44,8 +44,10 @@ impl std::error::Error for SpawnError {
     }
 }
 
-/// Starts `path` with these arguments and environment; `mask` is the signal mask it begins with. Call it while
-/// the launcher has one thread.
+/// What the child needs of stack until it is another program.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Starts `path` with these arguments and environment; `mask` is the signal mask it begins with.
 pub fn spawn(
     path: &CStr,
     arguments: &[CString],
@@ -53,42 +55,39 @@ pub fn spawn(
     mask: &SigSet,
 ) -> Result<Pid, SpawnError> {
     let beginning = Beginning::get();
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
-    // SAFETY: the process has one thread, so the child may go on as a copy; it only makes system calls.
-    match unsafe { fork() }.map_err(SpawnError::Fork)? {
-        ForkResult::Parent { child } => {
-            drop(writer);
-            let mut failure = [0; 4];
-            match read(&reader, &mut failure) {
-                Ok(4) => {
-                    let _ = waitpid(child, None);
-                    Err(SpawnError::Exec(Errno::from_raw(i32::from_ne_bytes(failure))))
-                }
-                _ => Ok(child),
+    let failure = AtomicI32::new(0);
+    let child = || {
+        for (signal, action) in beginning.dispositions {
+            // SAFETY: neither disposition runs code of ours.
+            unsafe { libc::signal(signal, action) };
+        }
+        for (fd, closed) in (0..).zip(beginning.closed) {
+            if closed {
+                // SAFETY: the descriptor is the runtime's /dev/null; nobody in this process uses it.
+                unsafe { libc::close(fd) };
             }
         }
-        ForkResult::Child => {
-            for (signal, action) in beginning.dispositions {
-                // SAFETY: neither disposition runs code of ours.
-                unsafe { libc::signal(signal, action) };
-            }
-            for (fd, closed) in (0..).zip(beginning.closed) {
-                if closed && writer.as_raw_fd() != fd {
-                    // SAFETY: the descriptor is the runtime's /dev/null; nobody in this process uses it.
-                    unsafe { libc::close(fd) };
-                }
-            }
-            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
-            // SAFETY: a path and two null-terminated arrays of strings, alive until exec replaces everything.
-            unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-            let errno = Errno::last_raw();
-            let _ = write(&writer, &errno.to_ne_bytes());
-            // SAFETY: ends the child without running the parent's exit handlers.
-            unsafe { libc::_exit(126) }
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
+        // SAFETY: a path and two null-terminated arrays of strings, alive until exec replaces everything.
+        unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+        failure.store(Errno::last_raw(), Ordering::Relaxed);
+        126
+    };
+    let mut stack = vec![0; STACK_BYTES];
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    // SAFETY: the child has a stack of its own, and this thread waits until it is another program or has ended; it only
+    // makes system calls, and runs no handler: the launcher has none but for its own faults.
+    let pid = unsafe { clone(Box::new(child), &mut stack, flags, Some(libc::SIGCHLD)) };
+    let pid = pid.map_err(SpawnError::Fork)?;
+    match failure.into_inner() {
+        0 => Ok(pid),
+        errno => {
+            let _ = waitpid(pid, None);
+            Err(SpawnError::Exec(Errno::from_raw(errno)))
         }
     }
 }
