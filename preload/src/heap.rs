@@ -18,7 +18,7 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use memcheck_heap::{BatchWords, Chunk, ChunkMeta, GroupWords, Heap, Layout, Tables, Wishes};
+use memcheck_heap::{Batch, Chunk, ChunkMeta, FreedMeta, GroupWords, Heap, Layout, Tables, Wishes};
 use memcheck_model::{Addr, AddrRange};
 use memcheck_wire::{Counter, Notice, NoticeKind, Options, Record};
 
@@ -113,14 +113,22 @@ fn notice(kind: NoticeKind, text: &[u8]) {
 fn reserve(options: &Options) -> Option<Heap<'static>> {
     for (small_shift, large_shift) in Layout::SHIFTS {
         let layout = Layout::new(HEAP_BASE, small_shift, large_shift);
-        let metas = layout.chunk_count() * size_of::<ChunkMeta>();
-        let sizes = layout.large_count() * size_of::<AtomicU64>();
-        let groups = layout.group_count() * size_of::<GroupWords>();
-        let ring = Tables::RING_BATCHES * size_of::<BatchWords>();
-        let Some(memory) = sys::map_anonymous(metas + sizes + groups + 2 * ring) else { continue };
+        let mut bytes = 0;
+        let mut place = |count: usize, size: usize| {
+            let at = bytes;
+            bytes += count * size;
+            at
+        };
+        let metas = place(layout.chunk_count(), size_of::<ChunkMeta>());
+        let freed = place(layout.chunk_count(), size_of::<FreedMeta>());
+        let large_sizes = place(layout.large_count(), size_of::<AtomicU64>());
+        let groups = place(layout.group_count(), size_of::<GroupWords>());
+        let small_batches = place(Tables::BATCHES, size_of::<Batch>());
+        let big_batches = place(Tables::BATCHES, size_of::<Batch>());
+        let Some(memory) = sys::map_anonymous(bytes) else { continue };
         let range = layout.range();
         if sys::reserve_inaccessible(range.start(), range.size().0).is_err() {
-            sys::unmap(memory, metas + sizes + groups + 2 * ring);
+            sys::unmap(memory, bytes);
             continue;
         }
         // Large blocks may have huge pages, as natively.
@@ -130,17 +138,15 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
         // being atomics), page-aligned, and never unmapped from here on.
         let tables = unsafe {
             Tables {
-                metas: core::slice::from_raw_parts(memory.cast(), layout.chunk_count()),
-                large_sizes: core::slice::from_raw_parts(memory.add(metas).cast(), layout.large_count()),
-                groups: core::slice::from_raw_parts(memory.add(metas + sizes).cast(), layout.group_count()),
-                small_ring: core::slice::from_raw_parts(
-                    memory.add(metas + sizes + groups).cast(),
-                    Tables::RING_BATCHES,
+                metas: core::slice::from_raw_parts(memory.add(metas).cast(), layout.chunk_count()),
+                freed: core::slice::from_raw_parts(memory.add(freed).cast(), layout.chunk_count()),
+                large_sizes: core::slice::from_raw_parts(
+                    memory.add(large_sizes).cast(),
+                    layout.large_count(),
                 ),
-                big_ring: core::slice::from_raw_parts(
-                    memory.add(metas + sizes + groups + ring).cast(),
-                    Tables::RING_BATCHES,
-                ),
+                groups: core::slice::from_raw_parts(memory.add(groups).cast(), layout.group_count()),
+                small_batches: core::slice::from_raw_parts(memory.add(small_batches).cast(), Tables::BATCHES),
+                big_batches: core::slice::from_raw_parts(memory.add(big_batches).cast(), Tables::BATCHES),
             }
         };
         let wishes = Wishes {

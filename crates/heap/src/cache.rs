@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use memcheck_model::ThreadId;
 
 use crate::{
-    ChunkId, ChunkMeta, Class,
+    ChunkId, Class, FreedMeta,
     group::{GROUPED_CLASSES, Stock},
     quarantine::Pending,
     size_class::SMALL_CLASSES,
@@ -42,19 +42,19 @@ impl List {
     }
 
     #[inline]
-    pub fn push(&mut self, id: ChunkId, meta: &ChunkMeta) {
-        meta.set_next(self.head);
+    pub fn push(&mut self, id: ChunkId, freed: &[FreedMeta]) {
+        freed[id.0 as usize].set_next(self.head);
         self.head = id;
         self.count += 1;
     }
 
     #[inline]
-    pub fn pop(&mut self, metas: &[ChunkMeta]) -> Option<ChunkId> {
+    pub fn pop(&mut self, freed: &[FreedMeta]) -> Option<ChunkId> {
         if self.count == 0 {
             return None;
         }
         let id = self.head;
-        self.head = metas[id.0 as usize].next();
+        self.head = freed[id.0 as usize].next();
         self.count -= 1;
         Some(id)
     }
@@ -106,8 +106,8 @@ impl ThreadCache {
             tid,
             grouped: [Stock::EMPTY; GROUPED_CLASSES],
             listed: [List::EMPTY; SMALL_CLASSES - GROUPED_CLASSES],
-            pending_small: Pending::EMPTY,
-            pending_big: Pending::EMPTY,
+            pending_small: Pending::NONE,
+            pending_big: Pending::NONE,
             live_delta: 0,
             live_high: 0,
             statistics: CacheStatistics {

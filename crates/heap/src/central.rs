@@ -3,18 +3,17 @@
 //!
 //! ```text
 //!  head ─next▶ … ─next▶ tail       groups with recycled slots
-//!  top ─▶ first slot of a list ─below▶ first slot of another …    of classes that are not grouped: lists come and
-//!            └next▶ …                    └next▶ …                  go whole, nobody walks along one here
+//!  list ─next▶ …                   recycled slots of classes that are not grouped
 //! ```
 //!
 //! Invariants: slots `0..frontier` were carved: their left redzones hold the pattern and their shadow says so,
 //! and so does the left redzone after the last one (the right redzone of its chunk). `committed` bytes of the
-//! region from its start are mapped (small classes). Both only grow. Chain and lists are touched under the lock only.
+//! region from its start are mapped (small classes). Both only grow. Chain and list are touched under the lock only.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{
-    ChunkMeta, GroupWords,
+    FreedMeta, GroupWords,
     cache::List,
     group::{Chain, Group},
     lock::Lock,
@@ -23,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Central {
     pub lock: Lock,
-    top: AtomicU64,
+    list: AtomicU64,
     /// Groups; all ones is none.
     head: AtomicU32,
     tail: AtomicU32,
@@ -35,7 +34,7 @@ impl Central {
     pub const fn new() -> Self {
         Self {
             lock: Lock::new(),
-            top: AtomicU64::new(List::EMPTY.word()),
+            list: AtomicU64::new(List::EMPTY.word()),
             head: AtomicU32::new(u32::MAX),
             tail: AtomicU32::new(u32::MAX),
             frontier: AtomicU32::new(0),
@@ -89,18 +88,28 @@ impl Central {
         Group(self.head.load(Ordering::Relaxed))
     }
 
-    /// Adds a list of a class that is not grouped, which is not empty; the lock is held.
-    pub fn put_list(&self, list: List, metas: &[ChunkMeta]) {
-        metas[list.head.0 as usize].set_below(self.top.load(Ordering::Relaxed));
-        self.top.store(list.word(), Ordering::Relaxed);
+    /// Adds a list of a class that is not grouped; the lock is held.
+    pub fn put_list(&self, mut list: List, freed: &[FreedMeta]) {
+        let mut all = self.list();
+        while let Some(id) = list.pop(freed) {
+            all.push(id, freed);
+        }
+        self.list.store(all.word(), Ordering::Relaxed);
     }
 
-    /// Takes the list that was added last, if there is one; the lock is held.
-    pub fn take_list(&self, metas: &[ChunkMeta]) -> List {
-        let list = List::from_word(self.top.load(Ordering::Relaxed));
-        if list.count > 0 {
-            self.top.store(metas[list.head.0 as usize].below(), Ordering::Relaxed);
+    /// Takes the slots that were added last, `most` of them; the lock is held.
+    pub fn take_list(&self, most: u32, freed: &[FreedMeta]) -> List {
+        let (mut all, mut taken) = (self.list(), List::EMPTY);
+        while taken.count < most
+            && let Some(id) = all.pop(freed)
+        {
+            taken.push(id, freed);
         }
-        list
+        self.list.store(all.word(), Ordering::Relaxed);
+        taken
+    }
+
+    fn list(&self) -> List {
+        List::from_word(self.list.load(Ordering::Relaxed))
     }
 }

@@ -1,10 +1,11 @@
-//! A chunk's metadata: four words, out of band, so that a target that tramples its heap cannot trample ours.
+//! A chunk's metadata: two words, and a third once it is freed, out of band, so that a target that tramples its heap
+//! cannot trample ours. The third lies apart: what a program never frees costs nothing there, and what it frees in no
+//! order at all is waited for less often, the less there is of it.
 //!
 //! ```text
 //!  info    | 63 0 | 62 freed known | 61 redzone known | 60 settled | 59..38 alloc tid | 37..20 size (small) | 19..14 align | 13..8 free fn | 7..2 alloc fn | 1..0 state |
 //!  stacks  | 63..32 free StackId                        | 31..0 alloc StackId                                  |
-//!  link    | 63..54 0 | 53..32 free tid                 | 31..0 next ChunkId of whichever list it is in         |
-//!  sum     | what the bytes of a freed chunk add up to, where it keeps them; of a list's first in the centre: below |
+//!  freed   | 63..42 free tid | 41..0 in the quarantine: the sum of the chunk's bytes; in a list of free slots: the next ChunkId |
 //! ```
 //!
 //! States: `Unused → Live → Quarantined → Recycled → Live → …`. `Live → Quarantined` is a compare-and-swap, which
@@ -130,8 +131,6 @@ impl Info {
 pub struct ChunkMeta {
     info: AtomicU64,
     stacks: AtomicU64,
-    link: AtomicU64,
-    sum: AtomicU64,
 }
 
 impl ChunkMeta {
@@ -200,49 +199,60 @@ impl ChunkMeta {
         StackId((self.stacks.load(Ordering::Relaxed) >> 32) as u32)
     }
 
-    /// The next chunk of the list that the owner keeps this one in.
+    /// Of a fresh one, before anything else: a page that is read before it is written faults twice.
+    pub(crate) fn begin(&self) {
+        self.stacks.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What is known of a slot besides once its chunk was freed. Zeroed memory is a valid one.
+#[derive(Debug, Default)]
+pub struct FreedMeta(AtomicU64);
+
+const FREED_TID_SHIFT: u32 = 42;
+
+/// What the bytes of a freed chunk add up to, in 42 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FreedSum(u64);
+
+impl FreedSum {
+    /// Of 64 bits that differ.
+    #[inline]
+    pub const fn of(sum: u64) -> Self {
+        // Each bit has a part in the upper ones of the product.
+        Self((sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - FREED_TID_SHIFT))
+    }
+}
+
+impl FreedMeta {
+    /// The chunk was freed: by whom, and what it holds.
+    #[inline]
+    pub(crate) fn set(&self, tid: ThreadId, sum: FreedSum) {
+        self.0.store(u64::from(tid.0) << FREED_TID_SHIFT | sum.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tid(&self) -> ThreadId {
+        ThreadId((self.0.load(Ordering::Relaxed) >> FREED_TID_SHIFT) as u32)
+    }
+
+    #[inline]
+    pub(crate) fn sum(&self) -> FreedSum {
+        FreedSum(self.0.load(Ordering::Relaxed) & ((1 << FREED_TID_SHIFT) - 1))
+    }
+
+    pub(crate) fn set_sum(&self, sum: FreedSum) {
+        self.set(self.tid(), sum);
+    }
+
+    /// The next free slot of the list that the owner keeps this one in.
     #[inline]
     pub(crate) fn next(&self) -> ChunkId {
-        ChunkId(self.link.load(Ordering::Relaxed) as u32)
+        ChunkId(self.sum().0 as u32)
     }
 
     #[inline]
     pub(crate) fn set_next(&self, next: ChunkId) {
-        let tid = self.link.load(Ordering::Relaxed) & !u64::from(u32::MAX);
-        self.link.store(tid | u64::from(next.0), Ordering::Relaxed);
-    }
-
-    /// Of a fresh one, before anything else: a page that is read before it is written faults twice.
-    pub(crate) fn begin(&self) {
-        self.link.store(0, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn sum(&self) -> u64 {
-        self.sum.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(crate) fn set_sum(&self, sum: u64) {
-        self.sum.store(sum, Ordering::Relaxed);
-    }
-
-    /// Of the first slot of a list in the centre: the list below it.
-    pub(crate) fn below(&self) -> u64 {
-        self.sum()
-    }
-
-    pub(crate) fn set_below(&self, list: u64) {
-        self.set_sum(list);
-    }
-
-    #[inline]
-    pub(crate) fn set_free_tid(&self, tid: ThreadId) {
-        self.link.store(u64::from(tid.0) << 32 | u64::from(ChunkId::NONE.0), Ordering::Relaxed);
-    }
-
-    pub(crate) fn free_tid(&self) -> ThreadId {
-        ThreadId((self.link.load(Ordering::Relaxed) >> 32) as u32)
+        self.set_sum(FreedSum(next.0.into()));
     }
 }
 
@@ -274,7 +284,13 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    pub(crate) fn new(id: ChunkId, start: u64, size: u64, info: Info, meta: &ChunkMeta) -> Self {
+    pub(crate) fn new(
+        id: ChunkId,
+        start: u64,
+        size: u64,
+        info: Info,
+        (meta, freed): (&ChunkMeta, &FreedMeta),
+    ) -> Self {
         let live = info.state() == ChunkState::Live;
         Self {
             id,
@@ -287,7 +303,7 @@ impl Chunk {
             alloc_stack: meta.alloc_stack(),
             free_stack: if live { StackId::NONE } else { meta.free_stack() },
             alloc_tid: info.alloc_tid(),
-            free_tid: if live { ThreadId(0) } else { meta.free_tid() },
+            free_tid: if live { ThreadId(0) } else { freed.tid() },
         }
     }
 
@@ -326,4 +342,27 @@ impl Chunk {
 pub(crate) fn user_start(slot_start: u64, class: Class, align_shift: u32) -> u64 {
     let start = slot_start + class.shape().left_redzone;
     if align_shift > 4 { start.next_multiple_of(1 << align_shift) } else { start }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bit_counts_in_the_sum_of_a_freed_chunk() {
+        for sum in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef] {
+            for bit in 0..u64::BITS {
+                assert_ne!(FreedSum::of(sum), FreedSum::of(sum ^ 1 << bit), "bit {bit} of {sum:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_freed_a_chunk_is_known_when_its_slot_is_in_a_list() {
+        let freed = FreedMeta::default();
+        freed.set(ThreadId((1 << 22) - 1), FreedSum::of(u64::MAX));
+        assert_eq!(freed.sum(), FreedSum::of(u64::MAX));
+        freed.set_next(ChunkId::NONE);
+        assert_eq!((freed.tid(), freed.next()), (ThreadId((1 << 22) - 1), ChunkId::NONE));
+    }
 }

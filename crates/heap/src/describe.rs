@@ -38,11 +38,14 @@ impl Heap<'_> {
     /// What is known of a slot's chunk.
     #[must_use]
     pub fn view(&self, id: ChunkId) -> Chunk {
-        let meta = self.meta(id);
-        let info = meta.info();
+        self.view_as(id, self.meta(id).info())
+    }
+
+    /// The same if its metadata said this.
+    pub(crate) fn view_as(&self, id: ChunkId, info: Info) -> Chunk {
         let slot = self.layout.slot(id);
         let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
-        Chunk::new(id, start, self.size_of(id, slot.class, info), info, meta)
+        Chunk::new(id, start, self.size_of(id, slot.class, info), info, (self.meta(id), self.freed_meta(id)))
     }
 
     fn slot_chunk(&self, slot: Slot) -> Option<Chunk> {

@@ -12,8 +12,8 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use memcheck_model::{Addr, AddrRange, Damage, Function, Size, StackId, ThreadId};
 
 use crate::{
-    Backend, BatchWords, Chunk, ChunkId, ChunkMeta, ChunkState, Class, GroupWords, Layout, Pattern, Reason,
-    ThreadCache,
+    Backend, Batch, Chunk, ChunkId, ChunkMeta, ChunkState, Class, FreedMeta, GroupWords, Layout, Pattern,
+    Reason, ThreadCache,
     cache::count,
     central::Central,
     chunk::{Info, user_start},
@@ -29,27 +29,27 @@ use crate::{
 };
 
 pub(crate) const PAGE: u64 = 4096;
-/// Slots above this size wait in the quarantine of big chunks.
-const BIG_SLOT_BYTES: u64 = 8 << 10;
 
 /// The memory that the heap's own records live in. Zeroed.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables<'a> {
     /// One for each of `Layout::chunk_count`.
     pub metas: &'a [ChunkMeta],
+    /// As many.
+    pub freed: &'a [FreedMeta],
     /// One for each of `Layout::group_count`.
     pub groups: &'a [GroupWords],
     /// Sizes of large chunks: `Layout::large_count`.
     pub large_sizes: &'a [AtomicU64],
-    /// For the quarantine of small chunks; a power of two.
-    pub small_ring: &'a [BatchWords],
-    /// For that of big ones; a power of two.
-    pub big_ring: &'a [BatchWords],
+    /// For the quarantine of small chunks.
+    pub small_batches: &'a [Batch],
+    /// For that of big ones.
+    pub big_batches: &'a [Batch],
 }
 
 impl Tables<'_> {
-    /// How long the rings are in earnest.
-    pub const RING_BATCHES: usize = crate::quarantine::RING_BATCHES;
+    /// How many batches a quarantine has in earnest.
+    pub const BATCHES: usize = crate::quarantine::BATCHES;
 }
 
 /// What a chunk is wanted for.
@@ -209,8 +209,8 @@ impl<'a> Heap<'a> {
             layout,
             tables,
             centrals: [const { Central::new() }; CLASSES],
-            small_quarantine: Quarantine::new(tables.small_ring),
-            big_quarantine: Quarantine::new(tables.big_ring),
+            small_quarantine: Quarantine::new(tables.small_batches),
+            big_quarantine: Quarantine::new(tables.big_batches),
             wishes,
             forker: Forker::default(),
             retired: crate::CacheStatistics::default(),
@@ -241,6 +241,11 @@ impl<'a> Heap<'a> {
     #[inline]
     pub(crate) fn meta(&self, id: ChunkId) -> &ChunkMeta {
         &self.tables.metas[id.0 as usize]
+    }
+
+    #[inline]
+    pub(crate) fn freed_meta(&self, id: ChunkId) -> &FreedMeta {
+        &self.tables.freed[id.0 as usize]
     }
 
     pub(crate) fn large_size(&self, id: ChunkId) -> &AtomicU64 {
@@ -344,13 +349,13 @@ impl<'a> Heap<'a> {
             stock.turn(self.tables.groups);
             return stock.pop().map(|(id, _)| id);
         }
-        cache.listed(class).pop(self.tables.metas)
+        cache.listed(class).pop(self.tables.freed)
     }
 
     /// Slots for a thread that has none of this class: recycled ones, else fresh ones.
     fn refill(&self, cache: &mut ThreadCache, backend: &impl Backend, class: Class) {
         let central = &self.centrals[class.index()];
-        let Tables { metas, groups, .. } = self.tables;
+        let Tables { freed, groups, .. } = self.tables;
         central.lock.hold(backend, &self.forker, cache.tid, || {
             let recycled = if let Some(stock) = cache.grouped.get_mut(class.index()) {
                 let most = class.kept_groups(self.is_shared());
@@ -358,7 +363,7 @@ impl<'a> Heap<'a> {
                 stock.go_on_with(taken);
                 taken.1
             } else {
-                *cache.listed(class) = central.take_list(metas);
+                *cache.listed(class) = central.take_list(class.shape().kept, freed);
                 cache.listed(class).count
             };
             if recycled > 0 {
@@ -374,7 +379,7 @@ impl<'a> Heap<'a> {
             central.set_frontier(first + wanted);
             match cache.grouped.get_mut(class.index()) {
                 Some(stock) => stock.begin(ids, groups),
-                None => ids.rev().for_each(|id| cache.listed(class).push(id, self.meta(id))),
+                None => ids.rev().for_each(|id| cache.listed(class).push(id, freed)),
             }
         });
     }
@@ -437,8 +442,13 @@ impl<'a> Heap<'a> {
 
     /// A slot will soon be looked at: its metadata, and the first and the last bytes of a small one.
     #[inline(always)]
-    pub(crate) fn ask_for(&self, backend: &impl Backend, meta: &ChunkMeta, class: Class, slot_start: u64) {
-        backend.prefetch(address_of(meta));
+    pub(crate) fn ask_for(&self, backend: &impl Backend, id: ChunkId, class: Class, slot_start: u64) {
+        if let (Some(meta), Some(freed)) =
+            (self.tables.metas.get(id.0 as usize), self.tables.freed.get(id.0 as usize))
+        {
+            backend.prefetch(address_of(meta));
+            backend.prefetch(address_of(freed));
+        }
         backend.prefetch(Addr(slot_start + class.shape().left_redzone));
         backend.prefetch(Addr(slot_start + class.shape().slot_bytes));
     }
@@ -459,7 +469,7 @@ impl<'a> Heap<'a> {
     pub fn seek(&self, backend: &impl Backend, addr: Addr) -> Option<Sought> {
         let slot = self.layout.find_slot(addr)?;
         let (slot_start, id) = (self.layout.slot_start(slot), self.layout.id(slot));
-        self.ask_for(backend, self.tables.metas.get(id.0 as usize)?, slot.class, slot_start);
+        self.ask_for(backend, id, slot.class, slot_start);
         Some(Sought { addr, slot, slot_start, id })
     }
 
@@ -524,25 +534,12 @@ impl<'a> Heap<'a> {
         }
         self.check_redzones(backend, &located, late);
         meta.set_free_stack(how.stack);
-        meta.set_free_tid(cache.tid);
         cache.note_free(size);
         let freed = located.user();
         backend.poison(freed, Reason::Freed);
-        self.settle_freed(backend, meta, freed);
+        self.freed_meta(id).set(cache.tid, self.settle_freed(backend, freed));
         meta.set_info(freed_info.settled());
-        let slot_bytes = slot.class.shape().slot_bytes;
-        if slot_bytes <= BIG_SLOT_BYTES {
-            cache.pending_small.put(id, slot_bytes, self.tables.metas);
-            if cache.pending_small.is_due() {
-                self.flush_small(cache, backend, late);
-            }
-        } else {
-            let kept = self.trim(backend, slot.class, freed);
-            cache.pending_big.put(id, kept, self.tables.metas);
-            if cache.pending_big.is_due() {
-                self.flush_big(cache, backend, late);
-            }
-        }
+        self.hold_back(cache, backend, id, self.trim(backend, slot.class, freed), late);
         Ok(Freed { id, size, allocated_by: info.alloc_function(), align_shift: info.align_shift() })
     }
 
@@ -700,8 +697,8 @@ fn prepare(backend: &impl Backend, start: u64, from: u64, to: u64, all: u64) {
 
 /// Where a record is, to ask for it.
 #[inline]
-fn address_of(meta: &ChunkMeta) -> Addr {
-    Addr(core::ptr::from_ref(meta) as u64)
+fn address_of<T>(record: &T) -> Addr {
+    Addr(core::ptr::from_ref(record) as u64)
 }
 
 /// `[start, end)`, or nothing at `start` when `end` lies before it.

@@ -30,7 +30,7 @@ impl Heap<'_> {
         let id = loop {
             let central = &self.centrals[class.index()];
             let id = central.lock.hold(backend, &self.forker, cache.tid, || {
-                let recycled = central.take_list(self.tables.metas);
+                let recycled = central.take_list(1, self.tables.freed);
                 if recycled.count > 0 {
                     return Some(recycled.head);
                 }

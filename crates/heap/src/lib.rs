@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  size ─▶ Class ─▶ slot from cache / centre / frontier ─▶ redzones, shadow, metadata ─▶ address
-//!  address ─▶ slot ─▶ metadata: Live → Quarantined ─▶ pending ─▶ ring … ─▶ Recycled ─▶ cache / centre
+//!  address ─▶ slot ─▶ metadata: Live → Quarantined ─▶ pending ─▶ quarantine … ─▶ Recycled ─▶ cache / centre
 //! ```
 //!
 //! It is not for finding errors by itself: it says what is wrong as data, and others report.
@@ -33,13 +33,13 @@ mod swept;
 
 pub use backend::{Backend, Change, Pattern, Reason};
 pub use cache::{CacheStatistics, ThreadCache};
-pub use chunk::{Chunk, ChunkMeta, ChunkState};
+pub use chunk::{Chunk, ChunkMeta, ChunkState, FreedMeta};
 pub use describe::LiveSlot;
 pub use group::GroupWords;
 pub use heap::{
     Allocated, FreeError, Freed, Freeing, Heap, Late, Request, Sought, Statistics, Tables, Wishes,
 };
 pub use layout::{ChunkId, Layout};
-pub use quarantine::BatchWords;
+pub use quarantine::Batch;
 pub use redzone::{FREED_HEAD_BYTES, FREED_TAIL_BYTES, ZONE_BYTES};
 pub use size_class::{CLASSES, Class, ClassShape, GUARD_BYTES, LARGE_CLASSES, LARGE_REDZONE, SMALL_CLASSES};

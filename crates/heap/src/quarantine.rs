@@ -1,163 +1,290 @@
 //! Freed chunks wait here before they are given out again: first in, first out, by bytes.
 //!
 //! ```text
-//!  free ──put──▶ Pending (a thread's own) ──flush──▶ ring of batches ──drain──▶ thread's free lists
+//!  free ──put──▶ Pending (a thread's own) ──flush──▶ oldest ─next▶ … ─next▶ newest ──drain──▶ thread's free slots
+//!                   └ both are batches: a page of ChunkIds each ┘
 //! ```
 //!
-//! Chunks are linked through their metadata, so the shared part moves 2048 chunks by writing a few words. A batch is
-//! [`CHAINS`] chains, which take turns: each leads that many chunks ahead, so that nobody who goes through a batch waits
-//! for one link after the other. Big chunks have a ring and a budget of their own: one of them never flushes thousands of
-//! small ones.
+//! A batch changes hands by a few words; who has one has its ids to himself. Big chunks have batches and a budget of
+//! their own: one of them never flushes thousands of small ones.
 //!
-//! Invariant: `bytes` = sum over the ring's batches. Ring words are only touched under the lock.
+//! Invariants: a batch is one thread's `Pending`, in the chain, on its way through a drain, or spare. `bytes` = sum over
+//! the chain. The chain and the spare ones are touched under the lock only.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{ChunkId, ChunkMeta, lock::Lock};
+use crate::{ChunkId, lock::Lock};
 
-/// How many chains a batch has.
-const CHAINS: usize = 8;
-
-/// Freed chunks: the oldest is the first of chain 0, the next of chain 1, and so on in turn.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pending {
-    heads: [ChunkId; CHAINS],
-    tails: [ChunkId; CHAINS],
-    pub count: u32,
-    pub bytes: u64,
-}
-
-/// A thread flushes after this many chunks.
-const PENDING_CHUNKS: u32 = 2048;
+/// A batch is flushed after this many chunks.
+const BATCH_CHUNKS: usize = 1020;
 /// Or after this many bytes.
-const PENDING_BYTES: u64 = 128 << 10;
+const BATCH_BYTES: u64 = 128 << 10;
+/// How many batches there are: room for 128 million chunks.
+pub(crate) const BATCHES: usize = 1 << 17;
 
-impl Pending {
-    pub const EMPTY: Self =
-        Self { heads: [ChunkId::NONE; CHAINS], tails: [ChunkId::NONE; CHAINS], count: 0, bytes: 0 };
-
-    /// Adds a chunk.
-    #[inline]
-    pub fn put(&mut self, id: ChunkId, bytes: u64, metas: &[ChunkMeta]) {
-        let chain = self.count as usize % CHAINS;
-        if (self.count as usize) < CHAINS {
-            self.heads[chain] = id;
-        } else {
-            metas[self.tails[chain].0 as usize].set_next(id);
-        }
-        self.tails[chain] = id;
-        self.count += 1;
-        self.bytes += bytes;
-    }
-
-    #[inline]
-    pub const fn is_due(&self) -> bool {
-        self.count >= PENDING_CHUNKS || self.bytes >= PENDING_BYTES
-    }
+/// Freed chunks, in the order they were freed in. Zeroed memory is a valid one.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Batch {
+    next: AtomicU32,
+    count: AtomicU32,
+    bytes: AtomicU64,
+    ids: [AtomicU32; BATCH_CHUNKS],
 }
 
-/// Batches that a ring holds. Of 2048 chunks each, that is 128 million chunks; beyond them the oldest batch leaves
-/// whatever the budget says.
-pub(crate) const RING_BATCHES: usize = 1 << 16;
-
-/// A batch in the ring, and what is left of one that has left it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Batch {
-    heads: [ChunkId; CHAINS],
-    taken: u32,
-    count: u32,
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            next: AtomicU32::new(0),
+            count: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
+            ids: [const { AtomicU32::new(0) }; BATCH_CHUNKS],
+        }
+    }
 }
 
 impl Batch {
-    /// The chunks that `take` gives first.
-    pub fn first(&self) -> impl Iterator<Item = ChunkId> {
-        self.heads.into_iter().take(self.count as usize)
+    /// The chunks, each with the one that comes `ahead` chunks later.
+    pub fn chunks(&self, ahead: usize) -> impl Iterator<Item = (ChunkId, Option<ChunkId>)> {
+        let id = |word: &AtomicU32| ChunkId(word.load(Ordering::Relaxed));
+        let ids = &self.ids[..self.count.load(Ordering::Relaxed) as usize];
+        ids.iter().enumerate().map(move |(at, word)| (id(word), ids.get(at + ahead).map(id)))
     }
 
-    /// The oldest chunk that is left, and the one that comes [`CHAINS`] chunks later.
+    /// The first `most` chunks.
+    pub fn first(&self, most: usize) -> impl Iterator<Item = ChunkId> {
+        self.chunks(0).take(most).map(|(id, _)| id)
+    }
+}
+
+/// The number of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchId(u32);
+
+impl BatchId {
+    const NONE: Self = Self(u32::MAX);
+
+    fn load(word: &AtomicU32) -> Self {
+        Self(word.load(Ordering::Relaxed))
+    }
+
+    fn store(self, word: &AtomicU32) {
+        word.store(self.0, Ordering::Relaxed);
+    }
+}
+
+/// What a thread freed and has not yet flushed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    batch: BatchId,
+    count: u32,
+    bytes: u64,
+}
+
+impl Pending {
+    /// Without a batch: nothing can be put.
+    pub const NONE: Self = Self { batch: BatchId::NONE, count: 0, bytes: 0 };
+
+    /// Adds a chunk. Whether there was room; a flush makes some.
     #[inline]
-    pub fn take(&mut self, metas: &[ChunkMeta]) -> Option<(ChunkId, Option<ChunkId>)> {
-        if self.taken == self.count {
-            return None;
+    pub fn put(&mut self, id: ChunkId, bytes: u64, batches: &[Batch]) -> bool {
+        let batch = batches.get(self.batch.0 as usize);
+        let Some(word) = batch.and_then(|batch| batch.ids.get(self.count as usize)) else { return false };
+        if self.bytes >= BATCH_BYTES {
+            return false;
         }
-        let head = &mut self.heads[self.taken as usize % CHAINS];
-        let id = *head;
-        *head = metas[id.0 as usize].next();
-        let coming = (self.taken + (CHAINS as u32) < self.count).then_some(*head);
-        self.taken += 1;
-        Some((id, coming))
+        word.store(id.0, Ordering::Relaxed);
+        self.count += 1;
+        self.bytes += bytes;
+        true
     }
 }
 
-/// One ring entry.
-#[derive(Debug, Default)]
-pub struct BatchWords {
-    count: AtomicU32,
-    heads: [AtomicU32; CHAINS],
-    bytes: AtomicU64,
-}
-
-/// One FIFO of batches.
+/// One chain of batches.
 #[derive(Debug)]
 pub(crate) struct Quarantine<'a> {
     pub lock: Lock,
-    ring: &'a [BatchWords],
-    /// Batches ever drained and ever put; the ring index is the number modulo its length.
-    drained: AtomicU64,
-    put: AtomicU64,
+    pub batches: &'a [Batch],
+    oldest: AtomicU32,
+    newest: AtomicU32,
     bytes: AtomicU64,
+    /// Spare batches, linked.
+    spare: AtomicU32,
+    /// How many batches were ever used: the first ones.
+    used: AtomicU32,
 }
 
 impl<'a> Quarantine<'a> {
-    /// `ring`'s length is a power of two.
-    pub const fn new(ring: &'a [BatchWords]) -> Self {
+    pub const fn new(batches: &'a [Batch]) -> Self {
         Self {
             lock: Lock::new(),
-            ring,
-            drained: AtomicU64::new(0),
-            put: AtomicU64::new(0),
+            batches,
+            oldest: AtomicU32::new(BatchId::NONE.0),
+            newest: AtomicU32::new(BatchId::NONE.0),
             bytes: AtomicU64::new(0),
+            spare: AtomicU32::new(BatchId::NONE.0),
+            used: AtomicU32::new(0),
         }
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    pub fn batch(&self, id: BatchId) -> &'a Batch {
+        &self.batches[id.0 as usize]
     }
 
-    fn entry(&self, number: u64) -> &BatchWords {
-        &self.ring[number as usize & (self.ring.len() - 1)]
+    fn add_bytes(&self, bytes: u64) {
+        self.bytes.store(self.bytes.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
     }
 
-    /// Whether a batch must leave before another one comes. The lock is held.
-    pub fn is_full(&self) -> bool {
-        self.put.load(Ordering::Relaxed) - self.drained.load(Ordering::Relaxed) >= self.ring.len() as u64
+    /// Appends what a thread freed. The lock is held.
+    pub fn append(&self, pending: Pending) {
+        let Pending { batch: id, count, bytes } = pending;
+        if count == 0 {
+            return self.spare(id);
+        }
+        let batch = self.batch(id);
+        self.add_bytes(bytes);
+        let newest = BatchId::load(&self.newest);
+        if newest != BatchId::NONE && self.join(self.batch(newest), batch, pending) {
+            return self.spare(id);
+        }
+        batch.count.store(count, Ordering::Relaxed);
+        batch.bytes.store(bytes, Ordering::Relaxed);
+        BatchId::NONE.store(&batch.next);
+        let before = if newest == BatchId::NONE { &self.oldest } else { &self.batch(newest).next };
+        id.store(before);
+        id.store(&self.newest);
     }
 
-    /// Appends a batch. The lock is held and the ring is not full.
-    pub fn append(&self, batch: Pending) {
-        let number = self.put.load(Ordering::Relaxed);
-        let entry = self.entry(number);
-        entry.count.store(batch.count, Ordering::Relaxed);
-        entry.heads.iter().zip(batch.heads).for_each(|(to, head)| to.store(head.0, Ordering::Relaxed));
-        entry.bytes.store(batch.bytes, Ordering::Relaxed);
-        self.put.store(number + 1, Ordering::Relaxed);
-        self.bytes.store(self.bytes() + batch.bytes, Ordering::Relaxed);
+    /// Moves a few chunks behind those of the newest batch, as of a thread that lived for one call. Whether there was room.
+    fn join(&self, newest: &Batch, batch: &Batch, Pending { count, bytes, .. }: Pending) -> bool {
+        let (before, all) =
+            (newest.count.load(Ordering::Relaxed), newest.bytes.load(Ordering::Relaxed) + bytes);
+        let Some(room) = newest.ids.get(before as usize..(before + count) as usize) else { return false };
+        if all > BATCH_BYTES {
+            return false;
+        }
+        room.iter()
+            .zip(&batch.ids)
+            .for_each(|(to, id)| to.store(id.load(Ordering::Relaxed), Ordering::Relaxed));
+        newest.count.store(before + count, Ordering::Relaxed);
+        newest.bytes.store(all, Ordering::Relaxed);
+        true
     }
 
-    /// Takes the oldest batch when there is more than `budget`. The lock is held.
-    pub fn take_over(&self, budget: u64) -> Option<Batch> {
-        let number = self.drained.load(Ordering::Relaxed);
-        if self.put.load(Ordering::Relaxed) == number || (self.bytes() <= budget && !self.is_full()) {
+    /// Takes the oldest batch when there is more than `budget`, or no batch is left. The lock is held.
+    pub fn take_over(&self, budget: u64) -> Option<BatchId> {
+        let id = BatchId::load(&self.oldest);
+        if id == BatchId::NONE || self.bytes.load(Ordering::Relaxed) <= budget && !self.is_exhausted() {
             return None;
         }
-        let entry = self.entry(number);
-        let bytes = entry.bytes.load(Ordering::Relaxed);
-        self.drained.store(number + 1, Ordering::Relaxed);
-        self.bytes.store(self.bytes() - bytes, Ordering::Relaxed);
-        Some(Batch {
-            heads: core::array::from_fn(|chain| ChunkId(entry.heads[chain].load(Ordering::Relaxed))),
-            taken: 0,
-            count: entry.count.load(Ordering::Relaxed),
-        })
+        let batch = self.batch(id);
+        BatchId::load(&batch.next).store(&self.oldest);
+        if BatchId::load(&self.newest) == id {
+            BatchId::NONE.store(&self.newest);
+        }
+        self.add_bytes(batch.bytes.load(Ordering::Relaxed).wrapping_neg());
+        Some(id)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        BatchId::load(&self.spare) == BatchId::NONE
+            && self.used.load(Ordering::Relaxed) as usize == self.batches.len()
+    }
+
+    /// An empty batch, for a thread to go on with. The lock is held.
+    pub fn take_spare(&self) -> Pending {
+        let (spare, used) = (BatchId::load(&self.spare), self.used.load(Ordering::Relaxed));
+        if spare != BatchId::NONE {
+            BatchId::load(&self.batch(spare).next).store(&self.spare);
+            return Pending { batch: spare, ..Pending::NONE };
+        }
+        if used as usize == self.batches.len() {
+            return Pending::NONE;
+        }
+        self.used.store(used + 1, Ordering::Relaxed);
+        Pending { batch: BatchId(used), ..Pending::NONE }
+    }
+
+    /// A batch is not needed any more, if it is one. The lock is held.
+    pub fn spare(&self, id: BatchId) {
+        if id != BatchId::NONE {
+            BatchId::load(&self.spare).store(&self.batch(id).next);
+            id.store(&self.spare);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    fn batches(count: usize) -> Vec<Batch> {
+        (0..count).map(|_| Batch::default()).collect()
+    }
+
+    /// What a thread has freed.
+    fn pending(quarantine: &Quarantine<'_>, ids: core::ops::Range<u32>, bytes: u64) -> Pending {
+        let mut pending = quarantine.take_spare();
+        for id in ids {
+            assert!(pending.put(ChunkId(id), bytes, quarantine.batches));
+        }
+        pending
+    }
+
+    fn ids(quarantine: &Quarantine<'_>, batch: BatchId) -> Vec<u32> {
+        quarantine.batch(batch).chunks(1).map(|(id, _)| id.0).collect()
+    }
+
+    #[test]
+    fn chunks_leave_in_the_order_they_came_in_and_their_batches_are_used_again() {
+        let batches = batches(3);
+        let quarantine = Quarantine::new(&batches);
+        for first in [0, 1000, 2000] {
+            quarantine.append(pending(&quarantine, first..first + 1000, 32));
+        }
+        assert_eq!(quarantine.take_spare().batch, BatchId::NONE);
+        for first in [0, 1000, 2000, 3000, 4000] {
+            let oldest = quarantine.take_over(0).unwrap();
+            assert_eq!(ids(&quarantine, oldest), (first..first + 1000).collect::<Vec<_>>());
+            quarantine.spare(oldest);
+            quarantine.append(pending(&quarantine, first + 3000..first + 4000, 32));
+        }
+    }
+
+    #[test]
+    fn a_few_chunks_join_the_newest_batch_if_there_is_room() {
+        let batches = batches(4);
+        let quarantine = Quarantine::new(&batches);
+        quarantine.append(pending(&quarantine, 0..3, 32));
+        quarantine.append(pending(&quarantine, 3..5, 32));
+        quarantine.append(pending(&quarantine, 5..6, BATCH_BYTES));
+        quarantine.append(pending(&quarantine, 6..7, 32));
+        let taken: Vec<_> = core::iter::from_fn(|| quarantine.take_over(0)).collect();
+        let taken: Vec<_> = taken.into_iter().map(|batch| ids(&quarantine, batch)).collect();
+        assert_eq!(taken, [(0..5).collect::<Vec<_>>(), [5].into(), [6].into()]);
+    }
+
+    #[test]
+    fn the_oldest_leave_when_there_are_too_many_bytes_or_no_batch_is_left() {
+        let batches = batches(2);
+        let quarantine = Quarantine::new(&batches);
+        quarantine.append(pending(&quarantine, 0..1000, 32));
+        assert_eq!(quarantine.take_over(32_000), None);
+        quarantine.append(pending(&quarantine, 1000..2000, 32));
+        assert!(quarantine.take_over(u64::MAX).is_some());
+        assert!(quarantine.take_over(31_999).is_some());
+        assert_eq!(quarantine.take_over(0), None);
+    }
+
+    #[test]
+    fn a_thread_without_a_batch_or_with_a_full_one_has_no_room() {
+        let batches = batches(1);
+        let quarantine = Quarantine::new(&batches);
+        let mut none = Pending::NONE;
+        assert!(!none.put(ChunkId(1), 32, &batches));
+        let mut pending = pending(&quarantine, 0..BATCH_CHUNKS as u32, 1);
+        assert!(!pending.put(ChunkId(1), 1, &batches));
     }
 }

@@ -13,7 +13,7 @@ use memcheck_model::{Addr, AddrRange, Damage, Size};
 
 use crate::{
     Backend, Change, Chunk, ChunkId, ChunkState, Heap, Late, Pattern,
-    chunk::{ChunkMeta, Damaged, Info, user_start},
+    chunk::{Damaged, FreedSum, Info},
     heap::{Located, range},
     layout::Slot,
 };
@@ -56,10 +56,10 @@ pub(crate) fn freed(chunk: AddrRange) -> [AddrRange; 2] {
 
 /// What tells whether the watched parts of a freed chunk changed.
 #[inline]
-fn freed_sum(backend: &impl Backend, chunk: AddrRange) -> u64 {
+fn freed_sum(backend: &impl Backend, chunk: AddrRange) -> FreedSum {
     let [head, tail] = freed(chunk);
     let sum = backend.sum(head);
-    if tail.is_empty() { sum } else { sum ^ backend.sum(tail).rotate_left(1) }
+    FreedSum::of(if tail.is_empty() { sum } else { sum ^ backend.sum(tail).rotate_left(1) })
 }
 
 impl Heap<'_> {
@@ -209,30 +209,26 @@ impl Heap<'_> {
 
     /// The chunk as it was before the call that is freeing it.
     fn live_view(&self, id: ChunkId) -> Chunk {
-        let meta = self.meta(id);
-        let info = meta.info().with_state(ChunkState::Live);
-        let slot = self.layout.slot(id);
-        let start = user_start(self.layout.slot_start(slot), slot.class, info.align_shift());
-        Chunk::new(id, start, self.size_of(id, slot.class, info), info, meta)
+        self.view_as(id, self.meta(id).info().with_state(ChunkState::Live))
     }
 
     fn sums_freed(&self) -> bool {
         self.wishes.keeps_freed || self.wishes.free_fill.is_some()
     }
 
-    /// Takes note of what a freed chunk holds from now on.
+    /// What a freed chunk holds from now on, if it has a sum.
     #[inline(always)]
-    pub(crate) fn settle_freed(&self, backend: &impl Backend, meta: &ChunkMeta, chunk: AddrRange) {
+    pub(crate) fn settle_freed(&self, backend: &impl Backend, chunk: AddrRange) -> FreedSum {
         if self.sums_freed() {
             if let Some(byte) = self.wishes.free_fill {
                 backend.set(chunk, byte);
             }
-            meta.set_sum(freed_sum(backend, chunk));
-        } else {
-            for part in freed(chunk) {
-                backend.fill(part, Pattern::Freed);
-            }
+            return freed_sum(backend, chunk);
         }
+        for part in freed(chunk) {
+            backend.fill(part, Pattern::Freed);
+        }
+        FreedSum::default()
     }
 
     /// Removes what a freed chunk held, so that the next owner's pointers are its own: the leak search believes what
@@ -251,7 +247,7 @@ impl Heap<'_> {
     pub(crate) fn check_freed(&self, backend: &impl Backend, located: &Located, late: &mut dyn FnMut(&Late)) {
         if self.sums_freed() {
             let sum = freed_sum(backend, located.user());
-            if sum != self.meta(located.id).sum() {
+            if sum != self.freed_meta(located.id).sum() {
                 self.tell_sum(located, sum, late);
             }
             return;
@@ -267,9 +263,8 @@ impl Heap<'_> {
 
     /// Tells that a freed chunk holds something else by now, unless that is known; once.
     #[cold]
-    fn tell_sum(&self, located: &Located, sum: u64, late: &mut dyn FnMut(&Late)) {
-        let meta = self.meta(located.id);
-        meta.set_sum(sum);
+    fn tell_sum(&self, located: &Located, sum: FreedSum, late: &mut dyn FnMut(&Late)) {
+        self.freed_meta(located.id).set_sum(sum);
         if !located.info.is_known(Damaged::Freed) {
             let last = located.size.cast_signed() - 1;
             let damage = Damage { first: 0, last, changed: Size(0), content: [0; 16], content_len: 0 };
@@ -323,7 +318,7 @@ impl Heap<'_> {
         }
         let is_damaged = match pattern {
             Some(pattern) => parts.into_iter().any(|part| backend.find_change(part, pattern).is_some()),
-            None => freed_sum(backend, located.user()) != self.meta(id).sum(),
+            None => freed_sum(backend, located.user()) != self.freed_meta(id).sum(),
         };
         // Whether the bytes were this chunk's: with a large one the size may have become another in its place.
         let is_same =

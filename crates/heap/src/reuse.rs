@@ -16,7 +16,7 @@ use crate::{
     group::{Chain, Group, Stock},
     heap::Located,
     large::large_pages,
-    quarantine::{Pending, Quarantine},
+    quarantine::{Batch, Pending, Quarantine},
 };
 
 /// What the quarantine holds at least, unless told otherwise.
@@ -24,83 +24,110 @@ const QUARANTINE_BYTES: u64 = 16 << 20;
 /// And what big chunks have of their own.
 const BIG_QUARANTINE_BYTES: u64 = 8 << 20;
 /// How many batches at most leave the quarantine for one that comes.
-const DRAIN_BATCHES: u32 = 4;
+const DRAIN_BATCHES: usize = 4;
+/// How many chunks ahead memory is asked for.
+const DRAIN_AHEAD: usize = 8;
+/// Slots above this size wait in the quarantine of big chunks.
+const BIG_SLOT_BYTES: u64 = 8 << 10;
 
 impl Heap<'_> {
-    #[cold]
-    pub(crate) fn flush_small(
+    /// Puts a freed chunk into the quarantine, where it costs so many bytes.
+    #[inline(always)]
+    pub(crate) fn hold_back(
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
+        id: ChunkId,
+        bytes: u64,
         late: &mut dyn FnMut(&Late),
     ) {
-        let batch = core::mem::replace(&mut cache.pending_small, Pending::EMPTY);
-        self.flush(cache, backend, &self.small_quarantine, QUARANTINE_BYTES, batch, late);
+        if bytes <= BIG_SLOT_BYTES {
+            if !cache.pending_small.put(id, bytes, self.small_quarantine.batches) {
+                self.flush_small(cache, backend, late);
+                // Without any batch it stays where it is: freed, and in nobody's hands.
+                cache.pending_small.put(id, bytes, self.small_quarantine.batches);
+            }
+        } else if !cache.pending_big.put(id, bytes, self.big_quarantine.batches) {
+            self.flush_big(cache, backend, late);
+            cache.pending_big.put(id, bytes, self.big_quarantine.batches);
+        }
     }
 
     #[cold]
-    pub(crate) fn flush_big(
-        &self,
-        cache: &mut ThreadCache,
-        backend: &impl Backend,
-        late: &mut dyn FnMut(&Late),
-    ) {
-        let batch = core::mem::replace(&mut cache.pending_big, Pending::EMPTY);
-        self.flush(cache, backend, &self.big_quarantine, BIG_QUARANTINE_BYTES, batch, late);
+    fn flush_small(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+        let pending = core::mem::replace(&mut cache.pending_small, Pending::NONE);
+        cache.pending_small =
+            self.flush(cache, backend, &self.small_quarantine, QUARANTINE_BYTES, pending, late);
     }
 
-    /// Hands a thread's frees to the quarantine, and recycles what has waited long enough.
+    #[cold]
+    fn flush_big(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
+        let pending = core::mem::replace(&mut cache.pending_big, Pending::NONE);
+        cache.pending_big =
+            self.flush(cache, backend, &self.big_quarantine, BIG_QUARANTINE_BYTES, pending, late);
+    }
+
+    /// Hands a thread's frees to the quarantine, and recycles what has waited long enough. What the thread goes on with.
     fn flush(
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
         quarantine: &Quarantine<'_>,
         least: u64,
-        batch: Pending,
+        pending: Pending,
         late: &mut dyn FnMut(&Late),
-    ) {
+    ) -> Pending {
         self.publish_live(cache);
-        if batch.count == 0 {
-            return;
-        }
         let live = self.live_bytes.load(Ordering::Relaxed).max(0) as u64;
         let budget = self.wishes.quarantine_bytes.unwrap_or(least + live / 16);
-        let mut drained = [None; DRAIN_BATCHES as usize];
+        let mut drained = [None; DRAIN_BATCHES];
         quarantine.lock.hold(backend, &self.forker, cache.tid, || {
-            // Drained first, so that a full ring has room; `take_over` gives one when it is full.
+            quarantine.append(pending);
             for place in &mut drained {
-                *place = quarantine.take_over(budget.saturating_sub(batch.bytes));
+                *place = quarantine.take_over(budget);
             }
-            quarantine.append(batch);
         });
-        for mut batch in drained.into_iter().flatten() {
-            let ask_for = |id| {
-                let slot = self.layout.slot(id);
-                self.ask_for(backend, self.meta(id), slot.class, self.layout.slot_start(slot));
-            };
-            batch.first().for_each(ask_for);
-            // Neighbours are often freed one after the other.
-            let mut free = None;
-            while let Some((id, coming)) = batch.take(self.tables.metas) {
-                if let Some(coming) = coming {
-                    ask_for(coming);
-                }
-                let class = self.recycle(backend, id, late);
-                if !class.is_grouped() {
-                    self.put_in_list(cache, backend, class, id);
-                    continue;
-                }
-                let (group, bit) = Group::of(id);
-                free = match free {
-                    Some((class, with, bits)) if with == group => Some((class, with, bits | bit)),
-                    other => {
-                        self.put_free(cache, backend, other);
-                        Some((class, group, bit))
-                    }
-                };
-            }
-            self.put_free(cache, backend, free);
+        for batch in drained.into_iter().flatten() {
+            self.drain(cache, backend, quarantine.batch(batch), late);
         }
+        quarantine.lock.hold(backend, &self.forker, cache.tid, || {
+            drained.into_iter().flatten().for_each(|batch| quarantine.spare(batch));
+            quarantine.take_spare()
+        })
+    }
+
+    /// Recycles the chunks of a batch.
+    fn drain(
+        &self,
+        cache: &mut ThreadCache,
+        backend: &impl Backend,
+        batch: &Batch,
+        late: &mut dyn FnMut(&Late),
+    ) {
+        let ask_for = |id| {
+            let slot = self.layout.slot(id);
+            self.ask_for(backend, id, slot.class, self.layout.slot_start(slot));
+        };
+        batch.first(DRAIN_AHEAD).for_each(ask_for);
+        // Neighbours are often freed one after the other.
+        let mut free = None;
+        for (id, coming) in batch.chunks(DRAIN_AHEAD) {
+            coming.map(ask_for);
+            let class = self.recycle(backend, id, late);
+            if !class.is_grouped() {
+                self.put_in_list(cache, backend, class, id);
+                continue;
+            }
+            let (group, bit) = Group::of(id);
+            free = match free {
+                Some((class, with, bits)) if with == group => Some((class, with, bits | bit)),
+                other => {
+                    self.put_free(cache, backend, other);
+                    Some((class, group, bit))
+                }
+            };
+        }
+        self.put_free(cache, backend, free);
     }
 
     /// Makes a chunk that has left the quarantine ready to be given out again.
@@ -139,7 +166,7 @@ impl Heap<'_> {
         }
         let list = cache.listed(class);
         let full = list.take_full(class);
-        list.push(id, self.meta(id));
+        list.push(id, self.tables.freed);
         if let Some(full) = full {
             self.give_back(cache.tid, backend, class, full);
         }
@@ -157,7 +184,7 @@ impl Heap<'_> {
     pub(crate) fn give_back(&self, tid: ThreadId, backend: &impl Backend, class: Class, list: List) {
         if list.count > 0 {
             let central = &self.centrals[class.index()];
-            central.lock.hold(backend, &self.forker, tid, || central.put_list(list, self.tables.metas));
+            central.lock.hold(backend, &self.forker, tid, || central.put_list(list, self.tables.freed));
         }
     }
 
@@ -165,6 +192,13 @@ impl Heap<'_> {
     pub fn retire(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
         self.flush_small(cache, backend, late);
         self.flush_big(cache, backend, late);
+        for (quarantine, pending) in [
+            (&self.small_quarantine, &mut cache.pending_small),
+            (&self.big_quarantine, &mut cache.pending_big),
+        ] {
+            let empty = core::mem::replace(pending, Pending::NONE);
+            quarantine.lock.hold(backend, &self.forker, cache.tid, || quarantine.append(empty));
+        }
         for class in Class::all().take_while(|class| !class.is_large()) {
             if let Some(stock) = cache.grouped.get_mut(class.index()) {
                 let chain = core::mem::replace(stock, Stock::EMPTY).into_chain(self.tables.groups);

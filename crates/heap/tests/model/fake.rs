@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memcheck_heap::{
-    Backend, BatchWords, Change, ChunkMeta, Freeing, GroupWords, Heap, Layout, Pattern, Reason, Request,
-    Tables, Wishes,
+    Backend, Batch, Change, ChunkMeta, FreedMeta, Freeing, GroupWords, Heap, Layout, Pattern, Reason,
+    Request, Tables, Wishes,
 };
 use memcheck_model::{Addr, AddrRange, Function, StackId};
 
@@ -153,10 +153,11 @@ impl Backend for Fake {
 pub struct OwnTables {
     layout: Layout,
     metas: Vec<ChunkMeta>,
+    freed: Vec<FreedMeta>,
     groups: Vec<GroupWords>,
     large_sizes: Vec<AtomicU64>,
-    small_ring: Vec<BatchWords>,
-    big_ring: Vec<BatchWords>,
+    small_batches: Vec<Batch>,
+    big_batches: Vec<Batch>,
 }
 
 fn zeroed<T: Default>(count: usize) -> Vec<T> {
@@ -169,10 +170,11 @@ impl OwnTables {
         Self {
             layout,
             metas: zeroed(layout.chunk_count()),
+            freed: zeroed(layout.chunk_count()),
             groups: zeroed(layout.group_count()),
             large_sizes: zeroed(layout.large_count()),
-            small_ring: zeroed(1 << 6),
-            big_ring: zeroed(1 << 4),
+            small_batches: zeroed(1 << 6),
+            big_batches: zeroed(1 << 4),
         }
     }
 
@@ -180,10 +182,11 @@ impl OwnTables {
     pub fn heap(&self, wishes: Wishes) -> (Heap<'_>, Fake) {
         let tables = Tables {
             metas: &self.metas,
+            freed: &self.freed,
             groups: &self.groups,
             large_sizes: &self.large_sizes,
-            small_ring: &self.small_ring,
-            big_ring: &self.big_ring,
+            small_batches: &self.small_batches,
+            big_batches: &self.big_batches,
         };
         (Heap::new(self.layout, tables, wishes), Fake::new(&self.layout))
     }
