@@ -50,6 +50,8 @@ pub(crate) enum Shape {
     Masked(Masked),
     /// The element that holds the bit numbered by this register.
     Bit(u8),
+    /// The byte numbered by `al`, as `xlat` reads it.
+    ByAl,
 }
 
 /// Where an instruction goes.
@@ -174,8 +176,8 @@ pub(crate) fn operand(instruction: &Instruction) -> Option<Mem> {
         return None;
     }
     let narrow = base.is_gpr32() || index.is_gpr32();
-    let index =
-        (index != Register::None).then(|| (index.number() as u8, instruction.memory_index_scale() as u8));
+    let index = (index.is_gpr32() || index.is_gpr64())
+        .then(|| (index.number() as u8, instruction.memory_index_scale() as u8));
     let mut mem = Mem::at(crate::asm::Gpr(0), instruction.memory_displacement64() as i32);
     mem.base = (base != Register::None).then(|| base.number() as u8);
     mem.index = index;
@@ -564,8 +566,9 @@ fn searches(instruction: &Instruction) -> bool {
 /// The address of a string instruction's operand, if it has one that can be looked at.
 fn string_operand(used: &UsedMemory) -> Option<Mem> {
     let base = gpr(used.base())?;
+    let is_elsewhere = matches!(used.segment(), Register::FS | Register::GS);
     // The count of a repeated one is 32 bits wide where the address is.
-    (!used.base().is_gpr32()).then(|| Mem::at(crate::asm::Gpr(base), 0))
+    (!is_elsewhere && !used.base().is_gpr32()).then(|| Mem::at(crate::asm::Gpr(base), 0))
 }
 
 fn add_sites(
@@ -623,6 +626,8 @@ fn add_sites(
         } else {
             let shape = if is_bit_string {
                 gpr(instruction.op1_register()).map_or(Shape::Plain, Shape::Bit)
+            } else if instruction.mnemonic() == Mnemonic::Xlatb {
+                Shape::ByAl
             } else if needs_alignment(instruction, size) {
                 Shape::Aligned
             } else {

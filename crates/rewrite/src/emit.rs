@@ -22,7 +22,7 @@ use crate::{
     flow::{Graph, ends, find_insn},
     masked::{Layout, Masked},
     plan::{Check, Crossing, Plan},
-    prelude::Settle,
+    prelude::{RANGE_SLOT, Settle},
     tables::{Entry, Table},
 };
 
@@ -451,6 +451,7 @@ impl<'a> Emitter<'a> {
             Shape::Repeated => self.range(self.site(check)),
             Shape::Searched => self.search_begins(self.site(check)),
             Shape::Bit(register) => self.bit(self.site(check), register),
+            Shape::ByAl => self.by_al(self.site(check)),
             Shape::Masked(Masked { layout: Layout::Indexed(index), mask, element, count }) => {
                 self.gather(self.site(check), mask, index, element, count);
             }
@@ -557,10 +558,7 @@ impl<'a> Emitter<'a> {
                 self.settle_masked(Gpr(check.scratch), site, masked);
                 continue;
             }
-            for (offset, class) in pieces(site.size) {
-                self.asm.lea(Gpr(check.scratch), site.mem.plus(offset));
-                self.settle(Gpr(check.scratch), Settle { class, kind: site.kind });
-            }
+            self.settle_site(Gpr(check.scratch), site, site.mem);
         }
         self.asm.bind(done);
         if check.save_flags {
@@ -617,6 +615,17 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Settles an access to `mem`, which does not use `register`; that and the flags are lost.
+    fn settle_site(&mut self, register: Gpr, site: &Site, mem: Mem) {
+        let settle = Settle::of(site);
+        if settle.class == Settle::ODD {
+            self.asm.mov_imm(register, site.size.into());
+            self.asm.store(self.slot(RANGE_SLOT as i32), register);
+        }
+        self.asm.lea(register, mem);
+        self.settle(register, settle);
+    }
+
     /// Calls a settle routine for the address in `register`; flags are lost.
     fn settle(&mut self, register: Gpr, settle: Settle) {
         self.asm.move_rsp(-128);
@@ -638,16 +647,4 @@ fn compares(granules: u8) -> [Option<(u8, u8)>; 2] {
     } else {
         [Some((0, largest)), Some((granules - second, second))]
     }
-}
-
-/// An access of any size as pieces of powers of two: offset and log2 of the size.
-fn pieces(size: u16) -> impl Iterator<Item = (i32, u8)> {
-    let mut done = 0;
-    core::iter::from_fn(move || {
-        let rest = size - done;
-        let class = rest.checked_ilog2()?.min(6);
-        let offset = done;
-        done += 1 << class;
-        Some((i32::from(offset), class as u8))
-    })
 }

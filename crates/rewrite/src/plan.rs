@@ -212,7 +212,10 @@ fn filter(group: &Group, walks: bool, code: &Decoded) -> (Mem, Crossing, u8) {
         site.mem.disp == group.lo && i32::from(site.size) == size
     });
     let is_indexed = matches!(group.shape, Shape::Masked(Masked { layout: Layout::Indexed(_), .. }));
-    if size > SPAN || is_indexed || matches!(group.shape, Shape::Repeated | Shape::Searched | Shape::Bit(_)) {
+    if size > SPAN
+        || is_indexed
+        || matches!(group.shape, Shape::Repeated | Shape::Searched | Shape::Bit(_) | Shape::ByAl)
+    {
         return (at, Crossing::Always, 0);
     }
     if single && size == 1 {

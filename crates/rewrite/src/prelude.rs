@@ -17,6 +17,7 @@ use memcheck_model::AccessKind;
 use crate::{
     Config,
     asm::{Asm, Cond, Gpr, Mem},
+    decode::Site,
 };
 
 /// How long the prelude is.
@@ -69,6 +70,8 @@ pub struct Report {
     pub kind: AccessKind,
     /// Its size in bytes, or `None` when that is in [`RANGE_SLOT`].
     pub size_bytes: Option<u64>,
+    /// Whether it touches many elements, one of which is at fault.
+    pub repeats: bool,
 }
 
 /// What the report with these ten bytes after its return address is about.
@@ -76,23 +79,37 @@ pub struct Report {
 pub fn describe_report(after_return: &[u8; 10]) -> Report {
     let description = after_return[9];
     let kind = if description & 8 == 0 { AccessKind::Read } else { AccessKind::Write };
-    let size_bytes = (description & 7 != 7).then(|| 1 << (description & 7));
-    Report { kind, size_bytes }
+    let class = description & !8;
+    let size_bytes = (class & Settle::RANGE != Settle::RANGE).then(|| 1 << class);
+    Report { kind, size_bytes, repeats: class == Settle::RANGE }
 }
 
 /// Which routine settles an access, and the description of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settle {
-    /// log2 of the size, 7 for a range.
+    /// log2 of the size, or one of the below, with the size in [`RANGE_SLOT`].
     pub class: u8,
     pub kind: AccessKind,
 }
 
 impl Settle {
+    /// Many elements.
     pub const RANGE: u8 = 7;
+    /// One access, whose size has no class.
+    pub const ODD: u8 = 0x10 | Self::RANGE;
+
+    /// For one access.
+    pub fn of(site: &Site) -> Self {
+        let class = if site.size.is_power_of_two() && site.size <= 64 {
+            site.size.trailing_zeros() as u8
+        } else {
+            Self::ODD
+        };
+        Self { class, kind: site.kind }
+    }
 
     pub fn offset(self) -> u64 {
-        64 + u64::from(self.class) * ROUTINE_BYTES as u64
+        64 + u64::from(self.class & Self::RANGE) * ROUTINE_BYTES as u64
     }
 
     pub fn description(self) -> u8 {

@@ -26,7 +26,7 @@ pub fn report(frame: &mut Frame) {
         heap::damage_is_known(bad, range.end());
     }
     // What touches many elements goes wrong at one of them.
-    let at_fault = if description.size_bytes.is_some() { addr } else { bad };
+    let at_fault = if description.repeats { bad } else { addr };
     let rsp = Addr(frame.rsp());
     let described = parts::describe(bad, rsp);
     let mut frames = [Pc(0); MAX_FRAMES];

@@ -134,6 +134,16 @@ impl<'a> Emitter<'a> {
         self.give_back(Self::WORK);
     }
 
+    /// The byte of a table that `al` numbers (SDM, XLAT).
+    pub(super) fn by_al(&mut self, site: &Site) {
+        self.keep(Self::WORK);
+        self.asm.mov(Gpr::RCX, Gpr::RAX);
+        self.asm.and_u32(Gpr::RCX, 0xff);
+        self.asm.lea(Gpr::RCX, Mem { index: Some((Gpr::RCX.0, 1)), ..site.mem });
+        self.settle(Gpr::RCX, Settle { class: 0, kind: site.kind });
+        self.give_back(Self::WORK);
+    }
+
     /// Settles the elements that a mask selects, until one is bad; flags are lost, and so is `address`.
     pub(super) fn settle_masked(&mut self, address: Gpr, site: &Site, masked: Masked) {
         let bits = if address == Gpr::RCX { Gpr::RDX } else { Gpr::RCX };

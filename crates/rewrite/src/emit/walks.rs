@@ -1,10 +1,9 @@
 //! What is laid for loops that walk along arrays; see `walks`.
 
-use super::{Emitter, pieces};
+use super::Emitter;
 use crate::{
     asm::{Cond, Gpr, Label, Mem},
     blob::Part,
-    prelude::Settle,
     walks::{SHORT, Stride, Walk},
 };
 
@@ -145,10 +144,7 @@ impl<'a> Emitter<'a> {
         for &(site, mem) in &stride.sites {
             let site = &self.code.sites[site as usize];
             self.mark(&self.code.insns[site.insn as usize], Part::Check);
-            for (offset, class) in pieces(site.size) {
-                self.asm.lea(address, mem.plus(offset));
-                self.settle(address, Settle { class, kind: site.kind });
-            }
+            self.settle_site(address, site, mem);
         }
         self.asm.mov_imm(turns, 0);
         self.asm.jmp(next);

@@ -9,6 +9,10 @@ typedef long v32 __attribute__((vector_size(32), aligned(1), may_alias));
   u64 loadi##width(char *p, u64 v, long i) { return (u64)*(volatile t##width *)(p + i); } \
   void storei##width(char *p, u64 v, long i) { *(volatile t##width *)(p + i) = (type)v; }
 FORM(1, unsigned char) FORM(2, u16) FORM(4, u32) FORM(8, u64)
+typedef long double t10 __attribute__((aligned(1), may_alias));
+u64 load10(t10 *p) { return *(volatile t10 *)p != 0; }
+void store10(t10 *p) { *(volatile t10 *)p = 1; }
+void store108(char *p) { __asm__ volatile("fnsave %0" : "=m"(*(char (*)[108])p)); }
 u64 load16(v16 *p) { v16 v = *(volatile v16 *)p; return v[0]; }
 void store16(v16 *p, u64 v) { v16 x = {v, v}; *(volatile v16 *)p = x; }
 u64 load32(v32 *p) { v32 v = *(volatile v32 *)p; return v[0]; }

@@ -18,6 +18,8 @@ void clear(u8 *p, u64 n) { for (u64 i = 0; i < n; i++) ((volatile u8 *)p)[i] = 0
 UP(find1, "repne scasb", "+D"(p), "a"(9))
 UP(findback1, "std; repne scasb; cld", "+D"(p), "a"(9))
 UP(same1, "repe cmpsb", "+S"(p), "D"(other))
+// xlat takes al alone.
+u64 byal(u8 *p, u64 n) { __asm__ volatile("xlatb" : "+a"(n) : "b"(p) : "memory"); return n; }
 #ifdef __AVX2__
 #include <immintrin.h>
 static __m256i spread4(u64 m) { int v[8]; for (int i = 0; i < 8; i++) v[i] = -(int)(m >> i & 1); return _mm256_loadu_si256((void *)v); }
