@@ -24,14 +24,14 @@ use super::{
     count, fronts, gate,
     image::{Image, ProgramHeader},
     landings::Landings,
-    shadow_map,
+    pristine, shadow_map,
     stands::{self, Stand},
     syscalls,
     watched::{PastFronts, Watched, file_name, tell_unwatched},
 };
 use crate::{
     forked_page, heap,
-    sys::{self, memory, signal},
+    sys::{self, memory, process, signal},
     thread, tool_heap,
 };
 
@@ -40,6 +40,8 @@ struct Engine {
     config: Config,
     /// Counts the forks that led here.
     generation: u64,
+    /// Whether a debugger traced the process when it began.
+    is_traced: bool,
     /// A word that fork wipes: zero tells a child that it is one, before any handler of fork runs.
     is_own: &'static AtomicU64,
     /// By index, which thunks push; none where a module was unloaded.
@@ -96,8 +98,10 @@ pub fn begin(options: &Options) {
     if let Some(heap) = heap::find() {
         syscalls::begin(heap.layout().range());
     }
+    let engine =
+        Engine { config, generation: 0, is_traced: process::is_traced(), is_own, modules: Vec::new() };
     // SAFETY: the process' only thread.
-    unsafe { *ENGINE.0.get() = Some(Engine { config, generation: 0, is_own, modules: Vec::new() }) };
+    unsafe { *ENGINE.0.get() = Some(engine) };
     IS_ON.store(true, Ordering::Release);
     count(Counter::AccessChecks, 1);
 }
@@ -121,6 +125,12 @@ pub fn module_loaded(path: &[u8], bias: u64, headers: &[ProgramHeader], is_go: b
         let Some(image) = Image::new(bias, headers).filter(|_| !gate::TRANSLATE.is_orphaned()) else {
             return;
         };
+        if engine.is_traced && pristine::has_breakpoints(path, &image) {
+            return tell_unwatched(
+                name,
+                "its accesses are not checked, as a debugger has set breakpoints in it",
+            );
+        }
         let index = engine.modules.len();
         let generation = engine.current_generation();
         let Some(watched) = Watched::new(&engine.config, generation, index, path, image, is_go) else {

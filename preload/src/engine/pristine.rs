@@ -12,7 +12,7 @@ use memcheck_rewrite::Segment;
 use super::image::Image;
 use crate::{
     maps,
-    sys::{self, Errno, file::File},
+    sys::{self, Errno, file::File, memory},
 };
 
 const PAGE: u64 = 4096;
@@ -38,6 +38,21 @@ pub fn keep(path: &[u8], image: &Image) -> Option<(Vec<Segment<'static>>, Vec<Ad
         held.push(mapping);
     }
     Some((text, held))
+}
+
+/// Whether a debugger has set breakpoints in the module's code. It puts the bytes back that it found, sooner or later.
+pub fn has_breakpoints(path: &[u8], image: &Image) -> bool {
+    const BREAKPOINT: u8 = 0xcc; // int3
+    image.text.iter().zip(&image.text_offsets).any(|(&range, offset)| {
+        let (Some(offset), Some(now)) = (*offset, image.bytes(range)) else { return false };
+        let Ok(Some(file)) = map(path, range, offset) else { return false };
+        let first = file.start().0 + range.start().0 % PAGE;
+        // SAFETY: the mapping just made holds the pages of the segment.
+        let original = unsafe { core::slice::from_raw_parts(first as *const u8, now.len()) };
+        let is_set = now.iter().zip(original).any(|(&now, &original)| now == BREAKPOINT && now != original);
+        memory::unmap(file.start(), file.size().0);
+        is_set
+    })
 }
 
 /// The pages of the segment at `range`.

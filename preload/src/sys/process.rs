@@ -1,6 +1,6 @@
 //! Who we are, and how to end.
 
-use super::{abort, syscall};
+use super::{abort, file::File, syscall};
 
 const SYS_GETPID: i64 = 39;
 const SYS_GETPPID: i64 = 110;
@@ -62,6 +62,19 @@ fn link_target_in(path: &core::ffi::CStr, into: &mut [u8]) -> usize {
     unsafe { syscall(SYS_READLINK, args) }.unwrap_or(0) as usize
 }
 
+/// Whether a debugger traces the process, or any other program by ptrace.
+pub fn is_traced() -> bool {
+    let mut status = [0; 1024];
+    let len = File::open(b"/proc/self/status\0", false).and_then(|file| file.read(&mut status)).unwrap_or(0);
+    tracer_in(&status[..len]).is_some_and(|pid| pid != 0)
+}
+
+/// The tracer's id, of /proc/PID/status.
+fn tracer_in(status: &[u8]) -> Option<u32> {
+    let pid = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"TracerPid:\t"))?;
+    core::str::from_utf8(pid).ok()?.parse().ok()
+}
+
 /// Whether the page at `addr` is mapped.
 pub fn is_mapped(addr: u64) -> bool {
     const SYS_MINCORE: i64 = 27;
@@ -80,6 +93,13 @@ pub fn yield_now() {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn tracer_is_found_in_the_kernels_text() {
+        let status = b"Name:\tp\nPPid:\t7\nTracerPid:\t12\nUid:\t0\t0\n";
+        assert_eq!(super::tracer_in(status), Some(12));
+        assert_eq!(super::tracer_in(b"Name:\tTracerPid:\t12\n"), None);
+    }
+
     #[test]
     fn program_on_the_processor_is_not_emulated() {
         assert!(!super::is_emulated());
