@@ -32,6 +32,8 @@ pub(crate) enum Layout {
     Apart,
     /// The selected ones next to each other, from the address.
     Together,
+    /// One for all that are selected.
+    Same,
     /// Element `i` where entry `i` of an index vector says.
     Indexed(Index),
 }
@@ -62,7 +64,9 @@ pub(crate) struct Masked {
 
 /// Whether which bytes are touched depends on a mask.
 pub(crate) fn is_masked(instruction: &Instruction) -> bool {
-    instruction.op_mask() != Register::None || instruction.is_vsib() || sign_mask(instruction).is_some()
+    instruction.op_mask() != Register::None && !touches_all(instruction)
+        || instruction.is_vsib()
+        || sign_mask(instruction).is_some()
 }
 
 /// What a masked instruction touches, and from which address, if its mask tells.
@@ -76,14 +80,16 @@ pub(crate) fn find(instruction: &Instruction) -> Option<(Mem, Masked)> {
     let (mask, layout) = match sign_mask(instruction) {
         Some(mask) => (mask, Layout::Apart),
         None if is_packing(instruction) => (Mask::Opmask(opmask.number() as u8), Layout::Together),
-        None if counts_elements(instruction) && !memory.is_broadcast() => {
-            (Mask::Opmask(opmask.number() as u8), Layout::Apart)
+        None if counts_elements(instruction) => {
+            let layout = if memory.is_broadcast() { Layout::Same } else { Layout::Apart };
+            (Mask::Opmask(opmask.number() as u8), layout)
         }
         None => return None,
     };
     let (element, count) = match mask {
         Mask::Bytes(_) => (1, 16),
         Mask::ShortBytes(_) => (1, 8),
+        _ if layout == Layout::Same => (element, vector_bytes(instruction)?.checked_div(element)?),
         _ => (element, size.checked_div(element)?),
     };
     let mem = match mask {
@@ -94,6 +100,12 @@ pub(crate) fn find(instruction: &Instruction) -> Option<(Mem, Masked)> {
         _ => crate::decode::operand(instruction)?,
     };
     Some((mem, Masked { mask, element: element as u8, count: count as u8, layout }))
+}
+
+/// How long the vectors are that an instruction works on.
+fn vector_bytes(instruction: &Instruction) -> Option<usize> {
+    let registers = (0..instruction.op_count()).map(|op| instruction.op_register(op));
+    registers.filter(|register| register.is_vector_register()).map(Register::size).next()
 }
 
 fn find_indexed(instruction: &Instruction) -> Option<(Mem, Masked)> {
@@ -162,7 +174,8 @@ fn is_packing(instruction: &Instruction) -> bool {
     )
 }
 
-/// Whether the mask has one bit for each element of the operand, and what it does not select is not touched.
+/// Whether the mask has one bit for each element of the operand, and what it does not select is not touched (or, where
+/// the operand is one element for all, that is not touched when nothing is selected).
 fn counts_elements(instruction: &Instruction) -> bool {
     use Mnemonic as M;
     matches!(
@@ -205,6 +218,46 @@ fn counts_elements(instruction: &Instruction) -> bool {
             | M::Vmulpd
             | M::Vdivps
             | M::Vdivpd
+            | M::Vsqrtps
+            | M::Vsqrtpd
+            | M::Vmaxps
+            | M::Vmaxpd
+            | M::Vminps
+            | M::Vminpd
+            | M::Vandps
+            | M::Vandpd
+            | M::Vandnps
+            | M::Vandnpd
+            | M::Vorps
+            | M::Vorpd
+            | M::Vxorps
+            | M::Vxorpd
+            | M::Vblendmps
+            | M::Vblendmpd
+            | M::Vfmadd132ps
+            | M::Vfmadd213ps
+            | M::Vfmadd231ps
+            | M::Vfmadd132pd
+            | M::Vfmadd213pd
+            | M::Vfmadd231pd
+            | M::Vfmsub132ps
+            | M::Vfmsub213ps
+            | M::Vfmsub231ps
+            | M::Vfmsub132pd
+            | M::Vfmsub213pd
+            | M::Vfmsub231pd
+            | M::Vfnmadd132ps
+            | M::Vfnmadd213ps
+            | M::Vfnmadd231ps
+            | M::Vfnmadd132pd
+            | M::Vfnmadd213pd
+            | M::Vfnmadd231pd
+            | M::Vfnmsub132ps
+            | M::Vfnmsub213ps
+            | M::Vfnmsub231ps
+            | M::Vfnmsub132pd
+            | M::Vfnmsub213pd
+            | M::Vfnmsub231pd
             | M::Vpaddb
             | M::Vpaddw
             | M::Vpaddd
@@ -215,12 +268,70 @@ fn counts_elements(instruction: &Instruction) -> bool {
             | M::Vpsubq
             | M::Vpmullw
             | M::Vpmulld
+            | M::Vpmullq
+            | M::Vpmulhw
+            | M::Vpmulhuw
+            | M::Vpaddsb
+            | M::Vpaddsw
+            | M::Vpaddusb
+            | M::Vpaddusw
+            | M::Vpsubsb
+            | M::Vpsubsw
+            | M::Vpsubusb
+            | M::Vpsubusw
+            | M::Vpavgb
+            | M::Vpavgw
+            | M::Vpmaxsb
+            | M::Vpmaxsw
+            | M::Vpmaxsd
+            | M::Vpmaxsq
+            | M::Vpmaxub
+            | M::Vpmaxuw
+            | M::Vpmaxud
+            | M::Vpmaxuq
+            | M::Vpminsb
+            | M::Vpminsw
+            | M::Vpminsd
+            | M::Vpminsq
+            | M::Vpminub
+            | M::Vpminuw
+            | M::Vpminud
+            | M::Vpminuq
+            | M::Vpabsb
+            | M::Vpabsw
+            | M::Vpabsd
+            | M::Vpabsq
             | M::Vpandd
             | M::Vpandq
+            | M::Vpandnd
+            | M::Vpandnq
             | M::Vpord
             | M::Vporq
             | M::Vpxord
             | M::Vpxorq
+            | M::Vpternlogd
+            | M::Vpternlogq
+            | M::Vpsllvw
+            | M::Vpsllvd
+            | M::Vpsllvq
+            | M::Vpsrlvw
+            | M::Vpsrlvd
+            | M::Vpsrlvq
+            | M::Vpsravw
+            | M::Vpsravd
+            | M::Vpsravq
+            | M::Vprolvd
+            | M::Vprolvq
+            | M::Vprorvd
+            | M::Vprorvq
+            | M::Vpblendmb
+            | M::Vpblendmw
+            | M::Vpblendmd
+            | M::Vpblendmq
+            | M::Vcvtdq2ps
+            | M::Vcvtps2dq
+            | M::Vcvttps2dq
+            | M::Vcvtudq2ps
             | M::Vpcmpb
             | M::Vpcmpub
             | M::Vpcmpw
@@ -239,5 +350,66 @@ fn counts_elements(instruction: &Instruction) -> bool {
             | M::Vpcmpgtq
             | M::Vcmpps
             | M::Vcmppd
+            | M::Vptestmb
+            | M::Vptestmw
+            | M::Vptestmd
+            | M::Vptestmq
+            | M::Vptestnmb
+            | M::Vptestnmw
+            | M::Vptestnmd
+            | M::Vptestnmq
+    )
+}
+
+/// Whether the whole operand is touched in spite of a mask: SDM vol. 2, exceptions of class E4NF and E5NF.
+fn touches_all(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Vpermd
+            | M::Vpermq
+            | M::Vpermps
+            | M::Vpermpd
+            | M::Vpermw
+            | M::Vpermi2d
+            | M::Vpermi2q
+            | M::Vpermi2ps
+            | M::Vpermi2pd
+            | M::Vpermi2w
+            | M::Vpermt2d
+            | M::Vpermt2q
+            | M::Vpermt2ps
+            | M::Vpermt2pd
+            | M::Vpermt2w
+            | M::Vpermilps
+            | M::Vpermilpd
+            | M::Vshufps
+            | M::Vshufpd
+            | M::Vpshufb
+            | M::Vpshufd
+            | M::Vunpcklps
+            | M::Vunpcklpd
+            | M::Vunpckhps
+            | M::Vunpckhpd
+            | M::Vpunpcklbw
+            | M::Vpunpcklwd
+            | M::Vpunpckldq
+            | M::Vpunpcklqdq
+            | M::Vpunpckhbw
+            | M::Vpunpckhwd
+            | M::Vpunpckhdq
+            | M::Vpunpckhqdq
+            | M::Vpacksswb
+            | M::Vpackssdw
+            | M::Vpackuswb
+            | M::Vpackusdw
+            | M::Valignd
+            | M::Valignq
+            | M::Vpalignr
+            | M::Vpmaddwd
+            | M::Vpmaddubsw
+            | M::Vmovddup
+            | M::Vmovshdup
+            | M::Vmovsldup
     )
 }

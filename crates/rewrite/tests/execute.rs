@@ -514,6 +514,20 @@ fn repeated_string_instructions_are_checked_as_far_as_they_go() {
 }
 
 #[test]
+fn what_no_mask_spares_is_checked_whole() {
+    let _guard = exclusive();
+    for library in spans().iter().filter(|library| library.copies.contains_key("k4all")) {
+        let start = block(100);
+        for (mask, offset) in [0, 1, 0xffff].into_iter().flat_map(|mask| (0..100).map(move |at| (mask, at))) {
+            library.call(true, "k4all", [start + offset, mask, 0]);
+            let told: Vec<_> = library.reports().iter().map(|report| (report.1, report.2)).collect();
+            let bad = (offset > 100 - 64).then_some((start + offset, 64));
+            assert_eq!(told, Vec::from_iter(bad), "{mask:#x} at {offset}");
+        }
+    }
+}
+
+#[test]
 fn bytes_that_al_numbers_are_checked_whatever_the_rest_of_rax_holds() {
     let _guard = exclusive();
     for library in spans() {
@@ -558,6 +572,10 @@ fn masked_accesses_touch_what_their_mask_selects() {
         ("k4store", 4, 16, Lies::Apart),
         ("k4add", 4, 16, Lies::Apart),
         ("k8store", 8, 4, Lies::Apart),
+        ("k4max", 4, 16, Lies::Apart),
+        ("k1blend", 1, 64, Lies::Apart),
+        ("k8fma", 8, 4, Lies::Apart),
+        ("k4same", 4, 16, Lies::Every(0)),
         ("pack4load", 4, 16, Lies::Together),
         ("pack8store", 8, 8, Lies::Together),
         ("kgather4", 4, 16, Lies::Every(8)),

@@ -154,8 +154,12 @@ impl<'a> Emitter<'a> {
         self.asm.store(self.slot(4), bits);
         self.load_mask(bits, masked.mask, masked.count);
         let apart = masked.layout == Layout::Apart;
-        if !apart {
+        if masked.layout == Layout::Together {
             self.asm.popcnt(bits, bits);
+        } else if masked.layout == Layout::Same {
+            self.asm.test(bits);
+            self.asm.jcc(Cond::Equal, done);
+            self.asm.mov_imm(bits, 1);
         }
         self.asm.bind(again);
         self.asm.test(bits);

@@ -49,6 +49,13 @@ u64 k4add(u8 *p, u64 m) { __m512i v = _mm512_maskz_add_epi32(m, _mm512_set1_epi3
 void k8store(u8 *p, u64 m) { _mm256_mask_storeu_epi64(p, m, _mm256_set1_epi32(3)); }
 u64 pack4load(u8 *p, u64 m) { __m512i v = _mm512_maskz_expandloadu_epi32(m, p); return ((u64 *)&v)[0]; }
 void pack8store(u8 *p, u64 m) { _mm512_mask_compressstoreu_epi64(p, m, _mm512_set1_epi32(3)); }
+#define MASKED(name, insn) u64 name(u8 *p, u64 m) { \
+  __asm__ volatile("kmovq %1, %%k1; " insn "%{%%k1%}" : : "r"(p), "r"(m) : "memory", "xmm1", "xmm2", "k1"); return 0; }
+MASKED(k4max, "vpmaxsd (%0), %%zmm1, %%zmm2")
+MASKED(k1blend, "vpblendmb (%0), %%zmm1, %%zmm2")
+MASKED(k8fma, "vfmadd231pd (%0), %%ymm1, %%ymm2")
+MASKED(k4same, "vpaddd (%0)%{1to16%}, %%zmm1, %%zmm2")
+MASKED(k4all, "vpermd (%0), %%zmm1, %%zmm2")
 u64 kgather4(u8 *p, u64 m) {
   __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   __m512i v = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), m, at, p, 4); return ((u64 *)&v)[0];
