@@ -4,6 +4,7 @@
 //! Invariant: `finish` fails only when a displacement does not fit 32 bits; `fits` then is false.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::decode::Set;
 
@@ -31,43 +32,76 @@ pub(crate) enum Cond {
     GreaterEqual = 13,
 }
 
-/// What an address is computed from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What an address is computed from. Small, as it is compared and copied a lot.
+///
+/// ```text
+///  parts  0..5 base + 1   5..10 index + 1   10..12 log2 of the index' scale   12 thread   13 narrow
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mem {
-    pub base: Option<u8>,
-    /// Register and scale (1, 2, 4, 8).
-    pub index: Option<(u8, u8)>,
+    parts: u32,
     pub disp: i32,
-    /// An absolute address to reach from the instruction pointer; base, index and disp are unused.
-    pub absolute: Option<u64>,
-    pub thread: bool,
-    /// Registers are read as 32 bits wide.
-    pub narrow: bool,
 }
 
 impl Mem {
-    const NONE: Self =
-        Self { base: None, index: None, disp: 0, absolute: None, thread: false, narrow: false };
+    const THREAD: u32 = 1 << 12;
+    const NARROW: u32 = 1 << 13;
+
+    /// The address `disp`.
+    pub const fn absolute(disp: i32) -> Self {
+        Self { parts: 0, disp }
+    }
 
     pub const fn at(base: Gpr, disp: i32) -> Self {
-        Self { base: Some(base.0), disp, ..Self::NONE }
+        Self { parts: base.0 as u32 + 1, disp }
     }
 
     pub const fn indexed(base: Gpr, index: Gpr, scale: u8, disp: i32) -> Self {
-        Self { base: Some(base.0), index: Some((index.0, scale)), disp, ..Self::NONE }
+        Self::at(base, disp).with_index(index, scale)
     }
 
     pub const fn fs(disp: i32) -> Self {
-        Self { disp, thread: true, ..Self::NONE }
+        Self { parts: Self::THREAD, disp }
     }
 
-    pub const fn rip(absolute: u64) -> Self {
-        Self { absolute: Some(absolute), ..Self::NONE }
+    /// The same with another index or the first, and its scale (1, 2, 4, 8).
+    pub const fn with_index(self, index: Gpr, scale: u8) -> Self {
+        let index = (index.0 as u32 + 1) << 5 | scale.trailing_zeros() << 10;
+        Self { parts: self.parts & !(0x7f << 5) | index, ..self }
+    }
+
+    /// The same with registers that are read as 32 bits wide.
+    pub const fn narrowed(self) -> Self {
+        Self { parts: self.parts | Self::NARROW, ..self }
+    }
+
+    pub const fn with_disp(self, disp: i32) -> Self {
+        Self { disp, ..self }
     }
 
     /// The same further on by `bytes`.
     pub const fn plus(self, bytes: i32) -> Self {
-        Self { disp: self.disp.wrapping_add(bytes), ..self }
+        self.with_disp(self.disp.wrapping_add(bytes))
+    }
+
+    pub fn base(&self) -> Option<u8> {
+        (self.parts as u8 & 0x1f).checked_sub(1)
+    }
+
+    /// Register and scale.
+    pub fn index(&self) -> Option<(u8, u8)> {
+        let index = ((self.parts >> 5) as u8 & 0x1f).checked_sub(1)?;
+        Some((index, 1 << (self.parts >> 10 & 3)))
+    }
+
+    /// Whether it counts from the thread pointer.
+    pub const fn is_thread(&self) -> bool {
+        self.parts & Self::THREAD != 0
+    }
+
+    /// Whether registers are read as 32 bits wide.
+    pub const fn is_narrow(&self) -> bool {
+        self.parts & Self::NARROW != 0
     }
 
     /// Whether the address depends on `register`.
@@ -76,8 +110,29 @@ impl Mem {
     }
 
     /// The registers that the address depends on.
-    pub fn registers(&self) -> Set {
-        self.base.map_or(0, |base| 1 << base) | self.index.map_or(0, |(index, _)| 1 << index)
+    pub const fn registers(&self) -> Set {
+        // The lowest bit stands for none.
+        (1 << (self.parts & 0x1f) | 1 << (self.parts >> 5 & 0x1f)) >> 1
+    }
+}
+
+impl fmt::Debug for Mem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:?} + {:?} + {}]", self.base(), self.index(), self.disp)
+    }
+}
+
+/// What an instruction finds its operand in memory by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operand {
+    Mem(Mem),
+    /// This address, from the instruction pointer.
+    Rip(u64),
+}
+
+impl From<Mem> for Operand {
+    fn from(mem: Mem) -> Self {
+        Self::Mem(mem)
     }
 }
 
@@ -221,27 +276,35 @@ impl Asm {
     }
 
     /// An instruction with a ModRM operand; `after` is how many bytes of immediate will follow.
-    fn modrm(&mut self, wide: bool, opcode: &[u8], reg: u8, mem: Mem, after: u64) {
-        if mem.thread {
+    fn modrm(&mut self, wide: bool, opcode: &[u8], reg: u8, operand: impl Into<Operand>, after: u64) {
+        let mem = match operand.into() {
+            Operand::Mem(mem) => mem,
+            Operand::Rip(target) => {
+                let rex = u8::from(wide) << 3 | (reg >> 3) << 2;
+                if rex != 0 {
+                    self.bytes.push(0x40 | rex);
+                }
+                self.raw(opcode);
+                self.bytes.push((reg & 7) << 3 | 5);
+                self.rel32(target, after);
+                return;
+            }
+        };
+        if mem.is_thread() {
             self.bytes.push(0x64);
         }
-        if mem.narrow {
+        if mem.is_narrow() {
             self.bytes.push(0x67);
         }
-        let (base, index) = (mem.base.unwrap_or(0), mem.index.map_or(0, |(index, _)| index));
+        let (base, index) = (mem.base().unwrap_or(0), mem.index().map_or(0, |(index, _)| index));
         let rex = u8::from(wide) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
         if rex != 0 {
             self.bytes.push(0x40 | rex);
         }
         self.raw(opcode);
         let reg = (reg & 7) << 3;
-        if let Some(target) = mem.absolute {
-            self.bytes.push(reg | 5);
-            self.rel32(target, after);
-            return;
-        }
-        let Some(base) = mem.base else {
-            let (index, scale) = mem.index.unwrap_or((4, 1));
+        let Some(base) = mem.base() else {
+            let (index, scale) = mem.index().unwrap_or((4, 1));
             self.raw(&[reg | 4, (scale.trailing_zeros() as u8) << 6 | (index & 7) << 3 | 5]);
             self.raw(&mem.disp.to_le_bytes());
             return;
@@ -252,8 +315,8 @@ impl Asm {
             Ok(_) => 0x40,
             Err(_) => 0x80,
         };
-        if mem.index.is_some() || base & 7 == 4 {
-            let (index, scale) = mem.index.unwrap_or((4, 1));
+        if mem.index().is_some() || base & 7 == 4 {
+            let (index, scale) = mem.index().unwrap_or((4, 1));
             let sib = (scale.trailing_zeros() as u8) << 6 | (index & 7) << 3 | base & 7;
             self.raw(&[mode | reg | 4, sib]);
         } else {
@@ -274,7 +337,7 @@ impl Asm {
         self.modrm(true, &[0x8d], to.0, mem, 0);
     }
 
-    pub fn load(&mut self, to: Gpr, mem: Mem) {
+    pub fn load(&mut self, to: Gpr, mem: impl Into<Operand>) {
         self.modrm(true, &[0x8b], to.0, mem, 0);
     }
 
@@ -305,15 +368,15 @@ impl Asm {
         self.modrm(true, &[0x89], from.0, mem, 0);
     }
 
-    pub fn add_mem(&mut self, to: Gpr, mem: Mem) {
+    pub fn add_mem(&mut self, to: Gpr, mem: impl Into<Operand>) {
         self.modrm(true, &[0x03], to.0, mem, 0);
     }
 
-    pub fn sub_mem(&mut self, to: Gpr, mem: Mem) {
+    pub fn sub_mem(&mut self, to: Gpr, mem: impl Into<Operand>) {
         self.modrm(true, &[0x2b], to.0, mem, 0);
     }
 
-    pub fn cmp_mem(&mut self, left: Gpr, mem: Mem) {
+    pub fn cmp_mem(&mut self, left: Gpr, mem: impl Into<Operand>) {
         self.modrm(true, &[0x3b], left.0, mem, 0);
     }
 
@@ -548,11 +611,11 @@ impl Asm {
         self.rel32(target, 0);
     }
 
-    pub fn jmp_mem(&mut self, mem: Mem) {
+    pub fn jmp_mem(&mut self, mem: impl Into<Operand>) {
         self.modrm(false, &[0xff], 4, mem, 0);
     }
 
-    pub fn call_mem(&mut self, mem: Mem) {
+    pub fn call_mem(&mut self, mem: impl Into<Operand>) {
         self.modrm(false, &[0xff], 2, mem, 0);
     }
 }

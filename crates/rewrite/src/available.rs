@@ -32,7 +32,7 @@ impl Fact {
         let end = site.mem.disp.checked_add(i32::from(site.size))?;
         let writes = site.kind == AccessKind::Write;
         matches!(site.shape, Shape::Plain | Shape::Aligned).then_some(Self {
-            mem: Mem { disp: 0, ..site.mem },
+            mem: site.mem.with_disp(0),
             start: site.mem.disp,
             end,
             writes,
@@ -77,11 +77,11 @@ fn has(bits: &[u64], index: usize) -> bool {
 /// For each site whether it needs no check. `skipped` sites are no evidence.
 pub(crate) fn find_repeats(code: &Decoded, graph: &Graph, skipped: &[bool]) -> Vec<bool> {
     let mut repeats = alloc::vec![false; code.sites.len()];
-    let facts = shared_facts(code, graph, skipped);
+    let (facts, fact_of) = shared_facts(code, graph, skipped);
     if facts.is_empty() || facts.len() * graph.blocks.len() > MOST_BITS {
         return repeats;
     }
-    let analysis = Analysis::new(code, graph, skipped, facts);
+    let analysis = Analysis::new(code, graph, facts, fact_of);
     let mut known = analysis.solve();
     for block in 0..graph.blocks.len() {
         analysis.walk(block, known.row_mut(block), |site, fact, known| {
@@ -93,20 +93,25 @@ pub(crate) fn find_repeats(code: &Decoded, graph: &Graph, skipped: &[bool]) -> V
     repeats
 }
 
-/// The facts about addresses that more than one block uses, sorted.
-fn shared_facts(code: &Decoded, graph: &Graph, skipped: &[bool]) -> Vec<Fact> {
-    let usable = code.sites.iter().zip(skipped).filter(|(_, skipped)| !**skipped);
-    let mut uses: Vec<(Fact, u32)> =
-        usable.filter_map(|(site, _)| Some((Fact::of(site)?, graph.block_of[site.insn as usize]))).collect();
+/// The facts about addresses that more than one block uses, sorted; and for each site its fact, if that is one.
+fn shared_facts(code: &Decoded, graph: &Graph, skipped: &[bool]) -> (Vec<Fact>, Vec<Option<u32>>) {
+    let usable = code.sites.iter().zip(skipped).enumerate().filter(|(_, (_, skipped))| !**skipped);
+    let mut uses: Vec<(Fact, usize)> =
+        usable.filter_map(|(index, (site, _))| Some((Fact::of(site)?, index))).collect();
     uses.sort_unstable();
-    let mut facts = Vec::new();
+    let (mut facts, mut fact_of) = (Vec::new(), alloc::vec![None; code.sites.len()]);
+    let block_of = |site: usize| graph.block_of[code.sites[site].insn as usize];
     for same in uses.chunk_by(|a, b| a.0.mem == b.0.mem) {
-        if same.iter().any(|(_, block)| *block != same[0].1) {
-            facts.extend(same.iter().map(|(fact, _)| *fact));
+        if same.iter().any(|&(_, site)| block_of(site) != block_of(same[0].1)) {
+            for &(fact, site) in same {
+                if facts.last() != Some(&fact) {
+                    facts.push(fact);
+                }
+                fact_of[site] = Some(facts.len() as u32 - 1);
+            }
         }
     }
-    facts.dedup();
-    facts
+    (facts, fact_of)
 }
 
 /// What an instruction does to the facts: its accesses tell some, then what it writes or calls ends some.
@@ -131,7 +136,7 @@ struct Analysis<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(code: &Decoded, graph: &'a Graph, skipped: &[bool], facts: Vec<Fact>) -> Self {
+    fn new(code: &Decoded, graph: &'a Graph, facts: Vec<Fact>, fact_of: Vec<Option<u32>>) -> Self {
         let mut uses = Rows::filled(facts.len().div_ceil(64), core::iter::repeat_n(false, 16));
         let mut used = 0;
         for (index, fact) in facts.iter().enumerate() {
@@ -141,10 +146,6 @@ impl<'a> Analysis<'a> {
                 set(uses.row_mut(register), index);
             });
         }
-        let find = |(site, skipped): (&Site, &bool)| {
-            if *skipped { None } else { facts.binary_search(&Fact::of(site)?).ok().map(|fact| fact as u32) }
-        };
-        let fact_of: Vec<Option<u32>> = code.sites.iter().zip(skipped).map(find).collect();
         let (mut steps, mut starts) = (Vec::new(), Vec::with_capacity(graph.blocks.len() + 1));
         let mut site = 0;
         for block in &graph.blocks {
@@ -172,32 +173,30 @@ impl<'a> Analysis<'a> {
     /// The facts about the same address as one's.
     fn same_mem(&self, fact: usize) -> impl Iterator<Item = usize> {
         let mem = self.facts[fact].mem;
-        let first = self.facts[..fact].iter().rposition(|other| other.mem != mem).map_or(0, |last| last + 1);
+        let first = self.facts.partition_point(|other| other.mem < mem);
         (first..self.facts.len()).take_while(move |&other| self.facts[other].mem == mem)
     }
 
     /// What is known before each block.
     fn solve(&self) -> Rows {
-        let words = self.uses.words;
         let blocks = &self.graph.blocks;
-        // A block's effect: known after = made | known before & kept.
-        let [made, kept] = [false, true].map(|all| {
-            let mut after = Rows::filled(words, core::iter::repeat_n(all, blocks.len()));
-            (0..blocks.len()).for_each(|block| self.walk(block, after.row_mut(block), |_, _, _| {}));
-            after
-        });
-        let mut before = Rows::filled(words, blocks.iter().map(|block| !block.entered));
+        let mut before = Rows::filled(self.uses.words, blocks.iter().map(|block| !block.entered));
+        let mut known = alloc::vec![0; self.uses.words];
+        let mut is_due = alloc::vec![true; blocks.len()];
         loop {
             let mut changed = false;
             for (index, block) in blocks.iter().enumerate() {
-                let effect = made.row(index).iter().zip(kept.row(index));
-                for (word, (&made, &kept)) in effect.enumerate() {
-                    let after = made | before.row(index)[word] & kept;
-                    for &next in &block.next {
-                        let met = &mut before.row_mut(next as usize)[word];
-                        changed |= *met & !after != 0;
-                        *met &= after;
+                if !core::mem::take(&mut is_due[index]) {
+                    continue;
+                }
+                known.copy_from_slice(before.row(index));
+                self.walk(index, &mut known, |_, _, _| {});
+                for next in block.next.iter().map(|&next| next as usize) {
+                    for (met, &known) in before.row_mut(next).iter_mut().zip(&known) {
+                        is_due[next] |= *met & !known != 0;
+                        *met &= known;
                     }
+                    changed |= is_due[next];
                 }
             }
             if !changed {

@@ -15,7 +15,7 @@ use memcheck_model::{AccessKind, Pc};
 
 use crate::{
     Module, Skip, SkipReason,
-    asm::Mem,
+    asm::{Gpr, Mem},
     masked::{self, Masked},
 };
 
@@ -115,6 +115,8 @@ pub(crate) enum Through {
     None,
     Register(u8),
     Memory(Mem),
+    /// Memory at the instruction's `rip_target`.
+    Static,
     /// One that has to be left native (segment override).
     Other,
 }
@@ -175,14 +177,16 @@ pub(crate) fn operand(instruction: &Instruction) -> Option<Mem> {
     if index.is_vector_register() || base == Register::RIP || base == Register::EIP {
         return None;
     }
-    let narrow = base.is_gpr32() || index.is_gpr32();
-    let index = (index.is_gpr32() || index.is_gpr64())
-        .then(|| (index.number() as u8, instruction.memory_index_scale() as u8));
-    let mut mem = Mem::at(crate::asm::Gpr(0), instruction.memory_displacement64() as i32);
-    mem.base = (base != Register::None).then(|| base.number() as u8);
-    mem.index = index;
-    mem.narrow = narrow;
-    Some(mem)
+    let mut mem = based(base, instruction.memory_displacement64() as i32);
+    if index.is_gpr32() || index.is_gpr64() {
+        mem = mem.with_index(Gpr(index.number() as u8), instruction.memory_index_scale() as u8);
+    }
+    Some(if base.is_gpr32() || index.is_gpr32() { mem.narrowed() } else { mem })
+}
+
+/// The address `disp` behind `base`, if that is a register.
+pub(crate) fn based(base: Register, disp: i32) -> Mem {
+    if base == Register::None { Mem::absolute(disp) } else { Mem::at(Gpr(base.number() as u8), disp) }
 }
 
 fn derive_of(instruction: &Instruction) -> Option<(u8, u8, bool)> {
@@ -493,7 +497,7 @@ fn describe(
         Flow::IndirectJump if instruction.op_kind(0) == OpKind::Register => {
             gpr(instruction.op_register(0)).map_or(Through::Other, Through::Register)
         }
-        Flow::IndirectJump if rip => Through::Memory(Mem::rip(instruction.ip_rel_memory_address())),
+        Flow::IndirectJump if rip => Through::Static,
         Flow::IndirectJump if segmented => Through::Other,
         Flow::IndirectJump => operand(instruction).map_or(Through::Other, Through::Memory),
         _ => Through::None,
@@ -568,7 +572,7 @@ fn string_operand(used: &UsedMemory) -> Option<Mem> {
     let base = gpr(used.base())?;
     let is_elsewhere = matches!(used.segment(), Register::FS | Register::GS);
     // The count of a repeated one is 32 bits wide where the address is.
-    (!is_elsewhere && !used.base().is_gpr32()).then(|| Mem::at(crate::asm::Gpr(base), 0))
+    (!is_elsewhere && !used.base().is_gpr32()).then(|| Mem::at(Gpr(base), 0))
 }
 
 fn add_sites(

@@ -15,7 +15,7 @@ use memcheck_model::Pc;
 use crate::{
     CALL_SLOT, CallTarget, Cell, CodeBlob, Config, Extent, Module, Part, PcMap, Place, Processor, Resolver,
     Skip, SkipReason, Stats, Stress, Syscalls,
-    asm::{Asm, Cond, Gpr, Label, Mem},
+    asm::{Asm, Cond, Gpr, Label, Mem, Operand},
     blob::Run,
     decode::{Decoded, Flow, Insn, Shape, Site, Through},
     discover::find_linkage_cell,
@@ -259,7 +259,7 @@ impl<'a> Emitter<'a> {
     fn hook(&mut self, cell: Cell) {
         self.asm.move_rsp(-128);
         self.asm.push(Gpr::RAX);
-        self.asm.call_mem(Mem::rip(self.place.prelude.0 + cell.offset()));
+        self.asm.call_mem(Operand::Rip(self.place.prelude.0 + cell.offset()));
     }
 
     fn bytes(&self, insn: &Insn) -> &'a [u8] {
@@ -298,7 +298,7 @@ impl<'a> Emitter<'a> {
 
     fn leave(&mut self, target: u64) {
         match self.target(target) {
-            CallTarget::Slot(slot) => self.asm.jmp_mem(Mem::rip(slot.0)),
+            CallTarget::Slot(slot) => self.asm.jmp_mem(Operand::Rip(slot.0)),
             CallTarget::Direct(copy) => self.asm.jmp_at(copy.0),
             CallTarget::Original => self.asm.jmp_at(target),
         }
@@ -308,7 +308,7 @@ impl<'a> Emitter<'a> {
         match self.target(target) {
             CallTarget::Slot(slot) => {
                 self.asm.raw(&[0x70 | code ^ 1, 6]);
-                self.asm.jmp_mem(Mem::rip(slot.0));
+                self.asm.jmp_mem(Operand::Rip(slot.0));
             }
             CallTarget::Direct(copy) => self.asm.jcc_at(code, copy.0),
             CallTarget::Original => self.asm.jcc_at(code, target),
@@ -321,10 +321,10 @@ impl<'a> Emitter<'a> {
             return;
         }
         match self.target(target) {
-            CallTarget::Slot(slot) => self.asm.call_mem(Mem::rip(slot.0)),
+            CallTarget::Slot(slot) => self.asm.call_mem(Operand::Rip(slot.0)),
             CallTarget::Direct(copy) => self.asm.call_at(copy.0),
             CallTarget::Original => match find_linkage_cell(self.module, Pc(target)) {
-                Some(cell) if !self.module.is_entry(Pc(target)) => self.asm.call_mem(Mem::rip(cell)),
+                Some(cell) if !self.module.is_entry(Pc(target)) => self.asm.call_mem(Operand::Rip(cell)),
                 _ => self.asm.call_at(target),
             },
         }
@@ -332,7 +332,7 @@ impl<'a> Emitter<'a> {
 
     /// Looks the target up in the module's jump map; what is not there is gone to natively.
     fn indirect_jump(&mut self, insn: &Insn) {
-        let cell = |cell: Cell| Mem::rip(self.place.prelude.0 + cell.offset());
+        let cell = |cell: Cell| Operand::Rip(self.place.prelude.0 + cell.offset());
         let (start, bytes, map, base) =
             (cell(Cell::TextStart), cell(Cell::TextBytes), cell(Cell::JumpMap), cell(Cell::Base));
         let slots: Vec<Mem> = (0..4).map(|index| self.slot(index)).collect();
@@ -343,6 +343,7 @@ impl<'a> Emitter<'a> {
         match insn.through {
             Through::Register(register) => asm.mov(Gpr::RCX, Gpr(register)),
             Through::Memory(mem) => asm.load(Gpr::RCX, mem),
+            Through::Static => asm.load(Gpr::RCX, Operand::Rip(insn.rip_target)),
             Through::None | Through::Other => {}
         }
         asm.save_flags();
@@ -383,7 +384,7 @@ impl<'a> Emitter<'a> {
 
     fn load_from(&mut self, table: &'a Table) {
         // Any displacement that takes four bytes.
-        let mem = Mem { disp: i32::MAX, ..table.mem };
+        let mem = table.mem.with_disp(i32::MAX);
         match (table.register, table.entry) {
             (None, _) => {
                 self.stats.indirect_jumps += 1;
@@ -482,14 +483,13 @@ impl<'a> Emitter<'a> {
         }
         // Of an address that is a register and whole granules more, only the register is looked at: a register that
         // holds no address gives none with a small distance either.
-        let direct = match check.mem {
-            Mem { base: Some(base), index: None, disp, narrow: false, .. }
-                if disp % 8 == 0 && disp.unsigned_abs() <= NEAR && !check.save_flags =>
-            {
-                Some((Gpr(base), disp / 8))
-            }
-            _ => None,
-        };
+        let disp = check.mem.disp;
+        let is_direct = check.mem.index().is_none()
+            && !check.mem.is_narrow()
+            && disp % 8 == 0
+            && disp.unsigned_abs() <= NEAR
+            && !check.save_flags;
+        let direct = check.mem.base().filter(|_| is_direct).map(|base| (Gpr(base), disp / 8));
         let rotates = self.config.processor == Processor::Bmi2 && check.crossing == Crossing::Tested(7);
         match direct {
             Some(_) if rotates => {}

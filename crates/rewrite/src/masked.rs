@@ -10,7 +10,10 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use crate::asm::{Gpr, Mem};
+use crate::{
+    asm::{Gpr, Mem},
+    decode::based,
+};
 
 /// Where the mask stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +136,7 @@ fn find_indexed(instruction: &Instruction) -> Option<(Mem, Masked)> {
         evex,
     };
     let disp = instruction.memory_displacement64() as i32;
-    let mem = Mem { base: (base != Register::None).then(|| base.number() as u8), ..Mem::at(Gpr::RAX, disp) };
-    Some((mem, Masked { mask, element, count, layout: Layout::Indexed(index) }))
+    Some((based(base, disp), Masked { mask, element, count, layout: Layout::Indexed(index) }))
 }
 
 fn signs(register: Register, element: u8) -> Mask {

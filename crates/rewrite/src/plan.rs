@@ -79,7 +79,8 @@ pub(crate) struct Plan {
 /// Plans a function's checks. What they keep in registers is made live.
 pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &mut [Set], frame: &[Set]) -> Plan {
     let mut checks = Vec::new();
-    let of_frame = |site: &Site| site.mem.base.is_some_and(|base| frame[site.insn as usize] >> base & 1 != 0);
+    let of_frame =
+        |site: &Site| site.mem.base().is_some_and(|base| frame[site.insn as usize] >> base & 1 != 0);
     let skipped: Vec<bool> = code.sites.iter().map(of_frame).collect();
     let exempt = skipped.iter().filter(|skipped| **skipped).count() as u32;
     let repeats = available::find_repeats(code, graph, &skipped);
@@ -116,7 +117,7 @@ pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &mut [Set], frame: &[Set
 
 /// Adds a site to the group that it fits, or makes one for it.
 fn add(open: &mut [Group], index: u32, site: &Site, code: &Decoded) -> Result<(), Group> {
-    let (lo, mem) = (site.mem.disp, Mem { disp: 0, ..site.mem });
+    let (lo, mem) = (site.mem.disp, site.mem.with_disp(0));
     let hi = lo.saturating_add(i32::from(site.size));
     let groupable = matches!(site.shape, Shape::Plain | Shape::Aligned) && i32::from(site.size) <= SPAN;
     if groupable {
@@ -153,7 +154,7 @@ fn is_moved(group: &Group, code: &Decoded, block: &Block) -> bool {
 
 /// Finds the cheapest place for a group's check; `walks` tells that a loop moves along an array.
 fn place(group: Group, walks: bool, code: &Decoded, block_first: u32, live: &[Set]) -> Check {
-    let mem = Mem { disp: group.lo, ..group.mem };
+    let mem = group.mem.with_disp(group.lo);
     let fixed = !matches!(group.shape, Shape::Plain | Shape::Aligned);
     let lowest = if fixed { group.first } else { block_first.max(group.first.saturating_sub(REACH)) };
     let (mut best, mut best_cost) = (group.first, u32::MAX);
@@ -205,7 +206,7 @@ fn dead_registers(live: Set, mem: Mem) -> Set {
 
 /// Where the filter starts, what it does about crossings, and how many granules it compares.
 fn filter(group: &Group, walks: bool, code: &Decoded) -> (Mem, Crossing, u8) {
-    let at = Mem { disp: group.lo, ..group.mem };
+    let at = group.mem.with_disp(group.lo);
     let size = group.hi - group.lo;
     let single = group.members.iter().all(|&member| {
         let site = &code.sites[member as usize];
@@ -226,7 +227,7 @@ fn filter(group: &Group, walks: bool, code: &Decoded) -> (Mem, Crossing, u8) {
     }
     // Bytes at any distance from a base (text, compressed data) are as often unaligned as not, which no branch
     // predictor foresees; and of the elements that a loop walks along only the last has a bad granule behind it.
-    let bytewise = group.mem.index.is_some_and(|(_, scale)| scale == 1);
+    let bytewise = group.mem.index().is_some_and(|(_, scale)| scale == 1);
     let inside = matches!(size, 2 | 4 | 8).then_some(size as u8 - 1);
     if single && (bytewise && size <= 32 || walks && inside.is_some()) {
         return (at, Crossing::Covered { inside }, ((size as u8).div_ceil(8) + 1).next_power_of_two());
@@ -235,5 +236,5 @@ fn filter(group: &Group, walks: bool, code: &Decoded) -> (Mem, Crossing, u8) {
         return (at, Crossing::Tested(mask), 1);
     }
     let lo = group.lo & !7;
-    (Mem { disp: lo, ..group.mem }, Crossing::Tested(7), ((group.hi - lo + 7) / 8) as u8)
+    (group.mem.with_disp(lo), Crossing::Tested(7), ((group.hi - lo + 7) / 8) as u8)
 }

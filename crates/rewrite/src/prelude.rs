@@ -16,7 +16,7 @@ use memcheck_model::AccessKind;
 
 use crate::{
     Config,
-    asm::{Asm, Cond, Gpr, Mem},
+    asm::{Asm, Cond, Gpr, Mem, Operand},
     decode::Site,
 };
 
@@ -189,6 +189,6 @@ fn routine(config: &Config, class: u8) -> Vec<u8> {
     for register in [Gpr::RDX, Gpr::RCX, Gpr::RAX] {
         asm.pop(register);
     }
-    asm.jmp_mem(Mem::rip(Cell::Report.offset()));
+    asm.jmp_mem(Operand::Rip(Cell::Report.offset()));
     asm.finish()
 }

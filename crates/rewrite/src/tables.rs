@@ -95,7 +95,8 @@ pub(crate) fn find(code: &Decoded, module: &Module<'_>, graph: &Graph) -> Vec<Ta
 pub(crate) fn find_tail_jumps(code: &Decoded, module: &Module<'_>, graph: &Graph) -> Vec<u32> {
     let search = Search { code, module, graph, values: &[] };
     let is_tail = |block: &Block| match code.insns[block.end as usize - 1].through {
-        Through::Memory(mem) => mem.index.is_none(),
+        Through::Memory(mem) => mem.index().is_none(),
+        Through::Static => true,
         Through::Register(register) => {
             let insns = &code.insns[block.first as usize..block.end as usize - 1];
             let writer = insns.iter().rev().find(|insn| insn.writes >> register & 1 != 0);
@@ -207,7 +208,7 @@ impl Search<'_> {
         match self.code.insns[jump as usize].through {
             Through::Memory(mem) => self.absolute(block, jump, jump, mem, None),
             Through::Register(register) => self.through_register(block, jump, register),
-            Through::None | Through::Other => None,
+            Through::None | Through::Static | Through::Other => None,
         }
     }
 
@@ -261,7 +262,7 @@ impl Search<'_> {
         from: u64,
     ) -> Option<Table> {
         let (base, data) = self.data(block, load, mem, 4)?;
-        let count = self.find_bound(block, load, mem.index?.0)?;
+        let count = self.find_bound(block, load, mem.index()?.0)?;
         let targets: Vec<u64> = data
             .chunks_exact(4)
             .take(count)
@@ -285,7 +286,7 @@ impl Search<'_> {
     fn absolute(&self, block: usize, jump: u32, load: u32, mem: Mem, loaded: Option<Gpr>) -> Option<Table> {
         let (base, data) = self.data(block, load, mem, 8)?;
         let entries = data.chunks_exact(8).map(|entry| entry.try_into().map_or(0, u64::from_le_bytes));
-        let bound = self.find_bound(block, load, mem.index?.0);
+        let bound = self.find_bound(block, load, mem.index()?.0);
         let mut targets: Vec<u64> = entries.take(bound.unwrap_or(MOST_ENTRIES)).collect();
         match bound {
             Some(count) if targets.len() == count => {}
@@ -315,11 +316,11 @@ impl Search<'_> {
 
     /// The table's bytes, and what its base register holds.
     fn data(&self, block: usize, load: u32, mem: Mem, scale: u8) -> Option<(u64, &[u8])> {
-        let is_plain = !mem.narrow && !mem.thread && mem.absolute.is_none();
-        if !is_plain || mem.index?.1 != scale {
+        let is_plain = !mem.is_narrow() && !mem.is_thread();
+        if !is_plain || mem.index()?.1 != scale {
             return None;
         }
-        let base = match mem.base {
+        let base = match mem.base() {
             Some(base) => self.value(block, load, base)?,
             None => 0,
         };

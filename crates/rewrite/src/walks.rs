@@ -149,12 +149,12 @@ fn strides_of(
         let site = &code.sites[index];
         let mem = site.mem;
         let is_plain = matches!(site.shape, Shape::Plain | Shape::Aligned) && i32::from(site.size) <= SPAN;
-        if !is_plain || mem.narrow || mem.thread || mem.absolute.is_some() {
+        if !is_plain || mem.is_narrow() || mem.is_thread() {
             return None;
         }
         // By how much the address grows in a turn, and how much of that has happened before the access.
         let (mut step, mut before) = (0, 0);
-        let parts = mem.base.map(|base| (base, 1)).into_iter().chain(mem.index);
+        let parts = mem.base().map(|base| (base, 1)).into_iter().chain(mem.index());
         let are_known = parts.into_iter().all(|(register, scale)| match changes[usize::from(register)] {
             Change::None => true,
             Change::Grows { by, at } => {
@@ -168,9 +168,9 @@ fn strides_of(
         let start = mem.disp.checked_add(before).filter(|_| are_known && is_step)?;
         let end = start.checked_add(i32::from(site.size))?;
         let step = (step > 0).then(|| step.trailing_zeros() as u8);
-        let mem = Mem { disp: start, ..mem };
+        let mem = mem.with_disp(start);
         let fits = |stride: &&mut Stride| {
-            let moves_so = (Mem { disp: 0, ..stride.mem }, stride.step) == (Mem { disp: 0, ..mem }, step);
+            let moves_so = (stride.mem.with_disp(0), stride.step) == (mem.with_disp(0), step);
             let (least, most) = (stride.mem.disp.min(start), stride.end.max(end));
             moves_so && i64::from(most) - i64::from(least) <= SPAN.into()
         };

@@ -42,7 +42,7 @@ impl<'a> Emitter<'a> {
 
     /// `rcx` elements from the address register on, downwards when DF is set.
     pub(super) fn range(&mut self, site: &Site) {
-        let Some(base) = site.mem.base.map(Gpr) else { return };
+        let Some(base) = site.mem.base().map(Gpr) else { return };
         let size = site.size as u8;
         self.keep(Self::WORK);
         let [skip, believed, backwards, settle] = [(); 4].map(|()| self.asm.new_label());
@@ -54,7 +54,7 @@ impl<'a> Emitter<'a> {
         self.asm.jcc(Cond::Equal, believed);
         self.asm.mov_imm(Gpr::RCX, HEAD_COUNT);
         self.asm.bind(believed);
-        let bytes = Mem { base: None, ..Mem::indexed(Gpr::RAX, Gpr::RCX, size, 0) };
+        let bytes = Mem::absolute(0).with_index(Gpr::RCX, size);
         self.asm.lea(Gpr::RDX, bytes);
         self.asm.move_rsp(-128);
         self.asm.raw(&[0x9c, 0x58]); // pushfq; pop rax
@@ -81,14 +81,14 @@ impl<'a> Emitter<'a> {
 
     /// How far a repeated compare reads is known behind it: it begins here, and nothing but the reading happens.
     pub(super) fn search_begins(&mut self, site: &'a Site) {
-        let Some(base) = site.mem.base.map(Gpr) else { return };
+        let Some(base) = site.mem.base().map(Gpr) else { return };
         self.asm.store(self.search_slot(base), base);
         self.searches.push(site);
     }
 
     /// What a repeated compare has read: between where it began and where the address register is now.
     pub(super) fn search_ends(&mut self, site: &Site) {
-        let Some(base) = site.mem.base.map(Gpr) else { return };
+        let Some(base) = site.mem.base().map(Gpr) else { return };
         self.keep(Self::WORK);
         let [skip, backwards, settle] = [(); 3].map(|()| self.asm.new_label());
         self.asm.load(Gpr::RAX, self.search_slot(base));
@@ -125,9 +125,9 @@ impl<'a> Emitter<'a> {
             _ => self.asm.mov_signed(scratch, Gpr(register), size),
         }
         self.asm.sar(scratch, 3 + size.trailing_zeros() as u8);
-        let elements = Mem { index: Some((scratch.0, size)), ..mem };
+        let elements = mem.with_index(scratch, size);
         self.asm.lea(scratch, elements);
-        if let Some((index, scale)) = mem.index {
+        if let Some((index, scale)) = mem.index() {
             self.asm.lea(scratch, Mem::indexed(scratch, Gpr(index), scale, 0));
         }
         self.settle(scratch, Settle { class: size.trailing_zeros() as u8, kind: site.kind });
@@ -139,7 +139,7 @@ impl<'a> Emitter<'a> {
         self.keep(Self::WORK);
         self.asm.mov(Gpr::RCX, Gpr::RAX);
         self.asm.and_u32(Gpr::RCX, 0xff);
-        self.asm.lea(Gpr::RCX, Mem { index: Some((Gpr::RCX.0, 1)), ..site.mem });
+        self.asm.lea(Gpr::RCX, site.mem.with_index(Gpr::RCX, 1));
         self.settle(Gpr::RCX, Settle { class: 0, kind: site.kind });
         self.give_back(Self::WORK);
     }
@@ -183,7 +183,7 @@ impl<'a> Emitter<'a> {
 
     /// Settles the elements of a gather or scatter, until one is bad.
     pub(super) fn gather(&mut self, site: &Site, mask: Mask, index: Index, element: u8, count: u8) {
-        let base = site.mem.base;
+        let base = site.mem.base();
         let mut spare = [0u8, 1, 2, 6].into_iter().filter(|&register| base != Some(register)).map(Gpr);
         let registers = [(); 3].map(|()| spare.next().unwrap_or(Gpr::RAX));
         let [address, bits, number] = registers;
@@ -199,13 +199,13 @@ impl<'a> Emitter<'a> {
         self.asm.jcc(Cond::Equal, done);
         self.asm.test_low(bits, 1);
         self.asm.jcc(Cond::Equal, skip);
-        let entry = Mem { index: Some((number.0, index.entry)), ..vector };
+        let entry = vector.with_index(number, index.entry);
         if index.entry == 4 {
             self.asm.load_i32(address, entry);
         } else {
             self.asm.load(address, entry);
         }
-        self.asm.lea(address, Mem { index: Some((address.0, index.scale)), ..site.mem });
+        self.asm.lea(address, site.mem.with_index(address, index.scale));
         self.settle_or_end(address, settle, done);
         self.asm.bind(skip);
         self.asm.lea(number, Mem::at(number, 1));
