@@ -8,8 +8,8 @@
 use alloc::vec::Vec;
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
-    OpKind, Register, RflagsBits, UsedMemory,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfo, Mnemonic, OpKind, Register,
+    UsedMemory,
 };
 use memcheck_model::{AccessKind, Pc};
 
@@ -17,6 +17,7 @@ use crate::{
     Module, Skip, SkipReason,
     asm::{Gpr, Mem},
     masked::{self, Masked},
+    uses::{Accesses, Effects, Uses, is_repeated, kind_of},
 };
 
 /// Registers and flags; see the module's head.
@@ -159,18 +160,6 @@ pub(crate) fn gpr(register: Register) -> Option<u8> {
     full.is_gpr64().then(|| full.number() as u8)
 }
 
-fn flag_set(bits: u32) -> Set {
-    let pairs = [
-        (RflagsBits::CF, 0),
-        (RflagsBits::PF, 1),
-        (RflagsBits::AF, 2),
-        (RflagsBits::ZF, 3),
-        (RflagsBits::SF, 4),
-        (RflagsBits::OF, 5),
-    ];
-    pairs.iter().filter(|(flag, _)| bits & flag != 0).map(|(_, bit)| 1 << (16 + bit)).sum()
-}
-
 /// The memory operand's address, unless it cannot be recomputed by `lea`.
 pub(crate) fn operand(instruction: &Instruction) -> Option<Mem> {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
@@ -222,24 +211,6 @@ fn growth_of(instruction: &Instruction) -> Option<i8> {
         }
         _ => None,
     }
-}
-
-fn is_shift_by_cl(instruction: &Instruction) -> bool {
-    let last = instruction.op_count().saturating_sub(1);
-    matches!(
-        instruction.mnemonic(),
-        Mnemonic::Shl
-            | Mnemonic::Shr
-            | Mnemonic::Sar
-            | Mnemonic::Sal
-            | Mnemonic::Rol
-            | Mnemonic::Ror
-            | Mnemonic::Rcl
-            | Mnemonic::Rcr
-            | Mnemonic::Shld
-            | Mnemonic::Shrd
-    ) && (instruction.op_register(last) == Register::CL
-        || instruction.op_kind(last) == OpKind::Immediate8 && instruction.immediate8() & 0x1f == 0)
 }
 
 fn flow_of(instruction: &Instruction) -> Flow {
@@ -347,7 +318,7 @@ pub(crate) fn decode_in(
     let len = usize::try_from(end.0.saturating_sub(start.0)).map_err(|_| unsuitable)?;
     let bytes = module.find_text(start).and_then(|text| text.get(..len)).ok_or(unsuitable)?;
     let mut decoder = Decoder::with_ip(64, bytes, start.0, DecoderOptions::NONE);
-    let mut factory = InstructionInfoFactory::new();
+    let mut uses = Uses::new();
     let mut instruction = Instruction::default();
     let mut index = alloc::vec![0; len];
     // x86-64 code has about four bytes an instruction.
@@ -361,15 +332,15 @@ pub(crate) fn decode_in(
         if matches!(instruction.code(), Code::Xbegin_rel16 | Code::Xbegin_rel32) {
             return Err(Skip { pc: Pc(pc), reason: SkipReason::Transaction });
         }
-        let mut insn = describe(out, &mut factory, &instruction, want_sites);
+        let mut insn = describe(out, &mut uses, &instruction, want_sites);
         if instruction.is_ip_rel_memory_operand() {
             // Valid only right after decoding this instruction.
             insn.rip = decoder.get_constant_offsets(&instruction).displacement_offset() as u8;
             insn.rip_target = instruction.ip_rel_memory_address();
         }
-        if bytes
-            .get(..(pc - start.0) as usize + instruction.len())
-            .is_some_and(|read| read.ends_with(&REQUEST))
+        // Its last instruction.
+        if instruction.mnemonic() == Mnemonic::Xchg
+            && bytes[..(pc - start.0) as usize + instruction.len()].ends_with(&REQUEST)
         {
             insn = Insn { flow: Flow::Request, reads: ALL, kills: 0, writes: insn.writes | RDX, ..insn };
         }
@@ -378,47 +349,6 @@ pub(crate) fn decode_in(
     }
     out.extents.push(Starts { start: start.0, index });
     Ok(())
-}
-
-/// What an instruction reads and writes.
-struct Effects {
-    reads: Set,
-    kills: Set,
-    writes: Set,
-}
-
-fn is_repeated(instruction: &Instruction) -> bool {
-    instruction.has_rep_prefix() || instruction.has_repne_prefix()
-}
-
-fn effects_of(instruction: &Instruction, info: &iced_x86::InstructionInfo) -> Effects {
-    let (mut reads, mut kills, mut writes) = (0, 0, 0);
-    for used in info.used_registers() {
-        let Some(number) = gpr(used.register()) else { continue };
-        let whole = used.register().is_gpr64();
-        let bit = 1 << number;
-        match used.access() {
-            OpAccess::Write => {
-                writes |= bit;
-                if whole {
-                    kills |= bit;
-                }
-            }
-            OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
-                writes |= bit;
-                reads |= bit;
-            }
-            OpAccess::Read | OpAccess::CondRead => reads |= bit,
-            _ => {}
-        }
-    }
-    reads |= flag_set(instruction.rflags_read());
-    let conditional =
-        is_shift_by_cl(instruction) || instruction.is_string_instruction() && is_repeated(instruction);
-    if !conditional {
-        kills |= flag_set(instruction.rflags_modified());
-    }
-    Effects { reads, kills, writes }
 }
 
 /// The register that a `push` saves.
@@ -442,12 +372,7 @@ pub(crate) struct Callee {
 }
 
 /// What the function at `at` tells; `saved` are the callee-saved registers.
-pub(crate) fn look_at_callee(
-    saved: Set,
-    module: &Module<'_>,
-    at: Pc,
-    factory: &mut InstructionInfoFactory,
-) -> Callee {
+pub(crate) fn look_at_callee(saved: Set, module: &Module<'_>, at: Pc, uses: &mut Uses) -> Callee {
     let Some(bytes) = module.find_text(at) else { return Callee { inputs: saved, overwritten: 0 } };
     let end = module.find_extent(at).map(|index| module.extents[index].end.0);
     let len = end.map_or(bytes.len(), |end| (end - at.0) as usize);
@@ -463,7 +388,7 @@ pub(crate) fn look_at_callee(
             break;
         }
         decoder.decode_out(&mut instruction);
-        let effects = effects_of(&instruction, factory.info(&instruction));
+        let (effects, _) = uses.of(&instruction);
         is_straight &= !instruction.is_invalid() && flow_of(&instruction) == Flow::Next;
         if is_straight {
             live |= effects.reads & !overwritten;
@@ -478,15 +403,8 @@ pub(crate) fn look_at_callee(
     Callee { inputs, overwritten }
 }
 
-fn describe(
-    out: &mut Decoded,
-    factory: &mut InstructionInfoFactory,
-    instruction: &Instruction,
-    want_sites: bool,
-) -> Insn {
-    let info = factory.info(instruction);
-    let Effects { mut reads, mut kills, writes } = effects_of(instruction, info);
-    let repeated = is_repeated(instruction);
+fn describe(out: &mut Decoded, uses: &mut Uses, instruction: &Instruction, want_sites: bool) -> Insn {
+    let (Effects { mut reads, mut kills, writes }, accesses) = uses.of(instruction);
     let flow = flow_of(instruction);
     if matches!(flow, Flow::Call(_) | Flow::End | Flow::Syscall) {
         (reads, kills) = (ALL, 0);
@@ -510,8 +428,14 @@ fn describe(
             out.taken.push(disp);
         }
     }
-    if want_sites && !is_no_access(instruction) {
-        add_sites(out, instruction, info, repeated, segmented);
+    match accesses {
+        _ if !want_sites => {}
+        Accesses::Operand(None) => {}
+        Accesses::Operand(Some(kind)) => {
+            add_operand(out, instruction, kind, segmented);
+        }
+        Accesses::Listed(_) if is_no_access(instruction) => {}
+        Accesses::Listed(info) => add_sites(out, instruction, info, segmented),
     }
     Insn {
         pc: instruction.ip(),
@@ -575,28 +499,46 @@ fn string_operand(used: &UsedMemory) -> Option<Mem> {
     (!is_elsewhere && !used.base().is_gpr32()).then(|| Mem::at(Gpr(base), 0))
 }
 
-fn add_sites(
-    out: &mut Decoded,
-    instruction: &Instruction,
-    info: &iced_x86::InstructionInfo,
-    repeated: bool,
-    segmented: bool,
-) {
+/// Adds the access to the operand in memory, for an instruction that makes no other and knows no masks.
+fn add_operand(out: &mut Decoded, instruction: &Instruction, kind: AccessKind, segmented: bool) {
+    out.operands += 1;
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    let is_static =
+        base == Register::None && index == Register::None || instruction.is_ip_rel_memory_operand();
+    if is_static || segmented || matches!(base, Register::RSP | Register::ESP) {
+        out.exempt += 1;
+        return;
+    }
+    let size = instruction.memory_size().size();
+    add_site(out, kind, size, operand(instruction).map(|mem| (mem, shape_of(instruction, size))));
+}
+
+fn shape_of(instruction: &Instruction, size: usize) -> Shape {
+    if needs_alignment(instruction, size) { Shape::Aligned } else { Shape::Plain }
+}
+
+/// Adds an access of the instruction that comes next, unless it cannot be looked at.
+fn add_site(out: &mut Decoded, kind: AccessKind, size: usize, found: Option<(Mem, Shape)>) {
+    match found {
+        Some((mem, shape)) if size != 0 && size <= 1024 => {
+            let insn = out.insns.len() as u32;
+            out.sites.push(Site { insn, mem, size: size as u16, kind, shape });
+        }
+        _ => out.unsupported += 1,
+    }
+}
+
+fn add_sites(out: &mut Decoded, instruction: &Instruction, info: &InstructionInfo, segmented: bool) {
     let is_bit_string =
         matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
             && instruction.op1_kind() == OpKind::Register;
     let is_string = instruction.is_string_instruction();
+    let repeated = is_repeated(instruction);
     let is_masked = masked::is_masked(instruction);
     let has_operand = (0..instruction.op_count()).any(|op| instruction.op_kind(op) == OpKind::Memory);
     let mut operand_done = false;
     for used in info.used_memory() {
-        let kind = match used.access() {
-            OpAccess::Read | OpAccess::CondRead => AccessKind::Read,
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
-                AccessKind::Write
-            }
-            _ => continue,
-        };
+        let Some(kind) = kind_of(used.access()) else { continue };
         let stack = matches!(used.base(), Register::RSP | Register::ESP);
         if stack && (!has_operand || operand_done || instruction.memory_base() != used.base()) {
             continue;
@@ -632,20 +574,12 @@ fn add_sites(
                 gpr(instruction.op1_register()).map_or(Shape::Plain, Shape::Bit)
             } else if instruction.mnemonic() == Mnemonic::Xlatb {
                 Shape::ByAl
-            } else if needs_alignment(instruction, size) {
-                Shape::Aligned
             } else {
-                Shape::Plain
+                shape_of(instruction, size)
             };
             operand(instruction).map(|mem| (mem, shape))
         };
         operand_done |= !is_string;
-        match found {
-            Some((mem, shape)) if size != 0 && size <= 1024 => {
-                let insn = out.insns.len() as u32;
-                out.sites.push(Site { insn, mem, size: size as u16, kind, shape });
-            }
-            _ => out.unsupported += 1,
-        }
+        add_site(out, kind, size, found);
     }
 }

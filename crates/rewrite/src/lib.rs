@@ -50,6 +50,7 @@ mod plan;
 mod prelude;
 mod tables;
 mod translate;
+mod uses;
 mod walks;
 
 pub use asm::{Look, MOST_STEP_BYTES, StackSteps, find_look, find_stack_steps};

@@ -9,7 +9,6 @@
 
 use alloc::vec::Vec;
 
-use iced_x86::InstructionInfoFactory;
 use memcheck_model::Pc;
 
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
     decode::{ALL, Callee, Decoded, FLAGS, Flow, Insn, Set, look_at_callee},
     discover::find_linkage_cell,
     flow::{Block, Graph},
+    uses::Uses,
 };
 
 const RSP: Set = 1 << 4;
@@ -32,7 +32,7 @@ const R11: Set = 1 << 11;
 /// What lives on behind a call lives before it, as the callee may keep it. A callee in the same module is looked at:
 /// helpers in assembly language keep to no ABI.
 pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
-    let mut factory = InstructionInfoFactory::new();
+    let mut uses = Uses::new();
     let mut known = module.callees.0.borrow_mut();
     for insn in &mut code.insns {
         match insn.flow {
@@ -41,7 +41,7 @@ pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
                     if find_linkage_cell(module, Pc(target)).is_some() {
                         return Callee { inputs: 0, overwritten: FLAGS | R11 };
                     }
-                    look_at_callee(CALLEE_SAVED & !RSP, module, Pc(target), &mut factory)
+                    look_at_callee(CALLEE_SAVED & !RSP, module, Pc(target), &mut uses)
                 });
                 insn.reads = (ARGUMENTS | R11 | FLAGS | callee.inputs) & !callee.overwritten;
                 insn.kills = callee.overwritten;
