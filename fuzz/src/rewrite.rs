@@ -11,8 +11,8 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
     CallTarget, Callees, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Part, Place,
-    Processor, REPORT_RESUME, Resolver, SYSCALL_SKIP, Segment, Stress, Syscalls, discover, entry_room,
-    find_group, find_linkage_cell, jumps_out, translate,
+    Processor, REPORT_RESUME, Resolver, SYSCALL_SKIP, Segment, Stress, Syscalls, Translation, discover,
+    entry_room, find_linkage_cell, jumps_out, translate,
 };
 
 use crate::{fixture::library, input::Input};
@@ -67,13 +67,13 @@ pub fn run(data: &[u8]) {
     let module = Module { text: text.to_vec(), constants: Vec::new(), extents, callees: Callees::default() };
     check_extents(&module, unwind);
     for index in 0..module.extents.len().min(8) {
-        let group = find_group(&module, index);
+        let Translation { functions: group, copy } = translate(&config, &module, index, &ways, PLACE);
         assert!(
             group.is_sorted()
                 && group.contains(&index)
                 && group.iter().all(|&each| each < module.extents.len())
         );
-        if let Ok(blob) = translate(&config, &module, &group, &ways, PLACE) {
+        if let Ok(blob) = copy {
             let extents = group.iter().map(|&index| module.extents[index]).collect();
             Copy { config: &config, module: &module, extents, ways: &ways, blob: &blob }.check();
         }

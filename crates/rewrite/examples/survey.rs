@@ -9,7 +9,7 @@ use gimli::UnwindSection;
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
     CallTarget, Callees, Checks, Config, Extent, Module, Place, Processor, Resolver, Segment, Stats, Stress,
-    Syscalls, discover, find_group, is_linkage_stub, translate,
+    Syscalls, Translation, discover, is_linkage_stub, translate,
 };
 
 struct AllOriginal;
@@ -88,20 +88,15 @@ fn main() {
             if done[entry] || is_linkage_stub(&module, module.extents[entry].start) {
                 continue;
             }
-            let group = find_group(&module, entry);
-            for &part in &group {
+            let place = place(if out.is_some() { code.len() } else { 0 });
+            let Translation { functions, copy } = translate(&config, &module, entry, &AllOriginal, place);
+            for &part in &functions {
                 done[part] = true;
             }
-            match translate(
-                &config,
-                &module,
-                &group,
-                &AllOriginal,
-                place(if out.is_some() { code.len() } else { 0 }),
-            ) {
+            match copy {
                 Ok(blob) => {
                     copied += blob.bytes.len();
-                    bytes_in += group
+                    bytes_in += functions
                         .iter()
                         .map(|&part| (module.extents[part].end.0 - module.extents[part].start.0) as usize)
                         .sum::<usize>();

@@ -14,7 +14,7 @@ use iced_x86::{
 use memcheck_model::{AccessKind, Pc};
 
 use crate::{
-    Module, Skip, SkipReason,
+    Extent, Module, Skip, SkipReason,
     asm::{Gpr, Mem},
     masked::{self, Masked},
     uses::{Accesses, Effects, Uses, is_repeated, kind_of},
@@ -140,7 +140,9 @@ pub(crate) struct Decoded {
 #[derive(Debug)]
 struct Starts {
     start: u64,
-    /// For each byte one more than the index of the instruction that starts there, or zero.
+    /// The index of the first instruction.
+    first: usize,
+    /// For each byte one more than the number of the instruction that starts there, counted from the first, or zero.
     index: Vec<u32>,
 }
 
@@ -150,7 +152,21 @@ impl Decoded {
         let after = self.extents.partition_point(|extent| extent.start <= pc);
         let extent = &self.extents[after.checked_sub(1)?];
         let number = *extent.index.get((pc - extent.start) as usize)?;
-        (number as usize).checked_sub(1)
+        Some(extent.first + (number as usize).checked_sub(1)?)
+    }
+
+    /// This and an extent behind it.
+    pub fn joined(mut self, behind: Self) -> Self {
+        let first = self.insns.len();
+        self.insns.extend(behind.insns);
+        self.sites
+            .extend(behind.sites.into_iter().map(|site| Site { insn: site.insn + first as u32, ..site }));
+        self.operands += behind.operands;
+        self.exempt += behind.exempt;
+        self.unsupported += behind.unsupported;
+        self.taken.extend(behind.taken);
+        self.extents.extend(behind.extents.into_iter().map(|starts| Starts { first, ..starts }));
+        self
     }
 }
 
@@ -306,17 +322,13 @@ fn needs_alignment(instruction: &Instruction, size: usize) -> bool {
         )
 }
 
-/// Decodes `[start, end)` of the module's text, appending.
-pub(crate) fn decode_in(
-    out: &mut Decoded,
-    module: &Module<'_>,
-    start: Pc,
-    end: Pc,
-    want_sites: bool,
-) -> Result<(), Skip> {
+/// Decodes an extent of the module's text.
+pub(crate) fn decode(module: &Module<'_>, extent: Extent, want_sites: bool) -> Result<Decoded, Skip> {
+    let Extent { start, end } = extent;
     let unsuitable = Skip { pc: start, reason: SkipReason::Unsuitable };
     let len = usize::try_from(end.0.saturating_sub(start.0)).map_err(|_| unsuitable)?;
     let bytes = module.find_text(start).and_then(|text| text.get(..len)).ok_or(unsuitable)?;
+    let mut out = Decoded::default();
     let mut decoder = Decoder::with_ip(64, bytes, start.0, DecoderOptions::NONE);
     let mut uses = Uses::new();
     let mut instruction = Instruction::default();
@@ -332,7 +344,7 @@ pub(crate) fn decode_in(
         if matches!(instruction.code(), Code::Xbegin_rel16 | Code::Xbegin_rel32) {
             return Err(Skip { pc: Pc(pc), reason: SkipReason::Transaction });
         }
-        let mut insn = describe(out, &mut uses, &instruction, want_sites);
+        let mut insn = describe(&mut out, &mut uses, &instruction, want_sites);
         if instruction.is_ip_rel_memory_operand() {
             // Valid only right after decoding this instruction.
             insn.rip = decoder.get_constant_offsets(&instruction).displacement_offset() as u8;
@@ -347,8 +359,8 @@ pub(crate) fn decode_in(
         out.insns.push(insn);
         index[(pc - start.0) as usize] = out.insns.len() as u32;
     }
-    out.extents.push(Starts { start: start.0, index });
-    Ok(())
+    out.extents.push(Starts { start: start.0, first: 0, index });
+    Ok(out)
 }
 
 /// The register that a `push` saves.

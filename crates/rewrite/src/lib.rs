@@ -64,4 +64,4 @@ pub use module::{Callees, Extent, Module, Segment};
 pub use prelude::{
     CALL_SLOT, Cell, PRELUDE_BYTES, RANGE_SLOT, REPORT_RESUME, Report, SYSCALL_SKIP, describe_report, prelude,
 };
-pub use translate::{find_group, jumps_out, translate};
+pub use translate::{Translation, jumps_out, translate};

@@ -1,14 +1,13 @@
 //! From a function's entry to the copy of its group: finds the group, runs the stages.
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use memcheck_model::Pc;
 
 use crate::{
-    Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Segment, Skip, SkipReason,
-    decode::{Decoded, decode_in},
+    Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Skip, SkipReason,
+    decode::{Decoded, Flow, Insn, decode},
     emit, flow, is_linkage_stub, live, plan,
 };
 
@@ -24,75 +23,111 @@ fn is_too_large(parts: usize, bytes: u64) -> bool {
     parts > MOST_PARTS && bytes > MOST_BYTES_OF_MANY
 }
 
-/// The functions that must be translated with the one at `entry`, as indices of extents, sorted: those that jumps
-/// into their middle join, as with the parts that compilers split off. The search ends with a group that is too large
-/// for [`translate`].
-#[must_use]
-pub fn find_group(module: &Module<'_>, entry: usize) -> Vec<usize> {
-    let mut group = alloc::vec![entry];
-    let mut bytes = 0;
-    let mut next = 0;
-    while let Some(&index) = group.get(next) {
-        next += 1;
-        bytes += module.extents[index].bytes();
-        if is_too_large(next, bytes) {
-            break;
-        }
-        for target in jumps_out(module, module.extents[index]) {
-            let Some(other) = module.find_extent(target) else { continue };
-            // A tail call through the PLT, whose entries may share one extent.
-            if group.contains(&other) || is_linkage_stub(module, target) {
-                continue;
-            }
-            let extent = module.extents[other];
-            let joined = target != extent.start
-                || extent.bytes() <= PART_BYTES
-                    && jumps_out(module, extent).iter().any(|&back| {
-                        module.extents[index].contains(back) && back != module.extents[index].start
-                    });
-            if joined {
-                group.push(other);
-            }
-        }
-    }
-    group.sort_unstable();
-    group
+/// What became of a function.
+#[derive(Debug)]
+pub struct Translation {
+    /// The functions that must be translated together, as indices of extents, sorted: those that jumps into their middle
+    /// join, as with the parts that compilers split off. Not all of them where they are too many to be translated.
+    pub functions: Vec<usize>,
+    /// Their copy, or what stands in its way; they then stay native.
+    pub copy: Result<CodeBlob, Skip>,
 }
 
-/// Whether some bytes look like a direct jump out of the function that they are: `jmp`, `jcc`, `loop` or `jrcxz`
-/// with a distance of one or four bytes (SDM vol. 2, appendix A), to somewhere in the text, whose bounds count from the
-/// function's start. Most functions have none, and looking is faster than decoding.
-fn may_jump_out(bytes: &[u8], text: &Range<i64>) -> bool {
-    let len = bytes.len() as i64;
-    let leaves = |after: usize, distance: i64| {
-        let target = after as i64 + distance;
-        !(0..len).contains(&target) && text.contains(&target)
+/// The instrumented copy of the function `entry` of `module`, with those that it is joined with, for `place`.
+#[must_use]
+pub fn translate(
+    config: &Config,
+    module: &Module<'_>,
+    entry: usize,
+    resolver: &dyn Resolver,
+    place: Place,
+) -> Translation {
+    let mut functions = alloc::vec![entry];
+    let mut parts = Vec::new();
+    let mut bytes = 0;
+    while let Some(&index) = functions.get(parts.len()) {
+        let extent = module.extents[index];
+        bytes += extent.bytes();
+        if is_too_large(parts.len() + 1, bytes) {
+            break;
+        }
+        let part = decode(module, extent, config.checks == Checks::On);
+        let targets = match &part {
+            Ok(part) => jumps_of(part, extent),
+            Err(_) => jumps_out(module, extent),
+        };
+        for target in targets {
+            let Some(other) = module.find_extent(target) else { continue };
+            // A tail call through the PLT, whose entries may share one extent.
+            if functions.contains(&other) || is_linkage_stub(module, target) {
+                continue;
+            }
+            let jumps_back = |back: Pc| extent.contains(back) && back != extent.start;
+            let of_other = module.extents[other];
+            let joined = target != of_other.start
+                || of_other.bytes() <= PART_BYTES
+                    && may_jump(module, of_other, jumps_back)
+                    && jumps_out(module, of_other).into_iter().any(jumps_back);
+            if joined {
+                functions.push(other);
+            }
+        }
+        parts.push((index, part));
+    }
+    functions.sort_unstable();
+    parts.sort_unstable_by_key(|part| part.0);
+    let extents: Vec<Extent> = functions.iter().map(|&index| module.extents[index]).collect();
+    let (start, end) = (extents[0].start, extents[extents.len() - 1].end);
+    let copy = if is_too_large(extents.len(), bytes) || end.0 - start.0 > u64::from(u32::MAX) {
+        Err(Skip { pc: start, reason: SkipReason::Unsuitable })
+    } else {
+        let code = parts.into_iter().map(|(_, part)| part).reduce(|code, part| Ok(code?.joined(part?)));
+        code.unwrap_or_else(|| Ok(Decoded::default()))
+            .and_then(|code| copy(config, module, &extents, code, resolver, place))
+    };
+    Translation { functions, copy }
+}
+
+/// Whether some bytes of a function look like a direct jump out of it to where `leads` says: `jmp`, `jcc`, `loop` or
+/// `jrcxz` with a distance of one or four bytes (SDM vol. 2, appendix A). Most functions have none, and looking is faster
+/// than decoding.
+fn may_jump(module: &Module<'_>, extent: Extent, leads: impl Fn(Pc) -> bool) -> bool {
+    let Some(bytes) = text_of(module, extent) else { return false };
+    let leads = |after: usize, distance: i64| {
+        let target = Pc((extent.start.0 + after as u64).wrapping_add_signed(distance));
+        !extent.contains(target) && leads(target)
     };
     bytes.iter().enumerate().any(|(at, &opcode)| match opcode {
         0x70..=0x7f | 0xe0..=0xe3 | 0xeb => {
-            bytes.get(at + 1).is_some_and(|&distance| leaves(at + 2, distance.cast_signed().into()))
+            bytes.get(at + 1).is_some_and(|&distance| leads(at + 2, distance.cast_signed().into()))
         }
         0x80..=0x8f if at == 0 || bytes[at - 1] != 0x0f => false,
         0x80..=0x8f | 0xe9 => bytes
             .get(at + 1..at + 5)
             .and_then(|distance| distance.try_into().ok())
-            .is_some_and(|distance| leaves(at + 5, i32::from_le_bytes(distance).into())),
+            .is_some_and(|distance| leads(at + 5, i32::from_le_bytes(distance).into())),
         _ => false,
     })
+}
+
+fn text_of<'a>(module: &'a Module<'_>, extent: Extent) -> Option<&'a [u8]> {
+    module.find_text(extent.start)?.get(..extent.bytes() as usize)
+}
+
+/// Where direct jumps lead out of an extent that was decoded.
+fn jumps_of(code: &Decoded, extent: Extent) -> Vec<Pc> {
+    let target = |insn: &Insn| match insn.flow {
+        Flow::Jump(target) | Flow::Branch(target, _) | Flow::Loop(target) => Some(Pc(target)),
+        _ => None,
+    };
+    code.insns.iter().filter_map(target).filter(|&target| !extent.contains(target)).collect()
 }
 
 /// Where direct jumps lead out of an extent: to its other parts, and to what it calls last.
 #[must_use]
 pub fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
-    let len = extent.bytes() as usize;
-    let Some(bytes) = module.find_text(extent.start).and_then(|text| text.get(..len)) else {
-        return Vec::new();
-    };
-    let from_here = |at: u64| at.wrapping_sub(extent.start.0).cast_signed();
-    let first = module.text.iter().map(|segment| from_here(segment.start.0)).min().unwrap_or(0);
-    let end = |segment: &Segment<'_>| from_here(segment.start.0 + segment.bytes.len() as u64);
-    let text = first..module.text.iter().map(end).max().unwrap_or(0);
-    if !may_jump_out(bytes, &text) {
+    let Some(bytes) = text_of(module, extent) else { return Vec::new() };
+    if !may_jump(module, extent, |target| module.find_text(target).is_some()) {
         return Vec::new();
     }
     let mut decoder = Decoder::with_ip(64, bytes, extent.start.0, DecoderOptions::NONE);
@@ -112,34 +147,19 @@ pub fn jumps_out(module: &Module<'_>, extent: Extent) -> Vec<Pc> {
     out
 }
 
-/// The instrumented copy of the functions `group` of `module`, for `place`.
-///
-/// # Errors
-/// When an instruction stands in the way; the functions then stay native.
-pub fn translate(
+/// The copy of functions that were decoded.
+fn copy(
     config: &Config,
     module: &Module<'_>,
-    group: &[usize],
+    extents: &[Extent],
+    mut code: Decoded,
     resolver: &dyn Resolver,
     place: Place,
 ) -> Result<CodeBlob, Skip> {
-    let extents: Vec<Extent> = group.iter().filter_map(|&index| module.extents.get(index).copied()).collect();
-    let Some(first) = extents.first() else {
-        return Err(Skip { pc: Pc(0), reason: SkipReason::Unsuitable });
-    };
-    let last = extents[extents.len() - 1].end;
-    let bytes: u64 = extents.iter().map(|extent| extent.bytes()).sum();
-    if is_too_large(extents.len(), bytes) || last.0 - first.start.0 > u64::from(u32::MAX) {
-        return Err(Skip { pc: first.start, reason: SkipReason::Unsuitable });
-    }
-    let mut code = Decoded::default();
-    for extent in &extents {
-        decode_in(&mut code, module, extent.start, extent.end, config.checks == Checks::On)?;
-    }
     let pads: Option<Vec<Vec<Pc>>> = extents.iter().map(|&extent| resolver.landing_pads(extent)).collect();
-    let unknown = Skip { pc: first.start, reason: SkipReason::Unsuitable };
+    let unknown = Skip { pc: extents[0].start, reason: SkipReason::Unsuitable };
     let pads = pads.ok_or(unknown)?.concat();
-    let graph = flow::build(&code, module, &extents, &pads)?;
+    let graph = flow::build(&code, module, extents, &pads)?;
     // A table that the copy replaces is constant.
     let sites = code.sites.len();
     code.sites.retain(|site| graph.tables.iter().all(|table| table.load != site.insn));
@@ -156,5 +176,5 @@ pub fn translate(
     let frame = live::frame_registers(&code, &graph);
     let plan = plan::plan(&code, &graph, &mut live, &frame);
     code.exempt += plan.exempt;
-    emit::Emitter::new(config, module, resolver, place, &extents, &code, &graph).run(&plan)
+    emit::Emitter::new(config, module, resolver, place, extents, &code, &graph).run(&plan)
 }

@@ -21,8 +21,7 @@ use std::{
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
     CallTarget, Callees, Cell, Checks, CodeBlob, Config, Extent, Module, PRELUDE_BYTES, Place, Processor,
-    RANGE_SLOT, Resolver, SPILL_SLOTS, Segment, Stress, Syscalls, describe_report, find_group, prelude,
-    translate,
+    RANGE_SLOT, Resolver, SPILL_SLOTS, Segment, Stress, Syscalls, describe_report, prelude, translate,
 };
 
 unsafe extern "C" {
@@ -215,10 +214,10 @@ impl Library {
             if copies.contains_key(&module.extents[entry].start.0) {
                 continue;
             }
-            let group = find_group(&module, entry);
             let place = Place { code: Addr(code), prelude: Addr(arena) };
-            let blob =
-                translate(&config, &module, &group, &slots, place).expect("compiled code is translatable");
+            let blob = translate(&config, &module, entry, &slots, place)
+                .copy
+                .expect("compiled code is translatable");
             write(code, &blob.bytes);
             for &(original, offset) in &blob.entries {
                 copies.insert(original.0, code + u64::from(offset));

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
     CallTarget, Callees, Checks, CodeBlob, Config, Extent, Module, Place, Processor, Resolver, Segment, Skip,
-    SkipReason, Stress, Syscalls, discover, entry_room, find_group, translate,
+    SkipReason, Stress, Syscalls, discover, entry_room, translate,
 };
 
 const TEXT: u64 = 0x1000;
@@ -46,7 +46,7 @@ fn module<'a>(bytes: &'a [u8], cuts: &[u64]) -> Module<'a> {
 
 fn copy_of(bytes: &[u8], cuts: &[u64]) -> Result<CodeBlob, Skip> {
     let module = module(bytes, cuts);
-    translate(&config(), &module, &find_group(&module, 0), &NoSlots, PLACE)
+    translate(&config(), &module, 0, &NoSlots, PLACE).copy
 }
 
 fn reason(bytes: &[u8], cuts: &[u64]) -> Option<SkipReason> {
@@ -163,8 +163,7 @@ fn client_requests_are_hooked_and_end_what_is_known_of_memory() {
     let bytes = [&[0x48, 0x8b, 7], &request[..], &[0x48, 0x8b, 0x0f, 0xc3]].concat();
     let calls = |bytes: &[u8]| {
         let (config, module) = (Config { syscalls: Syscalls::Hooked, ..config() }, module(bytes, &[]));
-        let group = find_group(&module, 0);
-        let blob = translate(&config, &module, &group, &NoSlots, PLACE).expect("translatable");
+        let blob = translate(&config, &module, 0, &NoSlots, PLACE).copy.expect("translatable");
         let text = disassemble(&blob.bytes, PLACE.code.0, "client_request");
         text.lines().filter(|line| line.contains("call") && line.contains("QWORD PTR [rip")).count()
     };
@@ -315,7 +314,8 @@ fn jump_behind_a_lock_prefix_reaches_the_locked_instruction() {
 fn parts_that_jump_back_into_a_function_join_it() {
     // 0: jne 5 (the part); nop; ret; nop │ 5: jmp 2
     let bytes = [0x75, 3, 0x90, 0xc3, 0x90, 0xeb, 0xfb];
-    assert_eq!(find_group(&module(&bytes, &[5]), 0), [0, 1]);
+    let module = module(&bytes, &[5]);
+    assert_eq!(translate(&config(), &module, 1, &NoSlots, PLACE).functions, [0, 1]);
     assert_eq!(copy_of(&bytes, &[5]).expect("translatable").entries.len(), 2);
 }
 
@@ -456,7 +456,8 @@ fn what_a_landing_pad_reads_lives_up_to_the_throw() {
     let module = module(&bytes, &[0x20]);
     let config = Config { stress: Stress::On, ..config() };
     let copy = |pad: Option<u64>| {
-        translate(&config, &module, &[0], &Landing(pad.map(|pad| Pc(TEXT + pad))), PLACE)
+        translate(&config, &module, 0, &Landing(pad.map(|pad| Pc(TEXT + pad))), PLACE)
+            .copy
             .map(|blob| disassemble(&blob.bytes, PLACE.code.0, "landing"))
             .map_err(|skip| skip.reason)
     };

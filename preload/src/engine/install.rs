@@ -14,7 +14,7 @@ use core::{
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::{
     Checks, Config, MOST_STEP_BYTES, Module, Origin, PRELUDE_BYTES, PcMap, Place, Processor, Resolver,
-    StackSteps, Stress, Syscalls, find_group, translate,
+    StackSteps, Stress, Syscalls, Translation, translate,
 };
 use memcheck_wire::{Counter, Options, TrackFds};
 
@@ -330,19 +330,18 @@ impl Engine {
             // Another thread was faster.
             return watched.code(function);
         }
-        let group = find_group(&watched.module, function);
         let is_unchecked = watched.unchecked.binary_search(&function).is_ok();
         let config =
             Config { checks: if is_unchecked { Checks::Off } else { self.config.checks }, ..self.config };
         let place = Place { code: watched.arena.cursor(), prelude: watched.arena.range().start() };
         let resolver: &dyn Resolver = if is_unchecked { &PastFronts(watched) } else { &*watched };
-        let made = translate(&config, &watched.module, &group, resolver, place);
-        let blob = match made {
+        let Translation { functions, copy } = translate(&config, &watched.module, function, resolver, place);
+        let blob = match copy {
             Ok(blob) if watched.arena.append(&blob.bytes, generation) => blob,
-            Ok(_) => return watched.leave_native(&group, function, None),
-            Err(skip) => return watched.leave_native(&group, function, Some(skip.reason)),
+            Ok(_) => return watched.leave_native(&functions, function, None),
+            Err(skip) => return watched.leave_native(&functions, function, Some(skip.reason)),
         };
-        watched.publish(&group, place.code, blob);
+        watched.publish(&functions, place.code, blob);
         watched.code(function)
     }
 
