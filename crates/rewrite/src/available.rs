@@ -191,7 +191,7 @@ impl<'a> Analysis<'a> {
                 }
                 known.copy_from_slice(before.row(index));
                 self.walk(index, &mut known, |_, _, _| {});
-                for next in block.next.iter().map(|&next| next as usize) {
+                for next in self.graph.next(block).iter().map(|&next| next as usize) {
                     for (met, &known) in before.row_mut(next).iter_mut().zip(&known) {
                         is_due[next] |= *met & !known != 0;
                         *met &= known;

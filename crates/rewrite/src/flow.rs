@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// A basic block: instructions `[first, end)`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Block {
     pub first: u32,
     pub end: u32,
-    /// Blocks of the group that it leads to.
-    pub next: Vec<u32>,
+    /// Which of `Graph::successors` are its own.
+    successors: (u32, u32),
     /// What lives where it leads out of the group: nothing when it does not.
     pub beyond: Set,
     /// Whether it is entered from where nothing is known.
@@ -30,6 +30,8 @@ pub(crate) struct Block {
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     pub blocks: Vec<Block>,
+    /// The blocks of the group that each block leads to.
+    successors: Vec<u32>,
     /// For each instruction, its block.
     pub block_of: Vec<u32>,
     /// The jumps through tables that were made out.
@@ -38,6 +40,14 @@ pub(crate) struct Graph {
     pub landings: Vec<u32>,
     /// The other indirect jumps that do nothing but leave the group (by instruction).
     pub tail_jumps: Vec<u32>,
+}
+
+impl Graph {
+    /// The blocks of the group that `block` leads to.
+    pub fn next(&self, block: &Block) -> &[u32] {
+        let (first, end) = block.successors;
+        &self.successors[first as usize..end as usize]
+    }
 }
 
 /// The index of the instruction that a jump to `pc` reaches. Behind a lock prefix means the locked instruction:
@@ -193,13 +203,14 @@ fn refuse_jump_into_patch(graph: &Graph, code: &Decoded, extents: &[Extent]) -> 
 
 fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
     let mut reached = alloc::vec![false; graph.blocks.len()];
+    let mut successors = Vec::with_capacity(2 * graph.blocks.len());
     for index in 0..graph.blocks.len() {
         let last = graph.blocks[index].end as usize - 1;
         let insn = &code.insns[last];
-        let mut next = Vec::new();
+        let first = successors.len();
         let mut beyond = 0;
         let mut go = |target: Option<usize>| match target {
-            Some(at) => next.push(graph.block_of[at]),
+            Some(at) => successors.push(graph.block_of[at]),
             None => beyond = ALL,
         };
         match insn.flow {
@@ -208,8 +219,10 @@ fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
             Flow::IndirectJump => {
                 if let Some(table) = graph.tables.iter().find(|table| table.jump as usize == last) {
                     table.targets.iter().for_each(|&target| go(find_insn(code, target)));
+                    let mut next = successors.split_off(first);
                     next.sort_unstable();
                     next.dedup();
+                    successors.append(&mut next);
                 } else if graph.tail_jumps.contains(&(last as u32)) {
                     // A call but for the return address: flags mean nothing (psABI 3.2.1).
                     beyond = ALL & !FLAGS;
@@ -225,16 +238,17 @@ fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
             let after = insn.pc + u64::from(insn.len);
             let found = code.insns.get(last + 1).filter(|next| next.pc == after);
             match found {
-                Some(_) => next.push(graph.block_of[last + 1]),
+                Some(_) => successors.push(graph.block_of[last + 1]),
                 None => beyond = ALL,
             }
         }
-        for &block in &next {
+        for &block in &successors[first..] {
             reached[block as usize] = true;
         }
-        graph.blocks[index].next = next;
+        graph.blocks[index].successors = (first as u32, successors.len() as u32);
         graph.blocks[index].beyond = beyond;
     }
+    graph.successors = successors;
     // What nothing in the group leads to is reached in ways that are not seen: landing pads, unrecovered tables. Not
     // so the padding before an aligned loop.
     for (block, reached) in graph.blocks.iter_mut().zip(reached) {

@@ -1,5 +1,5 @@
 //! Which registers and flags may still be read, before each instruction; and which registers hold addresses of the
-//! own stack frame.
+//! own stack frame, or are saved in it.
 //!
 //! Liveness is strict: at returns, system calls, indirect jumps and jumps out of the group everything is live,
 //! because hand-written assembly and interprocedural register allocation keep to no ABI. At a direct call what the
@@ -53,51 +53,42 @@ pub(crate) fn refine_calls(code: &mut Decoded, module: &Module<'_>) {
 }
 
 /// Code that sets a callee-saved register which nothing in it reads means it for whom it calls: a language's runtime
-/// that enters code of its own conventions. Makes calls read such registers; says whether there are any.
-///
-/// Those in `landed` are read behind a landing pad, and live everywhere.
-pub(crate) fn hand_over(code: &mut Decoded, graph: &Graph, live: &[Set], landed: Set) -> bool {
-    let mut handed = 0;
-    for block in &graph.blocks {
-        let last = block.end as usize - 1;
-        let after_last = block
-            .next
-            .iter()
-            .fold(block.beyond, |set, &next| set | live[graph.blocks[next as usize].first as usize]);
-        for insn in block.first as usize..=last {
-            let after = if insn == last { after_last } else { live[insn + 1] };
-            handed |= code.insns[insn].kills & CALLEE_SAVED & !RSP & !landed & !after;
-        }
-    }
+/// that enters code of its own conventions. Makes calls read such registers, of those `unread`; says whether there are
+/// any.
+pub(crate) fn hand_over(code: &mut Decoded, unread: Set) -> bool {
+    let handed = unread & CALLEE_SAVED & !RSP;
     let calls = code.insns.iter_mut().filter(|insn| matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall));
     calls.for_each(|insn| insn.reads |= handed);
     handed != 0
 }
 
-/// For each instruction what is live before it.
-pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {
-    let step = |live: Set, insn: usize| code.insns[insn].reads | live & !code.insns[insn].kills;
-    // A block's effect: live before = reads | after & !kills.
-    let effects: Vec<(Set, Set)> = graph
-        .blocks
-        .iter()
-        .map(|block| {
-            let range = block.first as usize..block.end as usize;
-            let none = range.clone().rev().fold(0, step);
-            let all = range.rev().fold(ALL, step);
-            (none, ALL & !(all & !none) & !none)
-        })
-        .collect();
+/// What liveness tells.
+pub(crate) struct Live {
+    /// For each instruction what is live before it.
+    pub before: Vec<Set>,
+    /// What some instruction overwrites and nothing reads then.
+    pub unread: Set,
+}
+
+pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Live {
+    let insns_of = |block: &Block| &code.insns[block.first as usize..block.end as usize];
+    // A block's effect: live before = reads | live after & !kills.
+    let effect = |block| {
+        insns_of(block)
+            .iter()
+            .rev()
+            .fold((0, 0), |(reads, kills), insn| (insn.reads | reads & !insn.kills, kills | insn.kills))
+    };
+    let effects: Vec<(Set, Set)> = graph.blocks.iter().map(effect).collect();
     let mut before = alloc::vec![0; graph.blocks.len()];
-    let after = |before: &[Set], index: usize| {
-        let block = &graph.blocks[index];
-        block.next.iter().fold(block.beyond, |live, &next| live | before[next as usize])
+    let after = |before: &[Set], block: &Block| {
+        graph.next(block).iter().fold(block.beyond, |live, &next| live | before[next as usize])
     };
     loop {
         let mut changed = false;
-        for index in (0..graph.blocks.len()).rev() {
+        for (index, block) in graph.blocks.iter().enumerate().rev() {
             let (reads, kills) = effects[index];
-            let live = reads | after(&before, index) & !kills;
+            let live = reads | after(&before, block) & !kills;
             changed |= live != before[index];
             before[index] = live;
         }
@@ -106,45 +97,93 @@ pub(crate) fn analyse(code: &Decoded, graph: &Graph) -> Vec<Set> {
         }
     }
     let mut result = alloc::vec![ALL; code.insns.len()];
-    for (index, block) in graph.blocks.iter().enumerate() {
-        let mut live = after(&before, index);
-        for insn in (block.first as usize..block.end as usize).rev() {
-            live = step(live, insn);
-            result[insn] = live;
+    let mut unread = 0;
+    for block in &graph.blocks {
+        let mut live = after(&before, block);
+        let slots = &mut result[block.first as usize..block.end as usize];
+        for (slot, insn) in slots.iter_mut().zip(insns_of(block)).rev() {
+            unread |= insn.kills & !live;
+            live = insn.reads | live & !insn.kills;
+            *slot = live;
         }
     }
-    result
+    Live { before: result, unread }
 }
 
-/// For each instruction the registers that hold an address in the frame, before it.
-pub(crate) fn frame_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
-    forward(code, graph, RSP, |held, insn| {
-        let mut after = held & !insn.writes | RSP;
+/// What is known of registers before an instruction: which hold an address in the frame (bits 0 to 15), and which are
+/// saved on the stack (bits 16 to 31).
+#[derive(Clone, Copy)]
+pub(crate) struct Held(u32);
+
+impl Held {
+    const ENTRY: Self = Self(RSP);
+
+    /// The registers that hold an address in the frame.
+    pub const fn frame(self) -> Set {
+        self.0 & 0xffff
+    }
+
+    /// The callee-saved registers that are not on the stack: an exception that passes through the function finds the
+    /// caller's values in them, so that they live even where nothing reads them.
+    pub const fn unsaved(self) -> Set {
+        CALLEE_SAVED & !(self.0 >> 16)
+    }
+
+    fn after(self, insn: &Insn) -> Self {
+        let mut frame = self.frame() & !insn.writes | RSP;
         if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request) {
-            after &= CALLEE_SAVED;
+            frame &= CALLEE_SAVED;
         }
         if let Some((to, from, moved)) = insn.derive {
             // `lea` only from rsp and rbp: a pointer that a loop moves on could leave the frame.
-            let holds = held >> from & 1 != 0 && (!moved || matches!(from, 4 | 5) && to != from);
+            let holds = self.0 >> from & 1 != 0 && (!moved || matches!(from, 4 | 5) && to != from);
             if holds {
-                after |= 1 << to;
+                frame |= 1 << to;
             }
         }
-        after
-    })
+        let saved = match insn.pushed {
+            Some(register) => self.0 >> 16 | 1 << register,
+            // `pop` gives it back; another write does not matter.
+            None if insn.popped => self.0 >> 16 & !insn.writes,
+            None => self.0 >> 16,
+        };
+        Self(frame | saved << 16)
+    }
 }
 
-/// For each instruction the callee-saved registers that are not on the stack before it: an exception that passes
-/// through the function finds the caller's values in them, so that they live even where nothing reads them.
-pub(crate) fn unsaved_registers(code: &Decoded, graph: &Graph) -> Vec<Set> {
-    let mut saved = forward(code, graph, 0, |saved, insn| match insn.pushed {
-        Some(register) => saved | 1 << register,
-        // `pop` gives it back; another write does not matter.
-        None if insn.popped => saved & !insn.writes,
-        None => saved,
-    });
-    saved.iter_mut().for_each(|saved| *saved = CALLEE_SAVED & !*saved);
-    saved
+/// For each instruction what is known of registers before it, on every path.
+pub(crate) fn held_registers(code: &Decoded, graph: &Graph) -> Vec<Held> {
+    let insns_of = |block: &Block| &code.insns[block.first as usize..block.end as usize];
+    let at_start = |block: &Block| if block.entered { Held::ENTRY } else { Held(u32::MAX) };
+    let mut before: Vec<Held> = graph.blocks.iter().map(at_start).collect();
+    let mut is_due = alloc::vec![true; before.len()];
+    loop {
+        let mut changed = false;
+        for (index, block) in graph.blocks.iter().enumerate() {
+            if !core::mem::take(&mut is_due[index]) {
+                continue;
+            }
+            let after = insns_of(block).iter().fold(before[index], |held, insn| held.after(insn));
+            for next in graph.next(block).iter().map(|&next| next as usize) {
+                let met = before[next].0 & after.0;
+                is_due[next] |= met != before[next].0;
+                changed |= is_due[next];
+                before[next] = Held(met);
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    let mut result = alloc::vec![Held::ENTRY; code.insns.len()];
+    for (block, &start) in graph.blocks.iter().zip(&before) {
+        let mut held = start;
+        for (slot, insn) in result[block.first as usize..].iter_mut().zip(insns_of(block)) {
+            *slot = held;
+            held = held.after(insn);
+        }
+    }
+    result
 }
 
 /// The callee-saved registers that code behind the group's landing pads reads: an exception brings them along from
@@ -155,42 +194,4 @@ pub(crate) fn landed_registers(graph: &Graph, live: &[Set], count: usize) -> Set
     }
     let starts = graph.landings.iter().map(|&block| graph.blocks[block as usize].first as usize);
     CALLEE_SAVED & starts.fold(0, |read, first| read | live[first])
-}
-
-/// What holds before each instruction on every path to it; `entry` where paths begin that are not seen.
-fn forward(code: &Decoded, graph: &Graph, entry: Set, step: impl Fn(Set, &Insn) -> Set) -> Vec<Set> {
-    let through = |held: Set, block: &Block| {
-        code.insns[block.first as usize..block.end as usize].iter().fold(held, &step)
-    };
-    let mut before: Vec<Set> =
-        graph.blocks.iter().map(|block| if block.entered { entry } else { ALL }).collect();
-    let mut is_due = alloc::vec![true; before.len()];
-    loop {
-        let mut changed = false;
-        for (index, block) in graph.blocks.iter().enumerate() {
-            if !core::mem::take(&mut is_due[index]) {
-                continue;
-            }
-            let after = through(before[index], block);
-            for next in block.next.iter().map(|&next| next as usize) {
-                let met = before[next] & after;
-                is_due[next] |= met != before[next];
-                changed |= is_due[next];
-                before[next] = met;
-            }
-        }
-        if !changed {
-            break;
-        }
-    }
-    let mut result = alloc::vec![entry; code.insns.len()];
-    for (block, &start) in graph.blocks.iter().zip(&before) {
-        let range = block.first as usize..block.end as usize;
-        let mut held = start;
-        for (slot, insn) in result[range.clone()].iter_mut().zip(&code.insns[range]) {
-            *slot = held;
-            held = step(held, insn);
-        }
-    }
-    result
 }

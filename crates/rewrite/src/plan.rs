@@ -12,6 +12,7 @@ use crate::{
     available,
     decode::{Decoded, FLAGS, Set, Shape, Site},
     flow::{Block, Graph},
+    live::Held,
     masked::{Layout, Masked},
     walks::{self, Walk},
 };
@@ -77,18 +78,18 @@ pub(crate) struct Plan {
 }
 
 /// Plans a function's checks. What they keep in registers is made live.
-pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &mut [Set], frame: &[Set]) -> Plan {
+pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &mut [Set], held: &[Held]) -> Plan {
     let mut checks = Vec::new();
     let of_frame =
-        |site: &Site| site.mem.base().is_some_and(|base| frame[site.insn as usize] >> base & 1 != 0);
+        |site: &Site| site.mem.base().is_some_and(|base| held[site.insn as usize].frame() >> base & 1 != 0);
     let skipped: Vec<bool> = code.sites.iter().map(of_frame).collect();
     let exempt = skipped.iter().filter(|skipped| **skipped).count() as u32;
     let repeats = available::find_repeats(code, graph, &skipped);
     let walks = walks::find(code, graph, live, |site| !skipped[site] && !repeats[site]);
     let mut sites = code.sites.iter().enumerate().peekable();
+    let mut groups: Vec<Group> = Vec::new();
     for (number, block) in graph.blocks.iter().enumerate() {
-        let loops = block.next.contains(&(number as u32));
-        let mut groups: Vec<Group> = Vec::new();
+        let loops = graph.next(block).contains(&(number as u32));
         let mut open_from = 0;
         for insn in block.first..block.end {
             while let Some((index, site)) = sites.next_if(|(_, site)| site.insn == insn) {
@@ -106,7 +107,7 @@ pub(crate) fn plan(code: &Decoded, graph: &Graph, live: &mut [Set], frame: &[Set
             }
         }
         let start = checks.len();
-        checks.extend(groups.into_iter().map(|group| {
+        checks.extend(groups.drain(..).map(|group| {
             let walks = loops && is_moved(&group, code, block);
             place(group, walks, code, block.first, live)
         }));

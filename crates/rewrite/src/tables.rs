@@ -132,7 +132,7 @@ fn constant_registers(code: &Decoded, graph: &Graph) -> Vec<Values> {
             for insn in &code.insns[block.first as usize..block.end as usize] {
                 step(&mut values, insn);
             }
-            for next in block.next.iter().map(|&next| next as usize) {
+            for next in graph.next(block).iter().map(|&next| next as usize) {
                 let old = before[next];
                 for (met, &value) in before[next].iter_mut().zip(&values) {
                     *met = match (*met, value) {
@@ -430,7 +430,7 @@ impl Search<'_> {
             return None;
         }
         let mut leading = (0..self.graph.blocks.len())
-            .filter(|&other| self.graph.blocks[other].next.contains(&(block as u32)));
+            .filter(|&other| self.graph.next(&self.graph.blocks[other]).contains(&(block as u32)));
         let only = leading.next()?;
         leading.next().is_none().then_some(only)
     }

@@ -8,7 +8,9 @@ use memcheck_model::Pc;
 use crate::{
     Checks, CodeBlob, Config, Extent, Module, Place, Resolver, Skip, SkipReason,
     decode::{Decoded, Flow, Insn, decode},
-    emit, flow, is_linkage_stub, live, plan,
+    emit, flow, is_linkage_stub,
+    live::{self, Live},
+    plan,
 };
 
 /// A target that is larger is taken for a function of its own without looking whether it jumps back.
@@ -165,16 +167,17 @@ fn copy(
     code.sites.retain(|site| graph.tables.iter().all(|table| table.load != site.insn));
     code.exempt += (sites - code.sites.len()) as u32;
     live::refine_calls(&mut code, module);
-    let mut live = live::analyse(&code, &graph);
+    let Live { before: mut live, unread } = live::analyse(&code, &graph);
     let landed = live::landed_registers(&graph, &live, pads.len());
-    if live::hand_over(&mut code, &graph, &live, landed) {
-        live = live::analyse(&code, &graph);
+    // Those that are read behind a landing pad live everywhere.
+    if live::hand_over(&mut code, unread & !landed) {
+        live = live::analyse(&code, &graph).before;
     }
-    for (live, unsaved) in live.iter_mut().zip(live::unsaved_registers(&code, &graph)) {
-        *live |= unsaved | landed;
+    let held = live::held_registers(&code, &graph);
+    for (live, held) in live.iter_mut().zip(&held) {
+        *live |= held.unsaved() | landed;
     }
-    let frame = live::frame_registers(&code, &graph);
-    let plan = plan::plan(&code, &graph, &mut live, &frame);
+    let plan = plan::plan(&code, &graph, &mut live, &held);
     code.exempt += plan.exempt;
     emit::Emitter::new(config, module, resolver, place, extents, &code, &graph).run(&plan)
 }

@@ -83,7 +83,7 @@ pub(crate) fn find(
 ) -> Vec<Walk> {
     let mut walks = Vec::new();
     for (number, block) in graph.blocks.iter().enumerate() {
-        if !block.next.contains(&(number as u32)) {
+        if !graph.next(block).contains(&(number as u32)) {
             continue;
         }
         let insns = block.first as usize..block.end as usize;
