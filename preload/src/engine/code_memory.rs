@@ -70,7 +70,9 @@ impl Arena {
             return false;
         }
         if code.len() as u64 > MUCH {
-            memory::prepare_to_write(self.alias.0, (self.used + code.len() as u64).next_multiple_of(4096));
+            let first = self.used & !4095;
+            let len = (self.used + code.len() as u64).next_multiple_of(4096) - first;
+            memory::prepare_to_write(self.alias.0 + first, len);
         }
         let to = (self.alias.0 + self.used) as *mut u8;
         // SAFETY: `alias .. alias + capacity` is our writable mapping; nobody else writes it, and nobody runs the
