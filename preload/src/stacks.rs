@@ -8,7 +8,7 @@
 
 use core::{
     cell::Cell,
-    sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use memcheck_model::{Addr, AddrRange, MAX_FRAMES, Pc, StackId};
@@ -83,9 +83,14 @@ fn depot() -> Option<Depot<'static>> {
     Some(Depot::new(index, store))
 }
 
+/// Whether there may be a rule. Most processes have all their modules before the first, and `RULES` is fifty pages.
+static IS_ANY_RULE: AtomicBool = AtomicBool::new(false);
+
 /// Forgets the unwind rules: modules came or went.
 pub fn forget_rules() {
-    RuleCache::new(&RULES).clear();
+    if IS_ANY_RULE.load(Ordering::Relaxed) {
+        RuleCache::new(&RULES).clear();
+    }
 }
 
 /// Where stacks end, by the page of a stack pointer on them: `[ page | pages from there to the end ]`, for threads
@@ -224,7 +229,10 @@ impl Process for OwnStack {
     #[inline(always)]
     fn encoded_rule(&self, pc: u64, kind: PcKind) -> u32 {
         let key = if kind == PcKind::Exact { pc | EXACT } else { pc };
-        RuleCache::new(&RULES).get_encoded(key, || resolve(pc, kind))
+        RuleCache::new(&RULES).get_encoded(key, || {
+            IS_ANY_RULE.store(true, Ordering::Relaxed);
+            resolve(pc, kind)
+        })
     }
 
     fn is_code(&self, pc: u64) -> bool {
