@@ -84,6 +84,10 @@ impl Memory for Bytes<'_> {
     fn find_int(&self, at: Addr) -> Option<u32> {
         self.find(at).map(u32::from_le_bytes)
     }
+
+    fn count_semaphores(&self, id: u32) -> u64 {
+        id.into()
+    }
 }
 
 /// An argument, as a choice and a number: an address in the page that is watched, in the other, or the number.

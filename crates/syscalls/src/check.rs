@@ -48,6 +48,10 @@ const LONGEST_ARGUMENT: u32 = 32 * 4096;
 const MESSAGE_BYTES: u64 = 56;
 /// `sizeof(struct mmsghdr)`.
 const COUNTED_MESSAGE_BYTES: u64 = 64;
+/// `_LINUX_CAPABILITY_VERSION_1` to `_3`.
+const FIRST_CAPABILITIES: u32 = 0x1998_0330;
+const SECOND_CAPABILITIES: u32 = 0x2007_1026;
+const THIRD_CAPABILITIES: u32 = 0x2008_0522;
 /// `sizeof(struct iovec)`.
 const VECTOR_BYTES: u64 = 16;
 /// No argument list is longer (`MAX_ARG_STRINGS` is far beyond what fits the address space of one).
@@ -158,6 +162,18 @@ impl<M: Memory> Look<'_, M> {
             Length::Pages(index) => argument(index).div_ceil(4096),
             Length::After(bytes, index) => u64::from(bytes).saturating_add(argument(index)),
             Length::Prefixed(bytes) => u64::from(bytes) + int_at(at.0),
+            Length::Stated { at: offset, least } => {
+                int_at(at.0.saturating_add(offset.into())).max(least.into())
+            }
+            Length::Nodes(index) => argument(index).saturating_sub(1).div_ceil(64).saturating_mul(8),
+            Length::Capabilities(index) => match self.memory.find_int(Addr(argument(index))) {
+                Some(FIRST_CAPABILITIES) => 12,
+                Some(SECOND_CAPABILITIES | THIRD_CAPABILITIES) => 24,
+                _ => 0,
+            },
+            Length::Semaphores(index) => {
+                self.memory.count_semaphores(argument(index) as u32).saturating_mul(2)
+            }
         }
     }
 

@@ -27,4 +27,7 @@ pub trait Memory {
 
     /// The 32 bits at this address, in the same way.
     fn find_int(&self, at: Addr) -> Option<u32>;
+
+    /// How many semaphores the set with this id has; none if there is no such set.
+    fn count_semaphores(&self, id: u32) -> u64;
 }

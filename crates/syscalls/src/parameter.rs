@@ -90,6 +90,20 @@ pub enum Length {
     After(u32, u8),
     /// So many, and as many more as their first 32 bits say.
     Prefixed(u32),
+    /// As many as the 32 bits at an offset in them say, and at least so many.
+    Stated {
+        /// The offset.
+        at: u8,
+        /// The fewest.
+        least: u32,
+    },
+    /// A bit for each memory node below the argument, in whole words; the kernel takes one off (`get_nodes` in
+    /// mm/mempolicy.c).
+    Nodes(u8),
+    /// As many sets of capabilities as the version has that the argument points to (capget(2)).
+    Capabilities(u8),
+    /// 16 bits for each semaphore of the set whose id the argument is.
+    Semaphores(u8),
 }
 
 /// What a call's parameters need of whoever is about to run it.

@@ -6,7 +6,7 @@
 use memcheck_model::AccessKind::{self, Read, Write};
 
 use crate::{
-    Length::{Fixed, Size},
+    Length::{Fixed, Semaphores, Size},
     Parameter, Parameters, Shape,
     table::{FLOCK, TIMESPEC, other, reads, string, writes},
 };
@@ -249,14 +249,25 @@ pub(crate) const SEMCTL: Parameters = ipc_control(
         (0, NOTHING),
         (1, &[reads(3, "arg.buf", Fixed(104))]),
         (2, &[writes(3, "arg.buf", Fixed(104))]),
-        (11, NOTHING), // GETPID
-        (12, NOTHING), // GETVAL
-        (14, NOTHING), // GETNCNT
-        (15, NOTHING), // GETZCNT
-        (16, NOTHING), // SETVAL
+        (11, NOTHING),                                  // GETPID
+        (12, NOTHING),                                  // GETVAL
+        (13, &[writes(3, "arg.array", Semaphores(0))]), // GETALL
+        (14, NOTHING),                                  // GETNCNT
+        (15, NOTHING),                                  // GETZCNT
+        (16, NOTHING),                                  // SETVAL
+        (17, &[reads(3, "arg.array", Semaphores(0))]),  // SETALL
     ],
     2,
 );
 
 pub(crate) const QUOTACTL: Parameters =
     Parameters::Chosen { by: 0, mask: 0, always: &[string(1, "special")], cases: &[], is_complete: false };
+
+/// What a command's attributes point to is not looked at.
+pub(crate) const BPF: Parameters = Parameters::Chosen {
+    by: 0,
+    mask: 0,
+    always: &[reads(1, "attr", Size(2))],
+    cases: &[],
+    is_complete: false,
+};

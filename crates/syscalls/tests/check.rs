@@ -13,6 +13,9 @@ const HEAP: std::ops::Range<u64> = 0x1_0000..0x2_0000;
 /// What is mapped outside the heap.
 const STACK: std::ops::Range<u64> = 0x8_0000..0x9_0000;
 
+/// The id of a set of three.
+const SEMAPHORES: u32 = 7;
+
 /// Blocks by address, each with its size; all else in the heap must not be touched.
 #[derive(Default)]
 struct Fake {
@@ -79,6 +82,10 @@ impl Memory for Fake {
 
     fn find_int(&self, at: Addr) -> Option<u32> {
         self.find(at).map(u32::from_le_bytes)
+    }
+
+    fn count_semaphores(&self, id: u32) -> u64 {
+        if id == SEMAPHORES { 3 } else { 0 }
     }
 }
 
@@ -243,7 +250,7 @@ fn a_signal_set_lies_behind_a_pointer_in_pselect6() {
 fn what_is_not_known_is_said_to_be() {
     let memory = Fake::default();
     let ask = |number: u64, arguments: [u64; 6]| check(&Request { number, arguments }, &memory, &mut |_| ());
-    for number in [450, 451, 335, 423, 9999, u64::MAX, 1 << 32] {
+    for number in [451, 452, 335, 423, 9999, u64::MAX, 1 << 32] {
         assert_eq!(ask(number, [BLOCK; 6]), Known::No, "{number}");
     }
     assert_eq!(ask(number_of("io_uring_enter"), [BLOCK; 6]), Known::No);
@@ -271,4 +278,48 @@ fn the_table_ascends_and_each_call_is_found() {
     for call in CALLS {
         assert_eq!(find_call(call.number.into()).map(|found| found.name), Some(call.name));
     }
+}
+
+#[test]
+fn a_structure_states_its_own_size() {
+    let memory = Fake::with_block(BLOCK, 100);
+    memory.put(BLOCK + 4, &100u32.to_le_bytes());
+    assert!(told(&memory, "perf_event_open", &[BLOCK]).is_empty());
+    memory.put(BLOCK + 4, &101u32.to_le_bytes());
+    assert_eq!(told(&memory, "perf_event_open", &[BLOCK]), ["r attr+100"]);
+    // Without a size it is that of the first version.
+    assert_eq!(told(&Fake::with_block(BLOCK, 63), "perf_event_open", &[BLOCK]), ["r attr+63"]);
+}
+
+#[test]
+fn capabilities_are_as_many_as_their_version_has() {
+    let memory = Fake::with_block(BLOCK, 8).and_block(OTHER, 23);
+    for (version, expected) in [
+        (0x1998_0330_u32, None),
+        (0x2007_1026, Some("w data+23")),
+        (0x2008_0522, Some("w data+23")),
+        (1, None),
+    ] {
+        memory.put(BLOCK, &version.to_le_bytes());
+        assert_eq!(told(&memory, "capget", &[BLOCK, OTHER]), Vec::from_iter(expected), "{version:#x}");
+    }
+    assert_eq!(told(&memory, "capset", &[BLOCK + 4, 0]), ["r header+4"]);
+}
+
+#[test]
+fn masks_of_nodes_are_whole_words() {
+    let memory = Fake::with_block(BLOCK, 8);
+    assert!(told(&memory, "set_mempolicy", &[2, BLOCK, 65]).is_empty());
+    assert_eq!(told(&memory, "set_mempolicy", &[2, BLOCK, 66]), ["r nodemask+8"]);
+    assert!(told(&memory, "get_mempolicy", &[0, BLOCK + 8, 0]).is_empty());
+    assert_eq!(told(&memory, "get_mempolicy", &[BLOCK + 6, BLOCK + 4, 2]), ["w policy+2", "w nodemask+4"]);
+}
+
+#[test]
+fn a_set_of_semaphores_has_a_value_for_each() {
+    let (get_all, set_all) = (13, 17);
+    let memory = Fake::with_block(BLOCK, 5);
+    assert_eq!(told(&memory, "semctl", &[SEMAPHORES.into(), 0, get_all, BLOCK]), ["w arg.array+5"]);
+    assert_eq!(told(&memory, "semctl", &[SEMAPHORES.into(), 0, set_all, BLOCK]), ["r arg.array+5"]);
+    assert!(told(&memory, "semctl", &[1, 0, set_all, BLOCK]).is_empty());
 }

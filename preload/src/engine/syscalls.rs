@@ -37,7 +37,7 @@ use crate::{
     channel, descriptors, heap,
     lifecycle::parts,
     requests, stacks,
-    sys::{Errno, memory::Probe, process},
+    sys::{self, Errno, memory::Probe, process},
     thread,
 };
 
@@ -47,6 +47,8 @@ const SYS_MMAP: u64 = 9;
 const SYS_MPROTECT: u64 = 10;
 const SYS_MUNMAP: u64 = 11;
 const SYS_MREMAP: u64 = 25;
+const SYS_SEMCTL: i64 = 66;
+const IPC_STAT: u64 = 2;
 /// `mmap`: the address is more than a wish.
 const MAP_FIXED: u64 = 0x10;
 const SYS_PRCTL: usize = 157;
@@ -241,6 +243,14 @@ impl Memory for Target {
 
     fn find_int(&self, at: Addr) -> Option<u32> {
         self.find(at).map(u32::from_le_bytes)
+    }
+
+    fn count_semaphores(&self, id: u32) -> u64 {
+        // `struct semid64_ds` (asm/sembuf.h) is 104 bytes; `sem_nsems` lies at 80.
+        let mut set = [0u64; 13];
+        let args = [id.into(), 0, IPC_STAT, set.as_mut_ptr() as u64, 0, 0];
+        // SAFETY: semctl(2) with IPC_STAT writes the structure.
+        if unsafe { sys::syscall(SYS_SEMCTL, args) }.is_ok() { set[10] } else { 0 }
     }
 }
 
