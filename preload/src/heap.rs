@@ -123,8 +123,7 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
         let freed = place(layout.chunk_count(), size_of::<FreedMeta>());
         let large_sizes = place(layout.large_count(), size_of::<AtomicU64>());
         let groups = place(layout.group_count(), size_of::<GroupWords>());
-        let small_batches = place(Tables::BATCHES, size_of::<Batch>());
-        let big_batches = place(Tables::BATCHES, size_of::<Batch>());
+        let batches = [(); 2].map(|()| place(Tables::BATCHES, size_of::<Batch>()));
         let Some(memory) = sys::map_anonymous(bytes) else { continue };
         let range = layout.range();
         if sys::reserve_inaccessible(range.start(), range.size().0).is_err() {
@@ -145,8 +144,8 @@ fn reserve(options: &Options) -> Option<Heap<'static>> {
                     layout.large_count(),
                 ),
                 groups: core::slice::from_raw_parts(memory.add(groups).cast(), layout.group_count()),
-                small_batches: core::slice::from_raw_parts(memory.add(small_batches).cast(), Tables::BATCHES),
-                big_batches: core::slice::from_raw_parts(memory.add(big_batches).cast(), Tables::BATCHES),
+                batches: batches
+                    .map(|place| core::slice::from_raw_parts(memory.add(place).cast(), Tables::BATCHES)),
             }
         };
         let wishes = Wishes {

@@ -12,7 +12,7 @@ use memcheck_model::ThreadId;
 use crate::{
     ChunkId, Class, FreedMeta,
     group::{GROUPED_CLASSES, Stock},
-    quarantine::Pending,
+    quarantine::{Pending, QUARANTINES},
     size_class::SMALL_CLASSES,
 };
 
@@ -88,8 +88,8 @@ pub struct ThreadCache {
     pub(crate) grouped: [Stock; GROUPED_CLASSES],
     /// Of the classes after those.
     listed: [List; SMALL_CLASSES - GROUPED_CLASSES],
-    pub(crate) pending_small: Pending,
-    pub(crate) pending_big: Pending,
+    /// For each quarantine.
+    pub(crate) pending: [Pending; QUARANTINES],
     /// Live bytes gained (or lost) since they were last added to the heap's.
     pub(crate) live_delta: i64,
     /// The most that `live_delta` has been since then.
@@ -106,8 +106,7 @@ impl ThreadCache {
             tid,
             grouped: [Stock::EMPTY; GROUPED_CLASSES],
             listed: [List::EMPTY; SMALL_CLASSES - GROUPED_CLASSES],
-            pending_small: Pending::NONE,
-            pending_big: Pending::NONE,
+            pending: [Pending::NONE; QUARANTINES],
             live_delta: 0,
             live_high: 0,
             statistics: CacheStatistics {

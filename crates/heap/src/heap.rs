@@ -22,7 +22,7 @@ use crate::{
     large::large_pages,
     layout::Slot,
     lock::Forker,
-    quarantine::Quarantine,
+    quarantine::{QUARANTINES, Quarantine},
     redzone::{self, Zones},
     size_class::{CLASSES, ClassShape, LARGE_REDZONE},
     swept::Swept,
@@ -41,10 +41,8 @@ pub struct Tables<'a> {
     pub groups: &'a [GroupWords],
     /// Sizes of large chunks: `Layout::large_count`.
     pub large_sizes: &'a [AtomicU64],
-    /// For the quarantine of small chunks.
-    pub small_batches: &'a [Batch],
-    /// For that of big ones.
-    pub big_batches: &'a [Batch],
+    /// For the quarantines of small chunks and of big ones.
+    pub batches: [&'a [Batch]; QUARANTINES],
 }
 
 impl Tables<'_> {
@@ -188,8 +186,7 @@ pub struct Heap<'a> {
     pub(crate) layout: Layout,
     pub(crate) tables: Tables<'a>,
     pub(crate) centrals: [Central; CLASSES],
-    pub(crate) small_quarantine: Quarantine<'a>,
-    pub(crate) big_quarantine: Quarantine<'a>,
+    pub(crate) quarantines: [Quarantine<'a>; QUARANTINES],
     pub(crate) wishes: Wishes,
     pub(crate) forker: Forker,
     pub(crate) retired: crate::CacheStatistics,
@@ -209,8 +206,7 @@ impl<'a> Heap<'a> {
             layout,
             tables,
             centrals: [const { Central::new() }; CLASSES],
-            small_quarantine: Quarantine::new(tables.small_batches),
-            big_quarantine: Quarantine::new(tables.big_batches),
+            quarantines: tables.batches.map(Quarantine::new),
             wishes,
             forker: Forker::default(),
             retired: crate::CacheStatistics::default(),
@@ -644,16 +640,18 @@ impl<'a> Heap<'a> {
         for central in &self.centrals {
             central.lock.acquire(backend);
         }
-        self.small_quarantine.lock.acquire(backend);
-        self.big_quarantine.lock.acquire(backend);
+        for quarantine in &self.quarantines {
+            quarantine.lock.acquire(backend);
+        }
         self.forker.set(tid);
     }
 
     /// Gives the locks back, in the parent and in the child.
     pub fn unlock_after_fork(&self) {
         self.forker.set(ThreadId(0));
-        self.big_quarantine.lock.release();
-        self.small_quarantine.lock.release();
+        for quarantine in self.quarantines.iter().rev() {
+            quarantine.lock.release();
+        }
         for central in self.centrals.iter().rev() {
             central.lock.release();
         }

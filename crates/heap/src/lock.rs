@@ -1,7 +1,7 @@
 //! A lock for a few instructions, held with signals kept away, so that a handler on the same thread cannot wait
 //! for what it interrupted.
 //!
-//! Lock order, which fork takes: the classes in ascending order, then the quarantine. A thread holds one lock at
+//! Lock order, which fork takes: the classes in ascending order, then the quarantines. A thread holds one lock at
 //! a time, except the one that forks: it holds all, is known by its id, and passes through each (its own fork
 //! handlers may allocate). Fork copies memory page by page while other threads write, so without the locks the
 //! child could see half a change.

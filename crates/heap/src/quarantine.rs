@@ -15,6 +15,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{ChunkId, lock::Lock};
 
+/// One for small chunks and one for big ones.
+pub(crate) const QUARANTINES: usize = 2;
 /// A batch is flushed after this many chunks.
 const BATCH_CHUNKS: usize = 1020;
 /// Or after this many bytes.

@@ -16,13 +16,11 @@ use crate::{
     group::{Chain, Group, Stock},
     heap::Located,
     large::large_pages,
-    quarantine::{Batch, Pending, Quarantine},
+    quarantine::{Batch, Pending, QUARANTINES},
 };
 
-/// What the quarantine holds at least, unless told otherwise.
-const QUARANTINE_BYTES: u64 = 16 << 20;
-/// And what big chunks have of their own.
-const BIG_QUARANTINE_BYTES: u64 = 8 << 20;
+/// What the quarantines hold at least, unless told otherwise.
+const QUARANTINE_BYTES: [u64; QUARANTINES] = [16 << 20, 8 << 20];
 /// How many batches at most leave the quarantine for one that comes.
 const DRAIN_BATCHES: usize = 4;
 /// How many chunks ahead memory is asked for.
@@ -41,45 +39,29 @@ impl Heap<'_> {
         bytes: u64,
         late: &mut dyn FnMut(&Late),
     ) {
-        if bytes <= BIG_SLOT_BYTES {
-            if !cache.pending_small.put(id, bytes, self.small_quarantine.batches) {
-                self.flush_small(cache, backend, late);
-                // Without any batch it stays where it is: freed, and in nobody's hands.
-                cache.pending_small.put(id, bytes, self.small_quarantine.batches);
-            }
-        } else if !cache.pending_big.put(id, bytes, self.big_quarantine.batches) {
-            self.flush_big(cache, backend, late);
-            cache.pending_big.put(id, bytes, self.big_quarantine.batches);
+        let which = usize::from(bytes > BIG_SLOT_BYTES);
+        let batches = self.tables.batches[which];
+        if !cache.pending[which].put(id, bytes, batches) {
+            self.flush(cache, backend, which, late);
+            // Without any batch it stays where it is: freed, and in nobody's hands.
+            cache.pending[which].put(id, bytes, batches);
         }
     }
 
+    /// Hands a thread's frees to a quarantine, and recycles what has waited there long enough.
     #[cold]
-    fn flush_small(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        let pending = core::mem::replace(&mut cache.pending_small, Pending::NONE);
-        cache.pending_small =
-            self.flush(cache, backend, &self.small_quarantine, QUARANTINE_BYTES, pending, late);
-    }
-
-    #[cold]
-    fn flush_big(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        let pending = core::mem::replace(&mut cache.pending_big, Pending::NONE);
-        cache.pending_big =
-            self.flush(cache, backend, &self.big_quarantine, BIG_QUARANTINE_BYTES, pending, late);
-    }
-
-    /// Hands a thread's frees to the quarantine, and recycles what has waited long enough. What the thread goes on with.
     fn flush(
         &self,
         cache: &mut ThreadCache,
         backend: &impl Backend,
-        quarantine: &Quarantine<'_>,
-        least: u64,
-        pending: Pending,
+        which: usize,
         late: &mut dyn FnMut(&Late),
-    ) -> Pending {
+    ) {
         self.publish_live(cache);
+        let quarantine = &self.quarantines[which];
         let live = self.live_bytes.load(Ordering::Relaxed).max(0) as u64;
-        let budget = self.wishes.quarantine_bytes.unwrap_or(least + live / 16);
+        let budget = self.wishes.quarantine_bytes.unwrap_or(QUARANTINE_BYTES[which] + live / 16);
+        let pending = core::mem::replace(&mut cache.pending[which], Pending::NONE);
         let mut drained = [None; DRAIN_BATCHES];
         quarantine.lock.hold(backend, &self.forker, cache.tid, || {
             quarantine.append(pending);
@@ -90,10 +72,10 @@ impl Heap<'_> {
         for batch in drained.into_iter().flatten() {
             self.drain(cache, backend, quarantine.batch(batch), late);
         }
-        quarantine.lock.hold(backend, &self.forker, cache.tid, || {
+        cache.pending[which] = quarantine.lock.hold(backend, &self.forker, cache.tid, || {
             drained.into_iter().flatten().for_each(|batch| quarantine.spare(batch));
             quarantine.take_spare()
-        })
+        });
     }
 
     /// Recycles the chunks of a batch.
@@ -190,13 +172,9 @@ impl Heap<'_> {
 
     /// Empties a cache whose thread is gone, or whose one call is over.
     pub fn retire(&self, cache: &mut ThreadCache, backend: &impl Backend, late: &mut dyn FnMut(&Late)) {
-        self.flush_small(cache, backend, late);
-        self.flush_big(cache, backend, late);
-        for (quarantine, pending) in [
-            (&self.small_quarantine, &mut cache.pending_small),
-            (&self.big_quarantine, &mut cache.pending_big),
-        ] {
-            let empty = core::mem::replace(pending, Pending::NONE);
+        for (which, quarantine) in self.quarantines.iter().enumerate() {
+            self.flush(cache, backend, which, late);
+            let empty = core::mem::replace(&mut cache.pending[which], Pending::NONE);
             quarantine.lock.hold(backend, &self.forker, cache.tid, || quarantine.append(empty));
         }
         for class in Class::all().take_while(|class| !class.is_large()) {

@@ -185,8 +185,7 @@ impl OwnTables {
             freed: &self.freed,
             groups: &self.groups,
             large_sizes: &self.large_sizes,
-            small_batches: &self.small_batches,
-            big_batches: &self.big_batches,
+            batches: [&self.small_batches, &self.big_batches],
         };
         (Heap::new(self.layout, tables, wishes), Fake::new(&self.layout))
     }
