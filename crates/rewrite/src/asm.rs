@@ -261,6 +261,18 @@ impl Asm {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// The first `len` bytes of `text`, at most sixteen: copying sixteen takes less than asking how many.
+    pub fn copy(&mut self, text: &[u8], len: usize) {
+        match text.first_chunk::<16>() {
+            Some(whole) => {
+                let end = self.bytes.len() + len;
+                self.raw(whole);
+                self.bytes.truncate(end);
+            }
+            None => self.raw(&text[..len]),
+        }
+    }
+
     /// The displacement from the end of an instruction, which is `after` bytes beyond the displacement's start.
     fn relative(&mut self, target: u64, after: u64) -> i32 {
         let from = self.base.wrapping_add(self.bytes.len() as u64 + after);

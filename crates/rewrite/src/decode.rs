@@ -56,8 +56,9 @@ pub(crate) enum Shape {
 }
 
 /// Where an instruction goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Flow {
+    #[default]
     Next,
     /// `jmp`.
     Jump(u64),
@@ -66,7 +67,7 @@ pub(crate) enum Flow {
     /// `loop`, `jrcxz`: its first bytes up to the displacement are kept.
     Loop(u64),
     Call(u64),
-    IndirectJump,
+    IndirectJump(Through),
     IndirectCall,
     /// `ret`, `ud2`, `hlt` and the like.
     End,
@@ -81,7 +82,7 @@ const REQUEST: [u8; 19] = *b"\x48\xc1\xc7\x03\x48\xc1\xc7\x0d\x48\xc1\xc7\x3d\x4
 const RDX: Set = 1 << 2;
 
 /// One instruction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Insn {
     pub pc: u64,
     pub len: u8,
@@ -93,8 +94,6 @@ pub(crate) struct Insn {
     pub kills: Set,
     /// Registers written in any way.
     pub writes: Set,
-    /// `jmp` or `call` operand, for those through a register or memory.
-    pub through: Through,
     pub lock: bool,
     /// The register that a `lea` fills with `rip_target`.
     pub address_to: Option<u8>,
@@ -113,7 +112,6 @@ pub(crate) struct Insn {
 /// The operand of an indirect jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Through {
-    None,
     Register(u8),
     Memory(Mem),
     /// Memory at the instruction's `rip_target`.
@@ -194,60 +192,44 @@ pub(crate) fn based(base: Register, disp: i32) -> Mem {
     if base == Register::None { Mem::absolute(disp) } else { Mem::at(Gpr(base.number() as u8), disp) }
 }
 
-fn derive_of(instruction: &Instruction) -> Option<(u8, u8, bool)> {
-    let to = instruction.op0_register().number() as u8;
-    match instruction.code() {
-        Code::Mov_r64_rm64 | Code::Mov_rm64_r64
-            if instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register =>
-        {
-            Some((to, instruction.op1_register().number() as u8, false))
-        }
-        Code::Lea_r64_m
-            if instruction.memory_index() == Register::None && instruction.memory_base().is_gpr64() =>
-        {
-            Some((to, instruction.memory_base().number() as u8, true))
-        }
-        _ => None,
-    }
-}
-
-/// By how much an instruction lets a register grow, if that is all it does but for the flags.
-fn growth_of(instruction: &Instruction) -> Option<i8> {
-    match instruction.code() {
-        Code::Add_rm64_imm8 | Code::Sub_rm64_imm8 if instruction.op0_kind() == OpKind::Register => {
-            let by = instruction.immediate8to64() as i8;
-            if instruction.mnemonic() == Mnemonic::Add { Some(by) } else { by.checked_neg() }
-        }
-        Code::Inc_rm64 if instruction.op0_kind() == OpKind::Register => Some(1),
-        Code::Lea_r64_m
-            if instruction.memory_index() == Register::None
-                && instruction.memory_base() == instruction.op0_register() =>
-        {
-            i8::try_from(instruction.memory_displacement64().cast_signed()).ok()
-        }
-        _ => None,
-    }
-}
-
 fn flow_of(instruction: &Instruction) -> Flow {
-    let target = instruction.near_branch_target();
+    let target = || instruction.near_branch_target();
     match instruction.flow_control() {
-        FlowControl::UnconditionalBranch => Flow::Jump(target),
+        FlowControl::Next => match instruction.mnemonic() {
+            Mnemonic::Hlt => Flow::End,
+            Mnemonic::Syscall => Flow::Syscall,
+            _ => Flow::Next,
+        },
+        FlowControl::UnconditionalBranch => Flow::Jump(target()),
         FlowControl::ConditionalBranch if instruction.is_jcc_short_or_near() => {
-            Flow::Branch(target, condition(instruction))
+            Flow::Branch(target(), condition(instruction))
         }
-        FlowControl::ConditionalBranch => Flow::Loop(target),
-        FlowControl::Call if instruction.is_call_near() => Flow::Call(target),
+        FlowControl::ConditionalBranch => Flow::Loop(target()),
+        FlowControl::Call if instruction.is_call_near() => Flow::Call(target()),
         FlowControl::Call => Flow::Syscall,
-        FlowControl::IndirectBranch => Flow::IndirectJump,
+        FlowControl::IndirectBranch => Flow::IndirectJump(through(instruction)),
         FlowControl::IndirectCall => Flow::IndirectCall,
         FlowControl::Return | FlowControl::Exception => Flow::End,
         FlowControl::Interrupt if instruction.mnemonic() == Mnemonic::Int3 => Flow::End,
         FlowControl::Interrupt => Flow::Syscall,
-        _ if instruction.mnemonic() == Mnemonic::Hlt => Flow::End,
-        _ if instruction.mnemonic() == Mnemonic::Syscall => Flow::Syscall,
         _ => Flow::Next,
     }
+}
+
+fn through(instruction: &Instruction) -> Through {
+    if instruction.op0_kind() == OpKind::Register {
+        gpr(instruction.op0_register()).map_or(Through::Other, Through::Register)
+    } else if instruction.is_ip_rel_memory_operand() {
+        Through::Static
+    } else if is_segmented(instruction) {
+        Through::Other
+    } else {
+        operand(instruction).map_or(Through::Other, Through::Memory)
+    }
+}
+
+fn is_segmented(instruction: &Instruction) -> bool {
+    matches!(instruction.segment_prefix(), Register::FS | Register::GS)
 }
 
 /// iced's condition codes in the order of the encodings.
@@ -333,8 +315,9 @@ pub(crate) fn decode(module: &Module<'_>, extent: Extent, want_sites: bool) -> R
     let mut uses = Uses::new();
     let mut instruction = Instruction::default();
     let mut index = alloc::vec![0; len];
-    // x86-64 code has about four bytes an instruction.
+    // x86-64 code has about four bytes an instruction, and accesses memory with two of five.
     out.insns.reserve(len / 4);
+    out.sites.reserve(if want_sites { len / 10 } else { 0 });
     while decoder.can_decode() {
         decoder.decode_out(&mut instruction);
         let pc = instruction.ip();
@@ -344,7 +327,8 @@ pub(crate) fn decode(module: &Module<'_>, extent: Extent, want_sites: bool) -> R
         if matches!(instruction.code(), Code::Xbegin_rel16 | Code::Xbegin_rel32) {
             return Err(Skip { pc: Pc(pc), reason: SkipReason::Transaction });
         }
-        let mut insn = describe(&mut out, &mut uses, &instruction, want_sites);
+        index[(pc - start.0) as usize] = out.insns.len() as u32 + 1;
+        let insn = describe(&mut out, &mut uses, &instruction, want_sites);
         if instruction.is_ip_rel_memory_operand() {
             // Valid only right after decoding this instruction.
             insn.rip = decoder.get_constant_offsets(&instruction).displacement_offset() as u8;
@@ -354,18 +338,12 @@ pub(crate) fn decode(module: &Module<'_>, extent: Extent, want_sites: bool) -> R
         if instruction.mnemonic() == Mnemonic::Xchg
             && bytes[..(pc - start.0) as usize + instruction.len()].ends_with(&REQUEST)
         {
-            insn = Insn { flow: Flow::Request, reads: ALL, kills: 0, writes: insn.writes | RDX, ..insn };
+            (insn.flow, insn.reads, insn.kills) = (Flow::Request, ALL, 0);
+            insn.writes |= RDX;
         }
-        out.insns.push(insn);
-        index[(pc - start.0) as usize] = out.insns.len() as u32;
     }
     out.extents.push(Starts { start: start.0, first: 0, index });
     Ok(out)
-}
-
-/// The register that a `push` saves.
-fn pushed_by(instruction: &Instruction) -> Option<u8> {
-    (instruction.code() == Code::Push_r64).then(|| instruction.op0_register().number() as u8)
 }
 
 /// How many instructions of a callee are looked at for what it overwrites, and for what it reads.
@@ -406,8 +384,8 @@ pub(crate) fn look_at_callee(saved: Set, module: &Module<'_>, at: Pc, uses: &mut
             live |= effects.reads & !overwritten;
             overwritten |= effects.kills & !live;
         }
-        if let Some(pushed) = pushed_by(&instruction) {
-            open &= !(1 << pushed);
+        if instruction.code() == Code::Push_r64 {
+            open &= !(1 << instruction.op0_register().number());
         }
         inputs |= effects.reads & open;
         open &= !(effects.reads | effects.kills);
@@ -415,23 +393,20 @@ pub(crate) fn look_at_callee(saved: Set, module: &Module<'_>, at: Pc, uses: &mut
     Callee { inputs, overwritten }
 }
 
-fn describe(out: &mut Decoded, uses: &mut Uses, instruction: &Instruction, want_sites: bool) -> Insn {
+/// Adds an instruction.
+fn describe<'a>(
+    out: &'a mut Decoded,
+    uses: &mut Uses,
+    instruction: &Instruction,
+    want_sites: bool,
+) -> &'a mut Insn {
     let (Effects { mut reads, mut kills, writes }, accesses) = uses.of(instruction);
     let flow = flow_of(instruction);
     if matches!(flow, Flow::Call(_) | Flow::End | Flow::Syscall) {
         (reads, kills) = (ALL, 0);
     }
-    let segmented = matches!(instruction.memory_segment(), Register::FS | Register::GS);
+    let segmented = is_segmented(instruction);
     let rip = instruction.is_ip_rel_memory_operand();
-    let through = match flow {
-        Flow::IndirectJump if instruction.op_kind(0) == OpKind::Register => {
-            gpr(instruction.op_register(0)).map_or(Through::Other, Through::Register)
-        }
-        Flow::IndirectJump if rip => Through::Static,
-        Flow::IndirectJump if segmented => Through::Other,
-        Flow::IndirectJump => operand(instruction).map_or(Through::Other, Through::Memory),
-        _ => Through::None,
-    };
     if rip {
         out.taken.push(instruction.ip_rel_memory_address());
     } else if instruction.memory_index() != Register::None {
@@ -449,25 +424,44 @@ fn describe(out: &mut Decoded, uses: &mut Uses, instruction: &Instruction, want_
         Accesses::Listed(_) if is_no_access(instruction) => {}
         Accesses::Listed(info) => add_sites(out, instruction, info, segmented),
     }
-    Insn {
-        pc: instruction.ip(),
-        len: instruction.len() as u8,
-        rip: 0,
-        rip_target: 0,
-        flow,
-        reads,
-        kills,
-        writes,
-        through,
-        lock: instruction.has_lock_prefix(),
-        address_to: (rip && instruction.code() == Code::Lea_r64_m)
-            .then(|| instruction.op0_register().number() as u8),
-        pushed: pushed_by(instruction),
-        popped: instruction.code() == Code::Pop_r64,
-        padding: instruction.mnemonic() == Mnemonic::Nop,
-        growth: growth_of(instruction).unwrap_or(0),
-        derive: derive_of(instruction),
+    // Filled where it lies: what is put together elsewhere by bytes and words is slow to copy whole.
+    let at = out.insns.len();
+    out.insns.push(Insn::default());
+    let insn = &mut out.insns[at];
+    insn.pc = instruction.ip();
+    insn.len = instruction.len() as u8;
+    insn.flow = flow;
+    (insn.reads, insn.kills, insn.writes) = (reads, kills, writes);
+    insn.lock = instruction.has_lock_prefix();
+    let first = instruction.op0_register().number() as u8;
+    match instruction.code() {
+        Code::Mov_r64_rm64 | Code::Mov_rm64_r64
+            if instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register =>
+        {
+            insn.derive = Some((first, instruction.op1_register().number() as u8, false));
+        }
+        Code::Lea_r64_m if rip => insn.address_to = Some(first),
+        Code::Lea_r64_m
+            if instruction.memory_index() == Register::None && instruction.memory_base().is_gpr64() =>
+        {
+            let from = instruction.memory_base().number() as u8;
+            insn.derive = Some((first, from, true));
+            if from == first {
+                insn.growth = instruction.memory_displacement64().cast_signed().try_into().unwrap_or(0);
+            }
+        }
+        Code::Add_rm64_imm8 if instruction.op0_kind() == OpKind::Register => {
+            insn.growth = instruction.immediate8to64() as i8;
+        }
+        Code::Sub_rm64_imm8 if instruction.op0_kind() == OpKind::Register => {
+            insn.growth = (instruction.immediate8to64() as i8).checked_neg().unwrap_or(0);
+        }
+        Code::Inc_rm64 if instruction.op0_kind() == OpKind::Register => insn.growth = 1,
+        Code::Push_r64 => insn.pushed = Some(first),
+        Code::Pop_r64 => insn.popped = true,
+        _ => insn.padding = instruction.mnemonic() == Mnemonic::Nop,
     }
+    insn
 }
 
 /// How many bytes an access touches, or each of its elements when it is repeated.

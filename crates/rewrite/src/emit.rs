@@ -162,13 +162,14 @@ impl<'a> Emitter<'a> {
         if !self.asm.fits {
             return Err(Skip { pc: base, reason: SkipReason::OutOfReach });
         }
-        let offset_of = |pc: Pc| {
-            let block = self.graph.block_of[find_insn(self.code, pc.0)?];
-            Some((pc, self.asm.offset_of(self.labels[block as usize])))
+        let entry = |extent: &Extent| {
+            let insn = find_insn(self.code, extent.start.0)?;
+            Some((extent.start, self.asm.offset_of(self.label_of(insn))))
         };
-        let entries = self.extents.iter().filter_map(|extent| offset_of(extent.start)).collect();
-        let leader = |block: &crate::flow::Block| offset_of(Pc(self.code.insns[block.first as usize].pc));
-        let jump_targets = self.graph.blocks.iter().filter_map(leader).collect();
+        let entries = self.extents.iter().filter_map(entry).collect();
+        let starts = self.graph.blocks.iter().map(|block| Pc(self.code.insns[block.first as usize].pc));
+        let offsets = self.labels.iter().map(|&label| self.asm.offset_of(label));
+        let jump_targets = starts.zip(offsets).collect();
         let pc_map = PcMap { base, runs: self.runs.into_boxed_slice() };
         Ok(CodeBlob {
             entries,
@@ -222,7 +223,7 @@ impl<'a> Emitter<'a> {
                 }
             }
             Flow::Call(target) => self.call(target),
-            Flow::IndirectJump if insn.through != Through::Other => {
+            Flow::IndirectJump(through) if through != Through::Other => {
                 self.stats.indirect_jumps += 1;
                 let table = self.graph.tables.iter().find(|table| table.jump == index);
                 if table.is_some_and(|table| self.is_replaced(table))
@@ -231,7 +232,7 @@ impl<'a> Emitter<'a> {
                     self.copy(insn);
                 } else {
                     self.asks_map = true;
-                    self.indirect_jump(insn);
+                    self.indirect_jump(insn, through);
                 }
             }
             Flow::Syscall if self.config.syscalls != Syscalls::Native && self.bytes(insn) == [0x0f, 0x05] => {
@@ -262,19 +263,21 @@ impl<'a> Emitter<'a> {
         self.asm.call_mem(Operand::Rip(self.place.prelude.0 + cell.offset()));
     }
 
+    /// The text from an instruction on.
+    fn text_from(&self, insn: &Insn) -> &'a [u8] {
+        self.module.find_text(Pc(insn.pc)).unwrap_or_default()
+    }
+
     fn bytes(&self, insn: &Insn) -> &'a [u8] {
-        self.module
-            .find_text(Pc(insn.pc))
-            .and_then(|text| text.get(..usize::from(insn.len)))
-            .unwrap_or_default()
+        self.text_from(insn).get(..usize::from(insn.len)).unwrap_or_default()
     }
 
     fn copy(&mut self, insn: &Insn) {
-        let bytes = self.bytes(insn);
         if insn.rip == 0 {
-            self.asm.raw(bytes);
+            self.asm.copy(self.text_from(insn), insn.len.into());
             return;
         }
+        let bytes = self.bytes(insn);
         let at = usize::from(insn.rip);
         self.asm.raw(&bytes[..at]);
         self.asm.rel32(insn.rip_target, (bytes.len() - at - 4) as u64);
@@ -331,7 +334,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Looks the target up in the module's jump map; what is not there is gone to natively.
-    fn indirect_jump(&mut self, insn: &Insn) {
+    fn indirect_jump(&mut self, insn: &Insn, through: Through) {
         let cell = |cell: Cell| Operand::Rip(self.place.prelude.0 + cell.offset());
         let (start, bytes, map, base) =
             (cell(Cell::TextStart), cell(Cell::TextBytes), cell(Cell::JumpMap), cell(Cell::Base));
@@ -340,11 +343,11 @@ impl<'a> Emitter<'a> {
         let go = asm.new_label();
         asm.store(slots[0], Gpr::RAX);
         asm.store(slots[1], Gpr::RCX);
-        match insn.through {
+        match through {
             Through::Register(register) => asm.mov(Gpr::RCX, Gpr(register)),
             Through::Memory(mem) => asm.load(Gpr::RCX, mem),
             Through::Static => asm.load(Gpr::RCX, Operand::Rip(insn.rip_target)),
-            Through::None | Through::Other => {}
+            Through::Other => {}
         }
         asm.save_flags();
         asm.store(slots[3], Gpr::RCX);

@@ -58,7 +58,7 @@ pub(crate) fn find_insn(code: &Decoded, pc: u64) -> Option<usize> {
 
 /// Whether control cannot go on behind this kind of instruction.
 pub(crate) fn ends(flow: Flow) -> bool {
-    matches!(flow, Flow::Jump(_) | Flow::IndirectJump | Flow::End)
+    matches!(flow, Flow::Jump(_) | Flow::IndirectJump(_) | Flow::End)
 }
 
 /// How many bytes the jump takes that an entry is overwritten with: it has a 32-bit displacement.
@@ -107,7 +107,7 @@ pub(crate) fn build(
                 let callee = find_insn(code, target).ok_or(into)?;
                 (leader[callee], entered[callee]) = (true, true);
             }
-            Flow::IndirectJump => is_indirect = true,
+            Flow::IndirectJump(_) => is_indirect = true,
             _ => {}
         }
     }
@@ -181,7 +181,7 @@ fn refuse_named_returns(code: &Decoded, extents: &[Extent]) -> Result<(), Skip> 
 fn refuse_jump_into_patch(graph: &Graph, code: &Decoded, extents: &[Extent]) -> Result<(), Skip> {
     let is_unknown = |block: &Block| {
         let last = block.end - 1;
-        code.insns[last as usize].flow == Flow::IndirectJump
+        matches!(code.insns[last as usize].flow, Flow::IndirectJump(_))
             && !graph.tail_jumps.contains(&last)
             && !graph.tables.iter().any(|table| table.jump == last)
     };
@@ -216,7 +216,7 @@ fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
         match insn.flow {
             Flow::Jump(target) => go(find_insn(code, target)),
             Flow::Branch(target, _) | Flow::Loop(target) => go(find_insn(code, target)),
-            Flow::IndirectJump => {
+            Flow::IndirectJump(_) => {
                 if let Some(table) = graph.tables.iter().find(|table| table.jump as usize == last) {
                     table.targets.iter().for_each(|&target| go(find_insn(code, target)));
                     let mut next = successors.split_off(first);

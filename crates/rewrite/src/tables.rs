@@ -78,7 +78,7 @@ type Values = [Value; 16];
 
 /// The jumps through tables of the group.
 pub(crate) fn find(code: &Decoded, module: &Module<'_>, graph: &Graph) -> Vec<Table> {
-    let ends_so = |block: &Block| code.insns[block.end as usize - 1].flow == Flow::IndirectJump;
+    let ends_so = |block: &Block| matches!(code.insns[block.end as usize - 1].flow, Flow::IndirectJump(_));
     if !graph.blocks.iter().any(ends_so) {
         return Vec::new();
     }
@@ -94,10 +94,10 @@ pub(crate) fn find(code: &Decoded, module: &Module<'_>, graph: &Graph) -> Vec<Ta
 /// arithmetic was done on. For groups where no address inside is ever taken.
 pub(crate) fn find_tail_jumps(code: &Decoded, module: &Module<'_>, graph: &Graph) -> Vec<u32> {
     let search = Search { code, module, graph, values: &[] };
-    let is_tail = |block: &Block| match code.insns[block.end as usize - 1].through {
-        Through::Memory(mem) => mem.index().is_none(),
-        Through::Static => true,
-        Through::Register(register) => {
+    let is_tail = |block: &Block| match code.insns[block.end as usize - 1].flow {
+        Flow::IndirectJump(Through::Memory(mem)) => mem.index().is_none(),
+        Flow::IndirectJump(Through::Static) => true,
+        Flow::IndirectJump(Through::Register(register)) => {
             let insns = &code.insns[block.first as usize..block.end as usize - 1];
             let writer = insns.iter().rev().find(|insn| insn.writes >> register & 1 != 0);
             writer.is_none_or(|insn| {
@@ -109,7 +109,7 @@ pub(crate) fn find_tail_jumps(code: &Decoded, module: &Module<'_>, graph: &Graph
                 })
             })
         }
-        Through::None | Through::Other => false,
+        _ => false,
     };
     graph.blocks.iter().filter(|block| is_tail(block)).map(|block| block.end - 1).collect()
 }
@@ -205,10 +205,10 @@ struct Search<'a> {
 impl Search<'_> {
     fn table_of(&self, block: usize) -> Option<Table> {
         let jump = self.graph.blocks[block].end - 1;
-        match self.code.insns[jump as usize].through {
-            Through::Memory(mem) => self.absolute(block, jump, jump, mem, None),
-            Through::Register(register) => self.through_register(block, jump, register),
-            Through::None | Through::Static | Through::Other => None,
+        match self.code.insns[jump as usize].flow {
+            Flow::IndirectJump(Through::Memory(mem)) => self.absolute(block, jump, jump, mem, None),
+            Flow::IndirectJump(Through::Register(register)) => self.through_register(block, jump, register),
+            _ => None,
         }
     }
 

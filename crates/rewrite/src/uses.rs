@@ -34,6 +34,7 @@ impl Uses {
         Self(InstructionInfoFactory::new())
     }
 
+    #[inline]
     pub fn of(&mut self, instruction: &Instruction) -> (Effects, Accesses<'_>) {
         let (mut effects, accesses) = match use_of_first(instruction) {
             Some(first) => {
@@ -76,6 +77,7 @@ fn use_of_first(instruction: &Instruction) -> Option<OpAccess> {
     }
 }
 
+#[inline]
 fn effects_of_operands(instruction: &Instruction, first: OpAccess) -> Effects {
     let (mut reads, mut kills, mut writes) = (0, 0, 0);
     let bit = |register| gpr(register).map_or(0, |number| 1 << number);
