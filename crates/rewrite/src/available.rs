@@ -81,7 +81,7 @@ pub(crate) fn find_repeats(code: &Decoded, graph: &Graph, skipped: &[bool]) -> V
     if facts.is_empty() || facts.len() * graph.blocks.len() > MOST_BITS {
         return repeats;
     }
-    let analysis = Analysis::new(code, graph, facts, fact_of);
+    let analysis = Analysis::new(code, graph, facts, &fact_of);
     let mut known = analysis.solve();
     for block in 0..graph.blocks.len() {
         analysis.walk(block, known.row_mut(block), |site, fact, known| {
@@ -114,21 +114,21 @@ fn shared_facts(code: &Decoded, graph: &Graph, skipped: &[bool]) -> (Vec<Fact>, 
     (facts, fact_of)
 }
 
-/// What an instruction does to the facts: its accesses tell some, then what it writes or calls ends some.
-struct Step {
-    /// The first site; the next step's first is behind the last.
-    sites: u32,
-    ends_all: bool,
-    /// The registers that it writes, among those of facts.
-    writes: Set,
+/// What happens to the facts.
+#[derive(Clone, Copy)]
+enum Step {
+    /// An access tells one.
+    Tells { site: u32, fact: u32 },
+    /// Those with these registers end.
+    Ends(Set),
+    /// All end.
+    EndsAll,
 }
 
 struct Analysis<'a> {
     graph: &'a Graph,
     facts: Vec<Fact>,
-    /// For each site that is not skipped and has one, its fact.
-    fact_of: Vec<Option<u32>>,
-    /// The instructions that matter, and for each block where its own start; one entry more for the end.
+    /// What happens, in the order of the code; for each block where its own starts, and where the last one's ends.
     steps: Vec<Step>,
     starts: Vec<u32>,
     /// For each register the facts that end when it is written.
@@ -136,7 +136,7 @@ struct Analysis<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(code: &Decoded, graph: &'a Graph, facts: Vec<Fact>, fact_of: Vec<Option<u32>>) -> Self {
+    fn new(code: &Decoded, graph: &'a Graph, facts: Vec<Fact>, fact_of: &[Option<u32>]) -> Self {
         let mut uses = Rows::filled(facts.len().div_ceil(64), core::iter::repeat_n(false, 16));
         let mut used = 0;
         for (index, fact) in facts.iter().enumerate() {
@@ -147,34 +147,33 @@ impl<'a> Analysis<'a> {
             });
         }
         let (mut steps, mut starts) = (Vec::new(), Vec::with_capacity(graph.blocks.len() + 1));
-        let mut site = 0;
+        let told = (0u32..).zip(fact_of).filter_map(|(site, fact)| Some((site, (*fact)?)));
+        let mut told = told.peekable();
         for block in &graph.blocks {
             starts.push(steps.len() as u32);
             for at in block.first..block.end {
                 let insn = &code.insns[at as usize];
-                let (sites, mut tells) = (site, false);
-                while code.sites.get(site).is_some_and(|site| site.insn == at) {
-                    tells |= fact_of[site].is_some();
-                    site += 1;
+                while let Some((site, fact)) = told.next_if(|&(site, _)| code.sites[site as usize].insn == at)
+                {
+                    steps.push(Step::Tells { site, fact });
                 }
-                let ends_all =
-                    matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request);
                 let writes = insn.writes & used;
-                if tells || ends_all || writes != 0 {
-                    steps.push(Step { sites: sites as u32, ends_all, writes });
+                if matches!(insn.flow, Flow::Call(_) | Flow::IndirectCall | Flow::Syscall | Flow::Request) {
+                    steps.push(Step::EndsAll);
+                } else if writes != 0 {
+                    steps.push(Step::Ends(writes));
                 }
             }
         }
         starts.push(steps.len() as u32);
-        steps.push(Step { sites: site as u32, ends_all: false, writes: 0 });
-        Self { graph, facts, fact_of, steps, starts, uses }
+        Self { graph, facts, steps, starts, uses }
     }
 
     /// The facts about the same address as one's.
     fn same_mem(&self, fact: usize) -> impl Iterator<Item = usize> {
         let mem = self.facts[fact].mem;
-        let first = self.facts.partition_point(|other| other.mem < mem);
-        (first..self.facts.len()).take_while(move |&other| self.facts[other].mem == mem)
+        let is_same = move |&other: &usize| self.facts[other].mem == mem;
+        (0..fact).rev().take_while(is_same).chain((fact..self.facts.len()).take_while(is_same))
     }
 
     /// What is known before each block.
@@ -208,20 +207,20 @@ impl<'a> Analysis<'a> {
     /// Goes through a block, with what is known before it; shows each site with its fact and what is known before
     /// it. Leaves what is known behind the block.
     fn walk(&self, block: usize, known: &mut [u64], mut show: impl FnMut(usize, usize, &[u64])) {
-        for step in self.starts[block]..self.starts[block + 1] {
-            let step = step as usize;
-            let sites = self.steps[step].sites as usize..self.steps[step + 1].sites as usize;
-            let facts = sites.filter_map(|site| Some((site, self.fact_of[site]? as usize)));
-            facts.clone().for_each(|(site, fact)| show(site, fact, known));
-            facts.for_each(|(_, fact)| set(known, fact));
-            if self.steps[step].ends_all {
-                known.fill(0);
-            }
-            let mut written = self.steps[step].writes;
-            while written != 0 {
-                let ended = self.uses.row(written.trailing_zeros() as usize);
-                known.iter_mut().zip(ended).for_each(|(known, ended)| *known &= !ended);
-                written &= written - 1;
+        for &step in &self.steps[self.starts[block] as usize..self.starts[block + 1] as usize] {
+            match step {
+                Step::Tells { site, fact } => {
+                    show(site as usize, fact as usize, known);
+                    set(known, fact as usize);
+                }
+                Step::Ends(mut written) => {
+                    while written != 0 {
+                        let ended = self.uses.row(written.trailing_zeros() as usize);
+                        known.iter_mut().zip(ended).for_each(|(known, ended)| *known &= !ended);
+                        written &= written - 1;
+                    }
+                }
+                Step::EndsAll => known.fill(0),
             }
         }
     }
