@@ -15,7 +15,7 @@ type Check = fn() -> Result<(), String>;
 
 /// All of them.
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 18] = [
+    let checks: [(&str, Check); 19] = [
         ("generated_suppression_keeps_its_findings_out", generated_suppression),
         ("malformed_suppressions_are_one_error_with_their_line", malformed_suppressions),
         ("stale_suppressions_are_listed_and_can_be_errors", stale_suppressions),
@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         ("few_descriptors_do_not_hang_the_program", few_descriptors),
         ("heap_that_is_not_watched_fails", heap_unwatched),
         ("log_on_a_full_disk_is_one_error", log_on_full_disk),
+        ("coverage_counts_each_function_once", coverage),
     ];
     checks.into_iter().map(|(name, check)| trial(format!("options::{name}"), check)).collect()
 }
@@ -360,4 +361,15 @@ fn log_on_full_disk() -> Result<(), String> {
     let scratch = exec::scratch()?;
     say(exec::memcheck().arg("--log-file=/dev/full").arg(clean()?), scratch.path())?
         .must("exit 125", &["memcheck: cannot write the log file: No space left on device"])
+}
+
+fn coverage() -> Result<(), String> {
+    let scratch = exec::scratch()?;
+    run(scratch.path(), &["--translate=eager", "--json=all.json"], &clean()?, &[])?.must("exit 0", &[])?;
+    let text = fs::read_to_string(scratch.path().join("all.json")).map_err(|e| e.to_string())?;
+    let report: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    let coverage = &report["processes"][0]["coverage"];
+    let count = |name: &str| coverage[name].as_u64().ok_or(format!("no {name} in {coverage}"));
+    let done = count("functions_checked")? + count("functions_native")?;
+    if done <= count("functions")? { Ok(()) } else { Err(format!("more than there are: {coverage}")) }
 }

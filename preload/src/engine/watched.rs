@@ -497,6 +497,7 @@ impl Watched {
             // Arenas only grow: the list stays sorted.
             self.copies.push(Copied { range, map: blob.pc_map });
         }
+        let fresh = self.untouched(group);
         for (entry, offset) in blob.entries {
             if let Some(function) = self.module.find_function(entry)
                 && self.arena.range().contains(self.code(function))
@@ -504,13 +505,17 @@ impl Watched {
                 self.set_code(function, Addr(code.0 + u64::from(offset)));
             }
         }
-        let bytes = self.bytes_of(group);
-        count(Counter::FunctionsTranslated, group.len() as u64);
-        count(Counter::TextBytesTranslated, bytes);
+        count(Counter::FunctionsTranslated, fresh.len() as u64);
+        count(Counter::TextBytesTranslated, self.bytes_of(&fresh));
         count(Counter::CodeBytes, blob.bytes.len() as u64);
         count(Counter::CheckSites, blob.stats.checked.into());
         count(Counter::SitesUnchecked, blob.stats.unsupported.into());
         count(Counter::ChecksSaved, u64::from(blob.stats.checked.saturating_sub(blob.stats.checks)));
+    }
+
+    /// Those of a group that no other group had in it: parts that several functions share have a copy with each.
+    fn untouched(&self, group: &[usize]) -> Vec<usize> {
+        group.iter().copied().filter(|&index| self.code(index).0 == self.thunk(index)).collect()
     }
 
     fn bytes_of(&self, group: &[usize]) -> u64 {
@@ -519,6 +524,7 @@ impl Watched {
 
     /// Gives the functions of a group their first bytes back; they run as they are from now on.
     pub fn leave_native(&self, group: &[usize], function: usize, reason: Option<SkipReason>) -> Addr {
+        let fresh = self.untouched(group);
         for &index in group {
             let entry = self.module.extents[index].start;
             if !self.arena.range().contains(self.code(index)) {
@@ -537,7 +543,7 @@ impl Watched {
                 self.set_code(index, Addr(entry.0));
             }
         }
-        super::count_native(reason, group.len() as u64, self.bytes_of(group));
+        super::count_native(reason, fresh.len() as u64, self.bytes_of(&fresh));
         Addr(self.module.extents[function].start.0)
     }
 }
