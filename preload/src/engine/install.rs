@@ -163,7 +163,8 @@ pub fn module_unloaded(start: Addr) {
             if place.as_ref().is_some_and(|watched| watched.image.range.start() == start)
                 && let Some(watched) = place.take()
             {
-                for range in watched.pristine.iter().chain([&watched.slot_range, &watched.jump_map_range]) {
+                let pristine = watched.pristine.iter().map(|held| &held.range);
+                for range in pristine.chain([&watched.slot_range, &watched.jump_map_range]) {
                     memory::unmap(range.start(), range.size().0);
                 }
             }

@@ -19,8 +19,24 @@ const PAGE: u64 = 4096;
 /// Less is copied sooner than its file is found.
 const LEAST_MAPPED_BYTES: u64 = 128 << 10;
 
+/// A mapping that holds a segment.
+pub struct Held {
+    /// Its pages.
+    pub range: AddrRange,
+    is_file: bool,
+}
+
+impl Held {
+    /// All of the segment was looked at, and only some of it will be again: pages of the file come back when they are.
+    pub fn let_rest(&self) {
+        if self.is_file {
+            memory::give_back(self.range.start(), self.range.size().0);
+        }
+    }
+}
+
 /// The module's executable segments, which stay as they are now, and the mappings that hold them.
-pub fn keep(path: &[u8], image: &Image) -> Option<(Vec<Segment<'static>>, Vec<AddrRange>)> {
+pub fn keep(path: &[u8], image: &Image) -> Option<(Vec<Segment<'static>>, Vec<Held>)> {
     let mut text = Vec::new();
     let mut held = Vec::new();
     for (range, offset) in image.text.iter().zip(&image.text_offsets) {
@@ -28,10 +44,10 @@ pub fn keep(path: &[u8], image: &Image) -> Option<(Vec<Segment<'static>>, Vec<Ad
             .filter(|_| range.size().0 >= LEAST_MAPPED_BYTES)
             .and_then(|offset| map(path, *range, offset).ok().flatten());
         let mapping = match from_file {
-            Some(mapping) => mapping,
-            None => copy(image, *range)?,
+            Some(range) => Held { range, is_file: true },
+            None => Held { range: copy(image, *range)?, is_file: false },
         };
-        let first = mapping.start().0 + range.start().0 % PAGE;
+        let first = mapping.range.start().0 + range.start().0 % PAGE;
         // SAFETY: the mapping holds the pages of the segment, and stays until the module is unloaded.
         let bytes = unsafe { core::slice::from_raw_parts(first as *const u8, range.size().0 as usize) };
         text.push(Segment { start: Pc(range.start().0), bytes });

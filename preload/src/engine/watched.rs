@@ -62,7 +62,7 @@ pub struct Watched {
     pub image: Image,
     pub module: Module<'static>,
     /// The pristine copies of its text, to be unmapped.
-    pub pristine: Vec<AddrRange>,
+    pub pristine: Vec<pristine::Held>,
     pub arena: Arena,
     /// One for each extent, then one for each of the fronts' originals, which leads to its code.
     pub slots: &'static [AtomicU64],
@@ -214,6 +214,7 @@ impl Watched {
         };
         watched.lead(back_stub);
         watched.set_fronts();
+        watched.pristine.iter().for_each(pristine::Held::let_rest);
         Some(watched)
     }
 

@@ -128,6 +128,14 @@ pub fn prepare_to_write(start: u64, len: u64) {
     let _ = unsafe { syscall(SYS_MADVISE, [start, len, MADV_POPULATE_WRITE, 0, 0, 0]) };
 }
 
+/// Gives back pages of a file that nobody writes to; they come again when they are looked at.
+pub fn give_back(start: Addr, len: u64) {
+    const SYS_MADVISE: i64 = 28;
+    const MADV_DONTNEED: u64 = 4;
+    // SAFETY: pages of a file that are only read hold the same when they come back.
+    let _ = unsafe { syscall(SYS_MADVISE, [start.0, len, MADV_DONTNEED, 0, 0, 0]) };
+}
+
 /// Whether the kernel can read the aligned word at `at`. Asked with `rt_sigprocmask`, which reads its set before it
 /// refuses the request, because next to no filter of system calls forbids it.
 pub fn is_readable(at: Addr) -> bool {
