@@ -170,6 +170,12 @@ impl Decoded {
 
 /// The number of a general-purpose register, if it is one.
 pub(crate) fn gpr(register: Register) -> Option<u8> {
+    // Those of 32 and of 64 bits, which most are, follow each other.
+    const { assert!(Register::RAX as u32 == Register::EAX as u32 + 16) };
+    let wide = (register as u32).wrapping_sub(Register::EAX as u32);
+    if wide < 32 {
+        return Some(wide as u8 & 15);
+    }
     let full = register.full_register();
     full.is_gpr64().then(|| full.number() as u8)
 }
