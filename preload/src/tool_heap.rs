@@ -1,7 +1,7 @@
 //! The tool's own heap: what `Vec` and `Box` in the shim use, apart from the target's.
 //!
-//! Sizes are rounded to powers of two; freed pieces go to a list by size and are never given back to the
-//! kernel. Large pieces are mapped alone, and lists hold them too.
+//! Sizes are rounded to powers of two; freed pieces go to a list by size, and of large ones the memory back to the
+//! kernel. The largest are mapped alone, and lists hold them too.
 //!
 //! May run before init. **Not** for signal handlers or the allocation path of the target: whoever allocates
 //! here holds the engine's lock with signals blocked, or runs in the process's only thread.
@@ -12,7 +12,12 @@ use core::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::forked_page;
+use memcheck_model::Addr;
+
+use crate::{
+    forked_page,
+    sys::{self, memory},
+};
 
 const SMALLEST_SHIFT: u32 = 4;
 const LISTS: usize = 44;
@@ -21,6 +26,10 @@ const ARENA_BYTES: usize = 1 << 20;
 
 /// How much of the first is used in every process that has an engine.
 const FIRST_BYTES: u64 = 768 << 10;
+
+/// Of free pieces from this size on, which only large functions need, the memory is given back.
+const LARGE_BYTES: u64 = 128 << 10;
+const PAGE: u64 = 4096;
 
 struct ToolHeap {
     busy: AtomicBool,
@@ -106,17 +115,17 @@ impl ToolHeap {
     fn carve(&self, shift: u32, align: usize) -> *mut u8 {
         let bytes = 1usize << shift;
         if bytes >= ARENA_BYTES {
-            return crate::sys::map_anonymous(bytes).unwrap_or(null_mut());
+            return sys::map_anonymous(bytes).unwrap_or(null_mut());
         }
         let next = self.arena_next.load(Ordering::Relaxed).next_multiple_of(align);
         if next != 0 && next + bytes <= self.arena_end.load(Ordering::Relaxed) {
             self.arena_next.store(next + bytes, Ordering::Relaxed);
             return next as *mut u8;
         }
-        let Some(arena) = crate::sys::map_anonymous(ARENA_BYTES) else { return null_mut() };
+        let Some(arena) = sys::map_anonymous(ARENA_BYTES) else { return null_mut() };
         if next == 0 {
             // The least that an engine needs: the decoder's tables and one libc.
-            crate::sys::memory::prepare_to_write(arena as u64, FIRST_BYTES);
+            memory::prepare_to_write(arena as u64, FIRST_BYTES);
         }
         self.arena_next.store(arena as usize + bytes, Ordering::Relaxed);
         self.arena_end.store(arena as usize + ARENA_BYTES, Ordering::Relaxed);
@@ -150,6 +159,12 @@ unsafe impl GlobalAlloc for ToolHeap {
 
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         let list = (class_shift(layout) - SMALLEST_SHIFT) as usize;
+        let (start, bytes) = (piece as u64, 1 << class_shift(layout));
+        if bytes >= LARGE_BYTES {
+            // All but the page that the next piece's address goes to.
+            let first = (start + 8).next_multiple_of(PAGE);
+            memory::give_back(Addr(first), ((start + bytes) & !(PAGE - 1)) - first);
+        }
         self.lock();
         // SAFETY: the caller gives the piece back, and it holds at least 16 bytes.
         unsafe { piece.cast::<*mut u8>().write(self.free[list].load(Ordering::Relaxed)) };
