@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memcheck_wire::{NoticeKind, Owner, Record, Requests, SLOT_WORDS, STOP_SIGNAL, Scratch, decode};
+use memcheck_wire::{NoticeKind, Owner, Record, Requests, SLOT_WORDS, STOP_SIGNAL, Scratch, Slot, decode};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -371,14 +371,12 @@ impl Watch {
         loop {
             // A thread may fill slots behind the one that was just looked at and then one that comes next. What
             // it sent before the last record seen is there when the slots are looked at again.
-            let Some(last) =
-                stream.slots().iter().filter_map(|slot| slot.ready()).map(|(sequence, _)| sequence).max()
+            let Some(last) = stream.used_slots().filter_map(Slot::ready).map(|(sequence, _)| sequence).max()
             else {
                 return;
             };
             let mut ready: Vec<_> = stream
-                .slots()
-                .iter()
+                .used_slots()
                 .filter_map(|slot| slot.ready().map(|(sequence, state)| (sequence, state, slot)))
                 .filter(|&(sequence, ..)| sequence <= last)
                 .collect();

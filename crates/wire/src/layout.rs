@@ -307,10 +307,10 @@ impl Stream {
         &self.counters[counter as usize]
     }
 
-    /// The slots.
-    #[must_use]
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+    /// The slots that were ever used: the first ones, as `try_begin` takes the first that is free. The others are memory
+    /// that nobody has touched yet.
+    pub fn used_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().take_while(|slot| slot.is_used())
     }
 
     /// A free slot, now `Writing` and the caller's.
@@ -381,6 +381,11 @@ impl Slot {
             _ => return None,
         };
         Some((self.sequence.load(Ordering::Relaxed), state))
+    }
+
+    fn is_used(&self) -> bool {
+        self.state.load(Ordering::Acquire) != SlotState::Free as u32
+            || self.used_words.load(Ordering::Relaxed) != 0
     }
 
     /// Copies the record's words, and returns those that are used. Nothing that the target writes later
@@ -484,6 +489,20 @@ mod tests {
         assert_eq!(slot.copy_in(&mut [0; SLOT_WORDS]), [42]);
         slot.finish(SlotState::ReadyWaited);
         assert!(slot.is_done());
+    }
+
+    #[test]
+    fn slots_that_were_used_are_the_first_whether_they_are_free_again_or_not() {
+        static STREAM_HERE: Stream = STREAM;
+        let stream = &STREAM_HERE;
+        assert_eq!(stream.used_slots().count(), 0);
+        let [first, second] = [(); 2].map(|()| stream.try_begin().unwrap());
+        assert_eq!(stream.used_slots().count(), 2, "one that is being written is used");
+        stream.publish(second, 1, SlotState::Ready);
+        stream.publish(first, 1, SlotState::Ready);
+        assert_eq!(stream.used_slots().filter_map(Slot::ready).count(), 2);
+        first.finish(SlotState::Ready);
+        assert_eq!(stream.used_slots().filter_map(Slot::ready).count(), 1);
     }
 
     #[test]
