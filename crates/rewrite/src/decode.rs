@@ -128,7 +128,7 @@ pub(crate) struct Decoded {
     pub operands: u32,
     pub exempt: u32,
     pub unsupported: u32,
-    /// Addresses of data and code that the function takes (`lea` from rip, displacements of tables).
+    /// Addresses of data and code that the function takes (`lea` from rip, `mov`, displacements of tables).
     pub taken: Vec<u64>,
     /// The extents that were decoded, in order.
     extents: Vec<Starts>,
@@ -346,6 +346,13 @@ pub(crate) fn decode(module: &Module<'_>, extent: Extent, want_sites: bool) -> R
         {
             (insn.flow, insn.reads, insn.kills) = (Flow::Request, ALL, 0);
             insn.writes |= RDX;
+        }
+        // Code at fixed addresses names labels and tables in this way too.
+        if let Code::Mov_r32_imm32 | Code::Mov_r64_imm64 | Code::Mov_rm64_imm32 = instruction.code()
+            && let named = instruction.immediate(1)
+            && module.find_constants(Pc(named)).is_some()
+        {
+            out.taken.push(named);
         }
     }
     out.extents.push(Starts { start: start.0, first: 0, index });

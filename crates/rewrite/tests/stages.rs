@@ -224,6 +224,21 @@ fn golden_unbounded_table() {
     assert_eq!((stats.indirect_jumps, stats.tables), (1, 0));
 }
 
+#[test]
+fn labels_that_code_at_fixed_addresses_names_are_jumped_to_in_the_copy() {
+    let label = (TEXT + 12) as u32;
+    // mov eax,LABEL; movabs rax,LABEL; mov qword [rsi],LABEL
+    let names = [&[0xb8][..], &[0x48, 0xb8], &[0x48, 0xc7, 0x06]];
+    for (name, wide) in names.into_iter().zip([false, true, false]) {
+        let mut bytes = [name, &label.to_le_bytes(), if wide { &[0; 4] } else { &[] }].concat();
+        bytes.extend([0xff, 0x27]); // jmp [rdi]
+        bytes.resize(12, 0x90);
+        bytes.extend([0x8b, 0x07, 0xc3]); // LABEL: mov eax,[rdi]; ret
+        let targets = copy_of(&bytes, &[]).expect("translatable").jump_targets;
+        assert!(targets.iter().any(|(original, _)| original.0 == u64::from(label)), "{name:x?}");
+    }
+}
+
 /// Checks in: mov rax,[rdi]; MIDDLE; je +3; LATER (three bytes); xor eax,eax; ret
 fn checks_around_a_branch(middle: &[u8], later: [u8; 3]) -> u32 {
     let bytes = [&[0x48, 0x8b, 7], middle, &[0x74, 3], &later, &[0x31, 0xc0, 0xc3]].concat();
