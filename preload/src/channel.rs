@@ -62,6 +62,9 @@ struct PathCell(UnsafeCell<[u8; 64]>);
 unsafe impl Sync for PathCell {}
 static PATH: PathCell = PathCell(UnsafeCell::new([0; 64]));
 
+/// The channel's device and inode; zero without a launcher.
+static IDENTITY: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
 /// Where statistics go that no launcher reads.
 static UNREAD_COUNTERS: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; Counter::ALL.len()];
 
@@ -180,6 +183,19 @@ pub fn path() -> &'static [u8] {
     path.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
+/// Whether a program that this process executes will find the channel. Not where `/proc` is another or none, as below
+/// another root or in another PID namespace; nor as another user than the launcher's, without the rights that such a
+/// process may have until then (proc(5), `/proc/PID/fd`).
+pub fn can_be_found() -> bool {
+    connect_quietly();
+    // SAFETY: as in `path`.
+    let path = unsafe { &*PATH.0.get() };
+    let Ok(file) = File::open(path, true) else { return false };
+    let user = process::effective_user();
+    file.identity() == Ok((IDENTITY[0].load(Ordering::Relaxed), IDENTITY[1].load(Ordering::Relaxed)))
+        && (user == 0 || file.owner() == Ok(user))
+}
+
 /// Says how the process ends next. Every record was sent before.
 pub fn announce_end(end: Owner) {
     if let (Some(stream), Some(header)) = (own_stream(), header()) {
@@ -248,10 +264,14 @@ fn find_channel() -> Option<Options> {
     // SAFETY: only the thread that moved CONNECTION to BUSY gets here, once.
     let path = unsafe { &mut *PATH.0.get() };
     let path = find_variable(CHANNEL_VARIABLE.as_bytes(), path)?;
-    let base = File::open(path, true).ok()?.map_shared(CHANNEL_BYTES).ok()?;
+    let file = File::open(path, true).ok()?;
+    let (device, inode) = file.identity().ok()?;
+    let base = file.map_shared(CHANNEL_BYTES).ok()?;
     // SAFETY: the mapping is page-aligned and at least a header long, and a header is atomics only.
     let header = unsafe { &*base.cast::<Header>() };
     let options = header.options()?;
+    IDENTITY[0].store(device, Ordering::Relaxed);
+    IDENTITY[1].store(inode, Ordering::Relaxed);
     HEADER.store(base.cast(), Ordering::Release);
     Some(options)
 }

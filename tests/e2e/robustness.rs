@@ -2,7 +2,7 @@
 //! gone, and between the two the user's program is as it would be alone.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
@@ -41,7 +41,7 @@ pub fn trials() -> Vec<Trial> {
             trial(format!("robustness::report_is_complete_when_target_{}", ending.0), || check_ending(ending))
         })
         .collect();
-    let checks: [(&str, Check); 13] = [
+    let checks: [(&str, Check); 14] = [
         ("report_is_complete_when_target_aborts", aborts),
         ("target_ends_when_launcher_is_killed", || launcher_killed("loop-until-told")),
         ("children_end_when_launcher_is_killed", || launcher_killed("children-until-told")),
@@ -52,6 +52,7 @@ pub fn trials() -> Vec<Trial> {
         ("error_exitcode_is_the_users_choice", error_exitcode),
         ("arguments_after_the_program_are_its_own", arguments),
         ("environment_and_folder_are_the_users", environment),
+        ("program_below_another_root_is_told_of", other_root),
         ("unwritable_report_is_an_error", unwritable_report),
         ("unknown_option_is_an_error", unknown_option),
         ("threads_allocate_in_parallel", threads),
@@ -190,6 +191,18 @@ fn exit_status() -> Result<(), String> {
         run.report.must_be_clean()?;
     }
     Ok(())
+}
+
+/// What runs there has no `/proc`, so it does not find the channel.
+fn other_root() -> Result<(), String> {
+    let (program, arguments) = (Path::new("/usr/sbin/chroot"), ["/usr", "/bin/true"]);
+    if exec::native(program, &arguments)?.status != "exit 0" {
+        // Not root, or /usr is no root that programs run in.
+        return Ok(());
+    }
+    let run = exec::checked(&[], program, &arguments)?;
+    must_be("status", "exit 0", &run.outcome.status)?;
+    if run.text.contains("out of reach") { Ok(()) } else { Err(format!("not told: {}", run.text)) }
 }
 
 fn signal_status() -> Result<(), String> {

@@ -140,12 +140,17 @@ unsafe fn environment_for(file: Option<&File>, path: u64, arguments: u64, enviro
     let traces = channel::connect().trace_children && !unsafe { is_skipped(path, arguments) };
     // A program that cannot be opened cannot be judged; most often it does not exist and exec will say so.
     let fits = file.map_or(Ok(()), program_file::fits);
-    if let (true, Err(why)) = (traces, fits) {
+    let can_be_watched = fits.and_then(|()| {
+        if shim_can_be_read() && channel::can_be_found() {
+            return Ok(());
+        }
+        Err("a program from where memcheck's files are out of reach")
+    });
+    if let (true, Some(_), Err(why)) = (traces, file, can_be_watched) {
         channel::send(&Record::Notice(Notice { kind: NoticeKind::ExecUnwatched, text: why.as_bytes() }));
     }
-    let is_handed_on = traces && fits.is_ok() && shim_can_be_read();
     // SAFETY: the caller's word.
-    unsafe { rebuild(environment, is_handed_on) }.unwrap_or(environment)
+    unsafe { rebuild(environment, traces && can_be_watched.is_ok()) }.unwrap_or(environment)
 }
 
 /// Whether the user does not want such a program watched.

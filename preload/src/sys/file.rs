@@ -113,12 +113,21 @@ impl File {
 
     /// Its device and inode.
     pub fn identity(&self) -> Result<(u64, u64), Errno> {
+        self.status().map(|stat| (stat[0], stat[1]))
+    }
+
+    /// The user whose it is.
+    pub fn owner(&self) -> Result<u32, Errno> {
+        self.status().map(|stat| (stat[3] >> 32) as u32)
+    }
+
+    /// `struct stat`: 144 bytes, which begin with st_dev, st_ino, st_nlink, st_mode and st_uid (stat(2), x86-64).
+    fn status(&self) -> Result<[u64; 18], Errno> {
         const SYS_FSTAT: i64 = 5;
-        // struct stat is 144 bytes long and begins with st_dev and st_ino (stat(2), x86-64).
         let mut stat = [0u64; 18];
         // SAFETY: the kernel writes to `stat` only.
         unsafe { syscall(SYS_FSTAT, [self.0, stat.as_mut_ptr() as u64, 0, 0, 0, 0]) }?;
-        Ok((stat[0], stat[1]))
+        Ok(stat)
     }
 
     /// Maps `len` bytes from `offset`, a multiple of the page size, for reading, where the kernel likes.

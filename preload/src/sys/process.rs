@@ -3,6 +3,7 @@
 use super::{abort, file::File, syscall};
 
 const SYS_GETPID: i64 = 39;
+const SYS_GETEUID: i64 = 107;
 const SYS_GETPPID: i64 = 110;
 const SYS_GETTID: i64 = 186;
 const SYS_EXIT_GROUP: i64 = 231;
@@ -15,6 +16,11 @@ fn id_of(number: i64) -> u32 {
 /// The process' id.
 pub fn pid() -> u32 {
     id_of(SYS_GETPID)
+}
+
+/// The user with whose rights it runs.
+pub fn effective_user() -> u32 {
+    id_of(SYS_GETEUID)
 }
 
 /// The parent's id.
