@@ -70,6 +70,7 @@ pub mod requests;
 pub mod shadow_map;
 pub mod slow_path;
 mod stands;
+mod symbol_section;
 pub mod syscalls;
 pub mod unwinding;
 mod watched;

@@ -77,8 +77,8 @@ fn pages(range: AddrRange) -> (u64, u64) {
     (first, range.end().0.next_multiple_of(PAGE) - first)
 }
 
-/// Maps the segment from the module's file; `None` when the file at its path is another by now.
-fn map(path: &[u8], range: AddrRange, offset: u64) -> Result<Option<AddrRange>, Errno> {
+/// Opens the file of the module that `range` belongs to; `None` when the file at its path is another by now.
+pub fn open(path: &[u8], range: AddrRange) -> Result<Option<File>, Errno> {
     let mut name = [0; 4096];
     let path = if path.is_empty() { b"/proc/self/exe" } else { path };
     let Some(to) = name.get_mut(..path.len()).filter(|_| path.len() + 1 < PAGE as usize) else {
@@ -86,9 +86,12 @@ fn map(path: &[u8], range: AddrRange, offset: u64) -> Result<Option<AddrRange>, 
     };
     to.copy_from_slice(path);
     let file = File::open(&name[..path.len() + 1], false)?;
-    if maps::find_file(range.start()) != Some(file.identity()?) {
-        return Ok(None);
-    }
+    Ok((maps::find_file(range.start()) == Some(file.identity()?)).then_some(file))
+}
+
+/// Maps the segment from the module's file, if that is still the same.
+fn map(path: &[u8], range: AddrRange, offset: u64) -> Result<Option<AddrRange>, Errno> {
+    let Some(file) = open(path, range)? else { return Ok(None) };
     let (_, len) = pages(range);
     let at = file.map_readable(offset & !(PAGE - 1), len)?;
     Ok(AddrRange::new(at, Size(len)))

@@ -36,7 +36,7 @@ use super::{
     landings::Landings,
     native,
     own_frames::{OwnFrames, Units},
-    pristine, requests, syscalls,
+    pristine, requests, symbol_section, syscalls,
 };
 use crate::{
     channel,
@@ -137,6 +137,10 @@ impl Watched {
             if symbol.is_function() || symbol.is_ifunc() {
                 symbols.push(Extent { start, end: Pc(start.0 + symbol.size) });
             }
+        }
+        let described: u64 = unwind.iter().map(|function| function.bytes()).sum();
+        if !is_go && described < image.text.iter().map(|range| range.size().0).sum::<u64>() / 2 {
+            symbols.extend(symbol_section::functions(path, &image));
         }
         let own_frames = OwnFrames::new(is_go, units);
         let Functions { mut extents, are_all } = discover(&text, &unwind, &symbols);
