@@ -345,6 +345,7 @@ fn put(
         }
         let freed = stream.freed.load(Ordering::Acquire);
         let Some(slot) = stream.try_begin() else {
+            ring(header);
             futex::wait(&stream.freed, freed, PATIENCE_MS);
             continue;
         };
@@ -354,7 +355,10 @@ fn put(
             return None;
         };
         stream.publish(slot, used, state);
-        ring(header);
+        // Modules matter to the records that follow, and are looked at before those.
+        if !matches!(record, Record::ModuleLoaded(_) | Record::ModuleUnloaded(..)) {
+            ring(header);
+        }
         return Some(slot);
     }
 }
