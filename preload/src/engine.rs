@@ -54,6 +54,7 @@ macro_rules! hook {
 }
 
 pub mod callers;
+mod code_filter;
 pub mod code_memory;
 pub mod confinement;
 pub mod fronts;

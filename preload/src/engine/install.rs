@@ -19,7 +19,7 @@ use memcheck_rewrite::{
 use memcheck_wire::{Counter, Options, TrackFds};
 
 use super::{
-    callers,
+    callers, code_filter,
     code_memory::Generation,
     count, fronts, gate,
     image::{Image, ProgramHeader},
@@ -236,6 +236,9 @@ pub fn is_landing(at: Addr) -> bool {
 
 /// Where an address of a copy, or of a way to one, came from.
 pub fn find_origin(pc: u64) -> Option<Origin> {
+    if !code_filter::may_hold(pc) {
+        return None;
+    }
     with_engine(|engine| {
         let watched = engine.find_arena(pc)?;
         watched.find(pc, |map, offset| map.find_origin(offset)).or_else(|| watched.find_led(pc))
@@ -265,6 +268,9 @@ pub fn is_settling(pc: u64) -> bool {
 
 /// The original return address for one in a copy, or for a landing.
 pub fn find_return(pc: u64) -> Option<Pc> {
+    if !code_filter::may_hold(pc) {
+        return None;
+    }
     with_engine(|engine| engine.modules.iter().flatten().find_map(|watched| watched.find_return(pc)))?
 }
 

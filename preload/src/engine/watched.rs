@@ -27,7 +27,7 @@ use memcheck_rewrite::{
 use memcheck_wire::{Counter, Notice, NoticeKind, Record};
 
 use super::{
-    callers,
+    callers, code_filter,
     code_memory::{Arena, Generation, find_room},
     count,
     fronts::{self, Fronted, Fronts},
@@ -169,6 +169,7 @@ impl Watched {
         let slot_bytes = (slot_count as u64 * 8 + 8).next_multiple_of(4096);
         let (base, capacity) = find_room(image.range, Size(capacity), slot_bytes)?;
         let mut arena = Arena::new(base, capacity, generation).ok()?;
+        code_filter::note(arena.range());
         // Behind the arena, so that its stubs reach them.
         let (slots, slot_range) = zeroed::<AtomicU64>(Some(arena.range().end()), slot_count)?;
         let (jump_map, jump_map_range) = zeroed(None, hull.size().0 as usize)?;
@@ -200,6 +201,7 @@ impl Watched {
             return None;
         }
         let landings = Landings::find_room(&image);
+        image.rest_of_text().into_iter().for_each(code_filter::note);
         let watched = Self {
             image,
             module,
