@@ -84,7 +84,8 @@ pub enum CallTarget {
     Original,
 }
 
-/// Knows what the module's text does not tell: where its functions are now, and where exceptions lead in them.
+/// Knows what the module's text does not tell: where its functions are now, where exceptions lead in them, and what its
+/// variables hold.
 pub trait Resolver {
     /// How to call what stands at `entry`: a function's original entry, or an entry of a linkage table.
     fn call_target(&self, entry: Pc) -> CallTarget;
@@ -93,5 +94,11 @@ pub trait Resolver {
     fn landing_pads(&self, function: Extent) -> Option<Vec<Pc>> {
         let _ = function;
         Some(Vec::new())
+    }
+
+    /// The word at `at` in data of the module that the program may change, as it is now.
+    fn variable(&self, at: Pc) -> Option<u64> {
+        let _ = at;
+        None
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use memcheck_model::Pc;
 
 use crate::{
-    Extent, Module, Skip, SkipReason,
+    Extent, Module, Resolver, Skip, SkipReason,
     decode::{ALL, Decoded, FLAGS, Flow, Insn, Set},
     tables::{self, MOST_ENTRIES, Table},
 };
@@ -70,6 +70,7 @@ pub(crate) fn build(
     module: &Module<'_>,
     extents: &[Extent],
     landing_pads: &[Pc],
+    resolver: &dyn Resolver,
 ) -> Result<Graph, Skip> {
     let count = code.insns.len();
     refuse_named_returns(code, extents)?;
@@ -114,7 +115,7 @@ pub(crate) fn build(
     let mut arrivals = Vec::new();
     if is_indirect {
         for &taken in &code.taken {
-            arrivals.extend(table_targets(code, module, taken));
+            arrivals.extend(table_targets(code, module, taken, resolver));
         }
         arrivals.extend(code.taken.iter().filter_map(|&taken| find_insn(code, taken)));
         arrivals.sort_unstable();
@@ -259,10 +260,14 @@ fn connect(graph: &mut Graph, code: &Decoded, arrivals: &[usize]) {
 
 /// The instructions that a jump table at `table` leads to: 32-bit offsets from itself, or addresses; other entries may
 /// lead elsewhere in the text, as to a part of the function that lies apart. Taking too much for a table only makes more
-/// blocks.
-fn table_targets(code: &Decoded, module: &Module<'_>, table: u64) -> Vec<usize> {
-    let Some(data) = module.find_constants(Pc(table)) else { return Vec::new() };
+/// blocks. In data that may change lie tables of labels that the program's source has.
+fn table_targets(code: &Decoded, module: &Module<'_>, table: u64, resolver: &dyn Resolver) -> Vec<usize> {
     let is_text = |target: &u64| module.find_text(Pc(*target)).is_some();
+    let Some(data) = module.find_constants(Pc(table)) else {
+        let places = (0..MOST_ENTRIES as u64).map(|index| Pc(table.wrapping_add(8 * index)));
+        let entries = places.map_while(|place| resolver.variable(place));
+        return entries.take_while(is_text).filter_map(|target| find_insn(code, target)).collect();
+    };
     let relative = data.chunks_exact(4).take(MOST_ENTRIES).map(|entry| {
         let offset = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
         table.wrapping_add_signed(i64::from(offset))

@@ -161,7 +161,7 @@ fn copy(
     let pads: Option<Vec<Vec<Pc>>> = extents.iter().map(|&extent| resolver.landing_pads(extent)).collect();
     let unknown = Skip { pc: extents[0].start, reason: SkipReason::Unsuitable };
     let pads = pads.ok_or(unknown)?.concat();
-    let graph = flow::build(&code, module, extents, &pads)?;
+    let graph = flow::build(&code, module, extents, &pads, resolver)?;
     // A table that the copy replaces is constant.
     let sites = code.sites.len();
     code.sites.retain(|site| graph.tables.iter().all(|table| table.load != site.insn));

@@ -239,6 +239,31 @@ fn labels_that_code_at_fixed_addresses_names_are_jumped_to_in_the_copy() {
     }
 }
 
+/// Variables with addresses of text.
+struct Labels(u64, Vec<u64>);
+impl Resolver for Labels {
+    fn call_target(&self, _: Pc) -> CallTarget {
+        CallTarget::Original
+    }
+
+    fn variable(&self, at: Pc) -> Option<u64> {
+        let offset = at.0.checked_sub(self.0).filter(|offset| offset % 8 == 0)?;
+        self.1.get(offset as usize / 8).copied()
+    }
+}
+
+#[test]
+fn labels_in_a_table_that_may_change_are_jumped_to_in_the_copy() {
+    // lea rax,[TABLE]; jmp [rax+rdi*8]; 10: mov eax,[rsi]; ret; 13: mov eax,[rdx]; ret
+    let mut bytes = vec![0x48, 0x8d, 0x05, 0, 0x10, 0, 0, 0xff, 0x24, 0xf8];
+    bytes.extend([0x8b, 0x06, 0xc3, 0x8b, 0x02, 0xc3]);
+    let variables = Labels(TEXT + 0x1007, vec![TEXT + 10, TEXT + 13, 7, TEXT + 12]);
+    let module = module(&bytes, &[]);
+    let copy = translate(&config(), &module, 0, &variables, PLACE).copy.expect("translatable");
+    let is_target = |offset| copy.jump_targets.iter().any(|(original, _)| original.0 == TEXT + offset);
+    assert_eq!([10, 12, 13].map(is_target), [true, false, true]);
+}
+
 /// Checks in: mov rax,[rdi]; MIDDLE; je +3; LATER (three bytes); xor eax,eax; ret
 fn checks_around_a_branch(middle: &[u8], later: [u8; 3]) -> u32 {
     let bytes = [&[0x48, 0x8b, 7], middle, &[0x74, 3], &later, &[0x31, 0xc0, 0xc3]].concat();

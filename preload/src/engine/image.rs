@@ -13,6 +13,8 @@ use memcheck_model::{Addr, AddrRange, Pc, Size};
 use memcheck_rewrite::Extent;
 use memcheck_stack::{UnwindInfo, find_frames};
 
+use crate::sys::memory;
+
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
@@ -153,6 +155,16 @@ impl Image {
         let len = load.end().0 - at.0;
         // SAFETY: the segment is mapped readable as long as the module is loaded.
         Some(unsafe { core::slice::from_raw_parts(at.0 as *const u8, len as usize) })
+    }
+
+    /// The word at `at`, a multiple of eight, as it is now, if that lies in the module and can be read.
+    pub fn variable(&self, at: Addr) -> Option<u64> {
+        let word = AddrRange::new(at, Size(8))?;
+        if !at.is_aligned(8) || !self.loads.iter().any(|load| load.contains(at) && word.end() <= load.end()) {
+            return None;
+        }
+        // SAFETY: the kernel could read the word just now; volatile, as the program may change it meanwhile.
+        memory::is_readable(at).then(|| unsafe { (at.0 as *const u64).read_volatile() })
     }
 
     /// The bytes of a range within one segment.

@@ -376,6 +376,10 @@ impl Resolver for Watched {
         )?;
         Some(pads)
     }
+
+    fn variable(&self, at: Pc) -> Option<u64> {
+        self.image.variable(Addr(at.0))
+    }
 }
 
 /// What copies without checks call: the functions themselves, not their fronts.
@@ -403,6 +407,10 @@ impl Resolver for PastFronts<'_> {
 
     fn landing_pads(&self, function: Extent) -> Option<Vec<Pc>> {
         self.0.landing_pads(function)
+    }
+
+    fn variable(&self, at: Pc) -> Option<u64> {
+        self.0.variable(at)
     }
 }
 
