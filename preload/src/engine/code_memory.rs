@@ -17,6 +17,7 @@
 
 use memcheck_model::{Addr, AddrRange, Size};
 
+use super::code_filter;
 use crate::{
     maps,
     sys::{Errno, memory},
@@ -51,7 +52,9 @@ impl Arena {
         let capacity = capacity.0.next_multiple_of(4096);
         memory::map_at(base, capacity)?;
         let alias = map_pages(base, capacity, 0).inspect_err(|_| memory::unmap(base, capacity))?;
-        Ok(Self { base, alias, capacity, used: 0, generation: generation.0 })
+        let arena = Self { base, alias, capacity, used: 0, generation: generation.0 };
+        code_filter::note(arena.range());
+        Ok(arena)
     }
 
     /// Where the next `append` puts its bytes.

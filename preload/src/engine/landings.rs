@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use memcheck_model::{Addr, Pc};
 use memcheck_rewrite::ENTRY_JUMP_BYTES;
 
-use super::image::Image;
+use super::{code_filter, image::Image};
 
 /// Few modules call the functions in question from more places.
 const MOST: u64 = 64;
@@ -30,6 +30,7 @@ impl Landings {
     /// The room that a module has for them, if it has any.
     pub fn find_room(image: &Image) -> Option<Self> {
         let rest = image.rest_of_text()?;
+        code_filter::note(rest);
         let count = (rest.size().0 / ENTRY_JUMP_BYTES).min(MOST);
         (count > 0).then_some(Self { first: rest.start(), count, returns: Vec::new() })
     }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use memcheck_model::{Addr, AddrRange};
 use memcheck_shadow::{GranuleIndex, Granules, Poison, SHADOW_BASE, SHADOW_BYTES, ShadowByte, USER_END};
 
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, memory};
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
@@ -111,8 +111,6 @@ impl Shadow {
     #[cold]
     fn give_back(&self, index: GranuleIndex, count: u64) {
         const PAGE: u64 = 4096;
-        const SYS_MADVISE: i64 = 28;
-        const MADV_DONTNEED: u64 = 4;
         let start = index.shadow_addr().0;
         let end = start + count;
         let (first, last) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
@@ -122,9 +120,8 @@ impl Shadow {
         };
         zero(start, first);
         zero(last, end);
-        // SAFETY: whole pages of the shadow, all of which become what they are to be: a private mapping of nothing
-        // reads as zeros then.
-        if unsafe { sys::syscall(SYS_MADVISE, [first, last - first, MADV_DONTNEED, 0, 0, 0]) }.is_err() {
+        // A private mapping of nothing reads as zeros then.
+        if !memory::give_back(Addr(first), last - first) {
             zero(first, last);
         }
     }

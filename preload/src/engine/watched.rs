@@ -27,7 +27,7 @@ use memcheck_rewrite::{
 use memcheck_wire::{Counter, Notice, NoticeKind, Record};
 
 use super::{
-    callers, code_filter,
+    callers,
     code_memory::{Arena, Generation, find_room},
     count,
     fronts::{self, Fronted, Fronts},
@@ -169,7 +169,6 @@ impl Watched {
         let slot_bytes = (slot_count as u64 * 8 + 8).next_multiple_of(4096);
         let (base, capacity) = find_room(image.range, Size(capacity), slot_bytes)?;
         let mut arena = Arena::new(base, capacity, generation).ok()?;
-        code_filter::note(arena.range());
         // Behind the arena, so that its stubs reach them.
         let (slots, slot_range) = zeroed::<AtomicU64>(Some(arena.range().end()), slot_count)?;
         let (jump_map, jump_map_range) = zeroed(None, hull.size().0 as usize)?;
@@ -201,7 +200,6 @@ impl Watched {
             return None;
         }
         let landings = Landings::find_room(&image);
-        image.rest_of_text().into_iter().for_each(code_filter::note);
         let watched = Self {
             image,
             module,
@@ -530,7 +528,7 @@ impl Watched {
 
     /// Those of a group that no other group had in it: parts that several functions share have a copy with each.
     fn untouched(&self, group: &[usize]) -> Vec<usize> {
-        group.iter().copied().filter(|&index| self.code(index).0 == self.thunk(index)).collect()
+        group.iter().copied().filter(|&index| self.is_at_thunk(index)).collect()
     }
 
     fn bytes_of(&self, group: &[usize]) -> u64 {

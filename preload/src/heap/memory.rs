@@ -27,11 +27,9 @@ use crate::{
 const SYS_MMAP: i64 = 9;
 const SYS_MPROTECT: i64 = 10;
 const SYS_SCHED_YIELD: i64 = 24;
-const SYS_MADVISE: i64 = 28;
 const PROT_NONE: u64 = 0;
 const PROT_READ_WRITE: u64 = 3;
 const MAP_PRIVATE_ANONYMOUS_FIXED: u64 = 0x32;
-const MADV_DONTNEED: u64 = 4;
 
 /// From this length on, one instruction fills best.
 const SHORT_BYTES: usize = 1024;
@@ -137,9 +135,7 @@ impl Backend for Memory {
     }
 
     fn discard(&self, range: AddrRange) {
-        // SAFETY: as in `decommit`.
-        let _ =
-            unsafe { sys::syscall(SYS_MADVISE, [range.start().0, range.size().0, MADV_DONTNEED, 0, 0, 0]) };
+        sys::memory::give_back(range.start(), range.size().0);
     }
 
     #[inline]

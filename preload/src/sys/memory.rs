@@ -128,12 +128,13 @@ pub fn prepare_to_write(start: u64, len: u64) {
     let _ = unsafe { syscall(SYS_MADVISE, [start, len, MADV_POPULATE_WRITE, 0, 0, 0]) };
 }
 
-/// Gives back pages of the shim's own. Those of a file that is only read come again as they were, others as zeros.
-pub fn give_back(start: Addr, len: u64) {
+/// Gives back whole pages of the shim's own mappings. Those of a file that is only read come again as they were, others
+/// as zeros. Whether that was done.
+pub fn give_back(start: Addr, len: u64) -> bool {
     const SYS_MADVISE: i64 = 28;
     const MADV_DONTNEED: u64 = 4;
     // SAFETY: who has the pages needs nothing more of what they hold, or it is the file's.
-    let _ = unsafe { syscall(SYS_MADVISE, [start.0, len, MADV_DONTNEED, 0, 0, 0]) };
+    unsafe { syscall(SYS_MADVISE, [start.0, len, MADV_DONTNEED, 0, 0, 0]) }.is_ok()
 }
 
 /// Whether the kernel can read the aligned word at `at`. Asked with `rt_sigprocmask`, which reads its set before it
